@@ -1,0 +1,16 @@
+//! The words every part of Granary shares: ids, errors with an errno, limits, the clock and the byte budget.
+//! Nothing here does any I/O.
+
+pub mod budget;
+pub mod clock;
+pub mod codec;
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod name;
+
+pub use budget::{ByteBudget, BytePermit};
+pub use clock::{Clock, SystemClock, TestClock, Timestamp};
+pub use error::{Error, Kind, Result};
+pub use id::{FileKey, Ino, NamespaceId, NodeId, ObjectId, ObjectKind};
+pub use name::{EntryName, NamespaceKind, NamespaceName};

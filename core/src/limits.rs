@@ -1,0 +1,125 @@
+//! Every bound in one place, with its unit in its name. A plain struct, filled from flags, environment or
+//! `granary.toml`, validated once at the edge.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// Longest payload of one object, in bytes. With its footer an object stays within 16 MiB, four of RGW's 4 MiB stripes.
+pub const OBJECT_PAYLOAD_MAX: u64 = 15 << 20;
+/// Longest object, in bytes: payload, footer and trailer.
+pub const OBJECT_BYTES_MAX: u64 = 16 << 20;
+/// Bytes covered by one checksum in an object's footer, and in the read cache.
+pub const FRAME_BYTES: u64 = 64 << 10;
+/// The read cache's unit of fetching: an aligned range of an object.
+pub const CHUNK_BYTES: u64 = 1 << 20;
+/// Longest file, in bytes (as ext4 with 4 KiB blocks).
+pub const FILE_BYTES_MAX: u64 = 16 << 40;
+/// Hard links to one file (as ext4).
+pub const LINKS_MAX: u32 = 65_000;
+/// Bytes in one extended attribute's value, and in a symlink's target.
+pub const XATTR_BYTES_MAX: usize = 65_536;
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Files up to this size go through the stage log into packs; larger ones have a stage file and become blocks.
+    pub small_file_bytes_max: u64,
+    /// A small file's bytes leave for the store this long after they were written, at the latest.
+    pub small_period_ms: u64,
+    /// A large file leaves for the store after this long without writes.
+    pub large_period_ms: u64,
+    /// Bytes on the node's disk not yet in the store. Writers wait at it.
+    pub dirty_bytes_max: u64,
+    /// Files not yet in the store. Writers wait at it.
+    pub dirty_files_max: u64,
+    /// Disk space of the read cache.
+    pub cache_bytes_max: u64,
+    /// Free space on the cache disk that is left to others.
+    pub cache_free_bytes_min: u64,
+    /// Memory for data in flight: fetches, packs being built, uploads.
+    pub memory_bytes_max: u64,
+    /// PUTs at once.
+    pub uploads_max: u32,
+    /// GETs at once.
+    pub fetches_max: u32,
+    /// One stage log segment is sealed at this size.
+    pub log_segment_bytes_max: u64,
+    /// Open descriptors of the read cache and the stage.
+    pub open_files_max: u32,
+    /// The engine's group commit without anybody asking: how long an acknowledged operation may be in memory only.
+    pub commit_interval_ms: u64,
+    /// How long acknowledged operations and data may be without an fsync on the node's disk.
+    pub sync_interval_ms: u64,
+    /// A store request is tried again for at most this long.
+    pub retry_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            small_file_bytes_max: 1 << 20,
+            small_period_ms: 2_000,
+            large_period_ms: 30_000,
+            dirty_bytes_max: 16 << 30,
+            dirty_files_max: 1_000_000,
+            cache_bytes_max: 64 << 30,
+            cache_free_bytes_min: 1 << 30,
+            memory_bytes_max: 256 << 20,
+            uploads_max: 4,
+            fetches_max: 32,
+            log_segment_bytes_max: 32 << 20,
+            open_files_max: 512,
+            commit_interval_ms: 50,
+            sync_interval_ms: 1_000,
+            retry_ms_max: 30_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that cannot work, naming the setting, the reason and what would do.
+    pub fn validate(&self) -> Result<()> {
+        let rules: [(&str, u64, u64, u64); 14] = [
+            ("small_file_bytes_max", self.small_file_bytes_max, 4 << 10, 8 << 20),
+            ("small_period_ms", self.small_period_ms, 1, 3_600_000),
+            ("large_period_ms", self.large_period_ms, 1, 86_400_000),
+            ("dirty_bytes_max", self.dirty_bytes_max, 64 << 20, 1 << 50),
+            ("dirty_files_max", self.dirty_files_max, 100, 1 << 32),
+            ("cache_bytes_max", self.cache_bytes_max, 64 << 20, 1 << 50),
+            ("memory_bytes_max", self.memory_bytes_max, 64 << 20, 1 << 40),
+            ("uploads_max", u64::from(self.uploads_max), 1, 256),
+            ("fetches_max", u64::from(self.fetches_max), 1, 1024),
+            ("log_segment_bytes_max", self.log_segment_bytes_max, 1 << 20, 1 << 30),
+            ("open_files_max", u64::from(self.open_files_max), 16, 1 << 20),
+            ("commit_interval_ms", self.commit_interval_ms, 1, 60_000),
+            ("sync_interval_ms", self.sync_interval_ms, 1, 600_000),
+            ("retry_ms_max", self.retry_ms_max, 1, 86_400_000),
+        ];
+        for (name, value, min, max) in rules {
+            if value < min || value > max {
+                return Err(Error::new(
+                    Kind::Invalid,
+                    format!("setting {name} = {value} cannot work; give a value from {min} to {max}"),
+                ));
+            }
+        }
+        if self.cache_free_bytes_min > 1 << 50 {
+            return Err(Error::new(Kind::Invalid, "setting cache_free_bytes_min is larger than any disk"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_impossible_sizes_are_named() {
+        Limits::default().validate().unwrap();
+        let e = Limits { dirty_bytes_max: 1, ..Limits::default() }.validate().unwrap_err();
+        assert!(e.to_string().contains("dirty_bytes_max = 1"), "{e}");
+    }
+}
