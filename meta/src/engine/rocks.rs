@@ -1,0 +1,168 @@
+//! RocksDB: the embedded engine. One column family, write-ahead log on, every write atomic, fsync when asked.
+//!
+//! Memory is bounded: two memtables, one block cache that also holds index and filter blocks. Descriptors are bounded by
+//! `max_open_files`. RocksDB checksums its blocks and its log, so the records above carry no checksum of their own.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use granary_core::{Error, Kind, Result};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
+};
+
+use super::{Engine, Visit, Write, closed, prefix_end};
+
+/// Index, filter and data blocks in memory.
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+/// One memtable; two of them.
+const MEMTABLE_BYTES: usize = 16 << 20;
+const MEMTABLES: i32 = 2;
+/// The log is cut (by flushing memtables) when it is longer than this.
+const LOG_BYTES_MAX: u64 = 128 << 20;
+const OPEN_FILES_MAX: i32 = 256;
+/// RocksDB's own text log: two files of a MiB.
+const INFO_LOG_BYTES: usize = 1 << 20;
+
+/// A RocksDB database in a folder of its own.
+pub struct RocksEngine {
+    dir: PathBuf,
+    /// `None` once closed. A lock for reading during each call, for writing by `close`, which so waits for them.
+    db: RwLock<Option<DB>>,
+}
+
+impl std::fmt::Debug for RocksEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksEngine").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl RocksEngine {
+    /// Opens the database in `dir`, made if it is missing. `Busy` when another process has it.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Arc<dyn Engine>> {
+        let dir = dir.as_ref().to_path_buf();
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| Error::io(format!("cannot make metadata directory {}", dir.display()), e))?;
+        let db = DB::open(&options(), &dir).map_err(|e| opening(&dir, e))?;
+        Ok(Arc::new(RocksEngine { dir, db: RwLock::new(Some(db)) }))
+    }
+
+    fn with<T>(&self, what: &str, f: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T> {
+        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = guard.as_ref().ok_or_else(closed)?;
+        f(db).map_err(|e| failed(&self.dir, what, e))
+    }
+}
+
+fn options() -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_bloom_filter(10.0, false);
+    table.set_block_size(8 << 10);
+    table.set_format_version(5);
+
+    let mut o = Options::default();
+    o.create_if_missing(true);
+    o.set_block_based_table_factory(&table);
+    o.set_compression_type(DBCompressionType::Lz4);
+    o.set_write_buffer_size(MEMTABLE_BYTES);
+    o.set_max_write_buffer_number(MEMTABLES);
+    o.set_max_total_wal_size(LOG_BYTES_MAX);
+    o.set_max_open_files(OPEN_FILES_MAX);
+    o.set_max_background_jobs(2);
+    o.set_level_compaction_dynamic_level_bytes(true);
+    // Written back as it is made, so that a flush or compaction does not stall an fsync behind it.
+    o.set_bytes_per_sync(1 << 20);
+    o.set_keep_log_file_num(2);
+    o.set_max_log_file_size(INFO_LOG_BYTES);
+    o.set_log_level(LogLevel::Warn);
+    o.set_stats_dump_period_sec(0);
+    o
+}
+
+fn opening(dir: &Path, e: rocksdb::Error) -> Error {
+    let text = e.to_string();
+    if text.contains("LOCK") || text.contains("lock hold by current process") {
+        return Error::new(
+            Kind::Busy,
+            format!(
+                "metadata directory {} is in use by another process (granary node?): stop it or use its socket",
+                dir.display()
+            ),
+        )
+        .with_source(e);
+    }
+    failed(dir, "open", e)
+}
+
+fn failed(dir: &Path, what: &str, e: rocksdb::Error) -> Error {
+    let text = e.to_string();
+    let (kind, mend) = if text.contains("No space left") {
+        (Kind::NoSpace, "free space on its disk, then restart")
+    } else if e.kind() == rocksdb::ErrorKind::Corruption {
+        (Kind::Corrupt, "restore it from a copy; do not delete files in it")
+    } else {
+        (Kind::Io, "look at the disk and at the file LOG in it")
+    };
+    Error::new(kind, format!("cannot {what} metadata in {}; {mend}", dir.display())).with_source(e)
+}
+
+fn write_options(sync: bool) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(sync);
+    options
+}
+
+impl Engine for RocksEngine {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.with("read", |db| db.get(key))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = guard.as_ref().ok_or_else(closed)?;
+        let mut read = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            read.set_iterate_upper_bound(end);
+        }
+        let start = from.max(prefix);
+        // An iterator is a snapshot of the moment it is made.
+        for item in db.iterator_opt(IteratorMode::From(start, Direction::Forward), read) {
+            let (key, value) = item.map_err(|e| failed(&self.dir, "scan", e))?;
+            if !key.starts_with(prefix) || !visit(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()> {
+        let mut rocks = WriteBatch::default();
+        for write in batch {
+            match write {
+                Write::Put(key, value) => rocks.put(key, value),
+                Write::Delete(key) => rocks.delete(key),
+                Write::DeletePrefix(prefix) => match prefix_end(&prefix) {
+                    Some(end) => rocks.delete_range(prefix, end),
+                    None => return Err(Error::new(Kind::Bug, "a prefix of bytes 255 only cannot be deleted")),
+                },
+            }
+        }
+        self.with("write", |db| db.write_opt(rocks, &write_options(sync)))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.with("sync", |db| db.flush_wal(true))
+    }
+
+    fn close(&self) -> Result<()> {
+        let taken = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        match taken {
+            Some(db) => db.flush_wal(true).map_err(|e| failed(&self.dir, "sync", e)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Metadata: inodes, names, extents, quotas of each namespace, over an ordered key-value engine.
+//!
+//! [`machine`] decides what an operation does, without I/O; [`record`] says how its result lies in an [`engine`];
+//! [`local`] runs both in this process and writes in groups. Others use [`Metadata`] and [`Volume`].
+
+pub mod api;
+pub mod changes;
+pub mod engine;
+pub mod local;
+pub mod machine;
+pub mod record;
+pub mod types;
+
+pub use api::Metadata;
+pub use local::{LocalNamespace, Tuning, Volume};
+pub use types::*;

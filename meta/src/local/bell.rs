@@ -1,0 +1,126 @@
+//! How others ask the committer for work. It sleeps without a timer while there is nothing to write.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use granary_core::{Error, Kind, Result};
+
+use super::lock;
+
+/// Told once, when the operations before it are durable or never will be.
+pub(super) type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
+
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    /// Something is pending; set without the lock by operations, so that only the first after a commit takes it.
+    dirty: AtomicBool,
+    asked: Mutex<Asked>,
+    rung: Condvar,
+}
+
+#[derive(Default)]
+struct Asked {
+    waiters: Vec<Waiter>,
+    urgent: bool,
+    stop: bool,
+    /// The engine failed: nothing more is written.
+    failure: Option<Error>,
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").field("waiters", &self.waiters.len()).field("stop", &self.stop).finish()
+    }
+}
+
+/// Why the committer woke.
+pub(super) struct Call {
+    /// Whom to tell after a sync.
+    pub waiters: Vec<Waiter>,
+    /// An interval is over.
+    pub tick: bool,
+    pub stop: bool,
+}
+
+pub(super) fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the metadata is closed; open the volume again")
+}
+
+impl Bell {
+    /// Something was changed. Cheap.
+    pub fn dirty(&self) {
+        if !self.dirty.load(Ordering::Relaxed) && !self.dirty.swap(true, Ordering::SeqCst) {
+            let _asked = lock(&self.asked);
+            self.rung.notify_one();
+        }
+    }
+
+    /// Pending changes take much memory: write them now.
+    pub fn urgent(&self) {
+        let mut asked = lock(&self.asked);
+        if !asked.urgent {
+            asked.urgent = true;
+            self.rung.notify_one();
+        }
+    }
+
+    /// The waiter is called after the next sync; refused, and not called, when the engine failed or was closed.
+    pub fn ask_sync(&self, waiter: Waiter) -> Result<()> {
+        let mut asked = lock(&self.asked);
+        if let Some(e) = &asked.failure {
+            return Err(e.duplicate());
+        }
+        if asked.stop {
+            return Err(stopped());
+        }
+        asked.waiters.push(waiter);
+        self.rung.notify_one();
+        Ok(())
+    }
+
+    /// Asks for the last sync; the waiter is told its result. Nothing is asked after it.
+    pub fn stop(&self, waiter: Waiter) {
+        let mut asked = lock(&self.asked);
+        asked.stop = true;
+        asked.waiters.push(waiter);
+        self.rung.notify_one();
+    }
+
+    pub fn refuse_when_stopped(&self) -> Result<()> {
+        if lock(&self.asked).stop { Err(stopped()) } else { Ok(()) }
+    }
+
+    pub fn fail(&self, e: &Error) {
+        lock(&self.asked).failure.get_or_insert_with(|| e.duplicate());
+    }
+
+    pub fn failure(&self) -> Option<Error> {
+        lock(&self.asked).failure.as_ref().map(Error::duplicate)
+    }
+
+    /// From here on, changes ring again: called by the committer before it takes what is pending.
+    pub fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::SeqCst)
+    }
+
+    /// Waits for a reason to work: somebody waits for a sync, memory, the end, or, while something is pending or
+    /// `unsynced`, the end of `interval`.
+    pub fn wait(&self, interval: Duration, unsynced: bool) -> Call {
+        let mut asked = lock(&self.asked);
+        let mut tick = false;
+        loop {
+            if tick || asked.stop || asked.urgent || !asked.waiters.is_empty() {
+                asked.urgent = false;
+                return Call { waiters: std::mem::take(&mut asked.waiters), tick, stop: asked.stop };
+            }
+            if unsynced || self.dirty.load(Ordering::SeqCst) {
+                let (guard, timeout) =
+                    self.rung.wait_timeout(asked, interval).unwrap_or_else(PoisonError::into_inner);
+                (asked, tick) = (guard, timeout.timed_out());
+            } else {
+                asked = self.rung.wait(asked).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+}

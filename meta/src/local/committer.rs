@@ -1,0 +1,138 @@
+//! The one thread that writes: all namespaces' pending changes as one batch, again and again.
+//!
+//! An interval is counted in ticks of `commit_interval_ms` while there is something to write or to sync; without, the
+//! thread sleeps until it is called. Everybody who asks for a sync while one is under way is served by the next, together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use granary_core::limits::Limits;
+use granary_core::{Error, Result};
+
+use super::bell::{Call, stopped};
+use super::{LocalNamespace, Shared, Spaces, lock};
+use crate::changes::Changes;
+
+/// Inodes freed in one round for each namespace, so that the committer is never away for long.
+const FREED_A_ROUND: usize = 64;
+
+pub(super) fn spawn(shared: Arc<Shared>, spaces: Spaces, limits: &Limits) -> Result<JoinHandle<()>> {
+    let interval = Duration::from_millis(limits.commit_interval_ms.max(1));
+    let ticks_a_sync = limits.sync_interval_ms.div_ceil(limits.commit_interval_ms.max(1)).max(1);
+    let committer = Committer { shared, spaces, interval, ticks_a_sync, ticks: 0, unsynced: false };
+    std::thread::Builder::new()
+        .name("granary-meta".to_owned())
+        .spawn(move || committer.run())
+        .map_err(|e| Error::io("cannot start the metadata committer; raise the limit of threads", e))
+}
+
+struct Committer {
+    shared: Arc<Shared>,
+    spaces: Spaces,
+    interval: Duration,
+    ticks_a_sync: u64,
+    /// Since the last sync, while unsynced.
+    ticks: u64,
+    /// Batches were written that no sync has followed.
+    unsynced: bool,
+}
+
+impl Committer {
+    fn run(mut self) {
+        loop {
+            let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, self.unsynced);
+            let shared = self.shared.clone();
+            let round = lock(&shared.round);
+            if stop {
+                // First, so that nothing is acknowledged that the last commit does not hold.
+                self.refuse(&stopped());
+            }
+            self.ticks += u64::from(tick);
+            let result = self.commit(stop || !waiters.is_empty() || self.ticks >= self.ticks_a_sync);
+            if let Err(e) = &result {
+                self.fail(e);
+            }
+            for waiter in waiters {
+                waiter(result.as_ref().map(|_| ()).map_err(Error::duplicate));
+            }
+            if stop {
+                return;
+            }
+            self.tidy();
+            drop(round);
+        }
+    }
+
+    /// Writes what is pending; with `sync` all that was ever written is durable at return.
+    fn commit(&mut self, sync: bool) -> Result<()> {
+        self.shared.bell.take_dirty();
+        if let Some(e) = self.shared.bell.failure() {
+            return Err(e);
+        }
+        let mut taken: Vec<(Arc<LocalNamespace>, Arc<Changes>)> = Vec::new();
+        let spaces: Vec<_> = lock(&self.spaces).values().cloned().collect();
+        for space in spaces {
+            if let Some(changes) = space.take_pending() {
+                taken.push((space, changes));
+            }
+        }
+        if !taken.is_empty() {
+            let mut batch = Vec::with_capacity(taken.iter().map(|(_, changes)| changes.len()).sum());
+            for (space, changes) in &taken {
+                changes.encode(space.id(), &mut batch);
+            }
+            self.shared.engine.write(batch, sync)?;
+            self.unsynced = true;
+            for (space, changes) in taken {
+                space.committed(&changes);
+            }
+        } else if sync && self.unsynced {
+            self.shared.engine.sync()?;
+        }
+        if sync {
+            self.unsynced = false;
+            self.ticks = 0;
+        }
+        Ok(())
+    }
+
+    /// From now on nothing is written and all changes are refused.
+    fn fail(&mut self, e: &Error) {
+        self.unsynced = false;
+        self.ticks = 0;
+        if self.shared.bell.failure().is_none() {
+            tracing::error!("metadata cannot be written, changes are refused until the volume is opened again: {e}");
+            let e = e.duplicate().context("metadata could not be written earlier, open the volume again");
+            self.shared.bell.fail(&e);
+            self.refuse(&e);
+        }
+    }
+
+    fn refuse(&self, e: &Error) {
+        // Under the lock: whoever loads a namespace later sees the failure or the stop.
+        for space in lock(&self.spaces).values() {
+            space.refuse(e);
+        }
+    }
+
+    /// Frees what waits to be freed, and drops namespaces that nobody uses.
+    fn tidy(&mut self) {
+        let spaces: Vec<_> = lock(&self.spaces).values().cloned().collect();
+        let failed = self.shared.bell.failure().is_some();
+        for space in &spaces {
+            if !failed && let Err(e) = space.free_some(FREED_A_ROUND, false) {
+                tracing::warn!("cannot free removed files of namespace {}: {e}", space.id());
+            }
+            drop(space.take_spent());
+        }
+        drop(spaces);
+        let unused = |space: &Arc<LocalNamespace>| Arc::strong_count(space) == 1 && space.is_idle();
+        let mut dropped: HashMap<_, _> = HashMap::new();
+        let mut spaces = lock(&self.spaces);
+        spaces.retain(|id, space| !unused(space) || dropped.insert(*id, space.clone()).is_some());
+        drop(spaces);
+        drop(dropped);
+    }
+}

@@ -1,0 +1,486 @@
+//! A file tree as plain as can be: every byte of a file is a cell that says where it is. What the metadata is compared to.
+
+use std::collections::BTreeMap;
+
+use granary_core::limits::LINKS_MAX;
+use granary_core::{Kind, ObjectId, Timestamp};
+
+use crate::types::*;
+
+/// Where one byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    Object(ObjectId, u64),
+    Log(u64, u64),
+    Stage(u64),
+}
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub attr: Attr,
+    pub parent: u64,
+    /// In order of cookies.
+    pub entries: BTreeMap<u64, (Vec<u8>, u64)>,
+    pub next_cookie: u64,
+    pub target: Vec<u8>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub cells: Vec<Option<Cell>>,
+    pub opens: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub nodes: BTreeMap<u64, Node>,
+    pub objects: BTreeMap<ObjectId, (ObjectInfo, Option<Timestamp>)>,
+    pub next_ino: u64,
+    pub bytes_max: u64,
+    pub inodes_max: u64,
+    pub now: Timestamp,
+}
+
+type Answer<T> = std::result::Result<T, Kind>;
+
+impl Model {
+    pub fn new(now: Timestamp, mode: u32, uid: u32, gid: u32) -> Model {
+        let mut model =
+            Model { nodes: BTreeMap::new(), objects: BTreeMap::new(), next_ino: 1, bytes_max: 0, inodes_max: 0, now };
+        let new = NewInode { kind: FileType::Directory, mode, uid, gid, rdev: 0, target: vec![] };
+        model.make(&new);
+        model
+    }
+
+    fn make(&mut self, new: &NewInode) -> u64 {
+        let (ino, now) = (self.next_ino, self.now);
+        self.next_ino += 1;
+        let attr = Attr {
+            ino: granary_core::Ino(ino),
+            kind: new.kind,
+            mode: new.mode,
+            uid: new.uid,
+            gid: new.gid,
+            nlink: if new.kind == FileType::Directory { 2 } else { 1 },
+            rdev: 0,
+            size: new.target.len() as u64,
+            stored: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            version: 1,
+            staged_seq: 0,
+        };
+        let node = Node {
+            attr,
+            parent: 1,
+            entries: BTreeMap::new(),
+            next_cookie: 3,
+            target: new.target.clone(),
+            xattrs: BTreeMap::new(),
+            cells: vec![],
+            opens: 0,
+        };
+        self.nodes.insert(ino, node);
+        ino
+    }
+
+    pub fn node(&mut self, ino: u64) -> Answer<&mut Node> {
+        self.nodes.get_mut(&ino).ok_or(Kind::Stale)
+    }
+
+    fn dir(&mut self, ino: u64) -> Answer<&mut Node> {
+        let node = self.node(ino)?;
+        match (node.attr.kind, node.attr.nlink) {
+            (FileType::Directory, 0) => Err(Kind::NotFound),
+            (FileType::Directory, _) => Ok(node),
+            _ => Err(Kind::NotDirectory),
+        }
+    }
+
+    fn find(&mut self, dir: u64, name: &[u8]) -> Answer<Option<(u64, u64)>> {
+        let entries = &self.dir(dir)?.entries;
+        Ok(entries.iter().find(|(_, (n, _))| n == name).map(|(cookie, (_, ino))| (*cookie, *ino)))
+    }
+
+    pub fn lookup(&mut self, dir: u64, name: &[u8]) -> Answer<Attr> {
+        let found = match self.find(dir, name) {
+            Err(Kind::NotFound) | Ok(None) => return Err(Kind::NotFound),
+            Ok(Some((_, ino))) => ino,
+            Err(e) => return Err(e),
+        };
+        Ok(self.node(found)?.attr.clone())
+    }
+
+    /// Entries of a directory changed.
+    fn touched(&mut self, dir: u64) {
+        let subdirs = {
+            let inos: Vec<u64> = self.nodes[&dir].entries.values().map(|(_, ino)| *ino).collect();
+            inos.iter().filter(|ino| self.nodes[ino].attr.kind == FileType::Directory).count() as u32
+        };
+        let now = self.now;
+        let node = self.nodes.get_mut(&dir).unwrap();
+        node.attr.nlink = 2 + subdirs;
+        node.attr.size = node.entries.len() as u64 * 32;
+        node.attr.mtime = now;
+        node.attr.ctime = now;
+        node.attr.version += 1;
+    }
+
+    fn add(&mut self, dir: u64, name: &[u8], ino: u64) {
+        let node = self.nodes.get_mut(&dir).unwrap();
+        node.entries.insert(node.next_cookie, (name.to_vec(), ino));
+        node.next_cookie += 1;
+    }
+
+    fn drop_link(&mut self, ino: u64) -> Attr {
+        let now = self.now;
+        let node = self.nodes.get_mut(&ino).unwrap();
+        node.attr.nlink = if node.attr.kind == FileType::Directory { 0 } else { node.attr.nlink - 1 };
+        node.attr.ctime = now;
+        let attr = node.attr.clone();
+        self.collect();
+        attr
+    }
+
+    /// Frees inodes without name and user; objects without bytes die.
+    pub fn collect(&mut self) {
+        self.nodes.retain(|_, n| n.attr.nlink > 0 || n.opens > 0);
+        let used: std::collections::HashSet<ObjectId> = self
+            .nodes
+            .values()
+            .flat_map(|n| &n.cells)
+            .filter_map(|c| if let Some(Cell::Object(id, _)) = c { Some(*id) } else { None })
+            .collect();
+        for (id, (_, dead)) in &mut self.objects {
+            if dead.is_none() && !used.contains(id) {
+                *dead = Some(self.now);
+            }
+        }
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.nodes.values().map(|n| n.attr.stored).sum(),
+            inodes: self.nodes.len() as u64,
+            bytes_max: self.bytes_max,
+            inodes_max: self.inodes_max,
+        }
+    }
+
+    pub fn create(&mut self, dir: u64, name: &[u8], mut new: NewInode, open: bool) -> Answer<Attr> {
+        if self.find(dir, name)?.is_some() {
+            return Err(Kind::Exists);
+        }
+        let usage = self.usage();
+        if self.inodes_max > 0 && usage.inodes >= self.inodes_max {
+            return Err(Kind::QuotaExceeded);
+        }
+        if new.kind == FileType::File && self.bytes_max > 0 && usage.bytes >= self.bytes_max {
+            return Err(Kind::QuotaExceeded);
+        }
+        let parent = self.dir(dir)?.attr.clone();
+        if parent.mode & 0o2000 != 0 {
+            new.gid = parent.gid;
+            if new.kind == FileType::Directory {
+                new.mode |= 0o2000;
+            }
+        }
+        let ino = self.make(&new);
+        self.add(dir, name, ino);
+        self.touched(dir);
+        let node = self.node(ino)?;
+        node.parent = dir;
+        node.opens = u32::from(open);
+        Ok(node.attr.clone())
+    }
+
+    pub fn link(&mut self, ino: u64, dir: u64, name: &[u8]) -> Answer<Attr> {
+        self.dir(dir)?;
+        self.node(ino)?;
+        if self.find(dir, name)?.is_some() {
+            return Err(Kind::Exists);
+        }
+        let now = self.now;
+        let node = self.node(ino)?;
+        match node.attr {
+            Attr { kind: FileType::Directory, .. } => return Err(Kind::Permission),
+            Attr { nlink: 0, .. } => return Err(Kind::NotFound),
+            Attr { nlink, .. } => assert!(nlink < LINKS_MAX),
+        }
+        node.attr.nlink += 1;
+        node.attr.ctime = now;
+        let attr = node.attr.clone();
+        self.add(dir, name, ino);
+        self.touched(dir);
+        Ok(attr)
+    }
+
+    pub fn remove(&mut self, dir: u64, name: &[u8], directory: bool) -> Answer<Attr> {
+        let (cookie, ino) = self.find(dir, name)?.ok_or(Kind::NotFound)?;
+        let node = self.node(ino)?;
+        match (node.attr.kind == FileType::Directory, directory) {
+            (true, false) => return Err(Kind::IsDirectory),
+            (false, true) => return Err(Kind::NotDirectory),
+            (true, true) if !node.entries.is_empty() => return Err(Kind::NotEmpty),
+            _ => {}
+        }
+        self.dir(dir)?.entries.remove(&cookie);
+        self.touched(dir);
+        Ok(self.drop_link(ino))
+    }
+
+    fn is_below(&self, mut dir: u64, ino: u64) -> bool {
+        loop {
+            if dir == ino {
+                return true;
+            }
+            if dir == 1 {
+                return false;
+            }
+            dir = self.nodes[&dir].parent;
+        }
+    }
+
+    pub fn rename(&mut self, from: (u64, &[u8]), to: (u64, &[u8]), mode: RenameMode) -> Answer<Option<Attr>> {
+        self.dir(from.0)?;
+        self.dir(to.0)?;
+        let (cookie, ino) = self.find(from.0, from.1)?.ok_or(Kind::NotFound)?;
+        let target = self.find(to.0, to.1)?;
+        let is_dir = |m: &Model, ino: u64| m.nodes[&ino].attr.kind == FileType::Directory;
+        if is_dir(self, ino) && from.0 != to.0 && self.is_below(to.0, ino) {
+            return Err(Kind::Invalid);
+        }
+        let Some((to_cookie, old)) = target else {
+            if mode == RenameMode::Exchange {
+                return Err(Kind::NotFound);
+            }
+            self.dir(from.0)?.entries.remove(&cookie);
+            self.touched(from.0);
+            self.add(to.0, to.1, ino);
+            self.touched(to.0);
+            self.moved(ino, to.0);
+            return Ok(None);
+        };
+        if mode == RenameMode::NoReplace {
+            return Err(Kind::Exists);
+        }
+        if old == ino {
+            return Ok(None);
+        }
+        if mode == RenameMode::Exchange {
+            if is_dir(self, old) && from.0 != to.0 && self.is_below(from.0, old) {
+                return Err(Kind::Invalid);
+            }
+            self.dir(from.0)?.entries.insert(cookie, (from.1.to_vec(), old));
+            self.touched(from.0);
+            self.dir(to.0)?.entries.insert(to_cookie, (to.1.to_vec(), ino));
+            self.touched(to.0);
+            // Once more for the link count, which is right only now; it is no further change.
+            self.touched(from.0);
+            self.dir(from.0)?.attr.version -= 1;
+            self.moved(ino, to.0);
+            self.moved(old, from.0);
+            return Ok(None);
+        }
+        match (is_dir(self, ino), is_dir(self, old)) {
+            (true, false) => return Err(Kind::NotDirectory),
+            (false, true) => return Err(Kind::IsDirectory),
+            (true, true) if !self.nodes[&old].entries.is_empty() => return Err(Kind::NotEmpty),
+            _ => {}
+        }
+        self.dir(from.0)?.entries.remove(&cookie);
+        self.touched(from.0);
+        self.dir(to.0)?.entries.insert(to_cookie, (to.1.to_vec(), ino));
+        self.touched(to.0);
+        self.moved(ino, to.0);
+        Ok(Some(self.drop_link(old)))
+    }
+
+    fn moved(&mut self, ino: u64, dir: u64) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&ino).unwrap();
+        node.attr.ctime = now;
+        node.parent = dir;
+    }
+
+    pub fn setattr(&mut self, ino: u64, set: SetAttr) -> Answer<Attr> {
+        let now = self.now;
+        let node = self.node(ino)?;
+        if let Some(size) = set.size {
+            match node.attr.kind {
+                FileType::File => {}
+                FileType::Directory => return Err(Kind::IsDirectory),
+                _ => return Err(Kind::Invalid),
+            }
+            node.resize(size);
+            node.attr.version += u64::from(size != node.attr.size);
+            node.attr.size = size;
+            node.attr.mtime = now;
+            node.attr.staged_seq = node.attr.staged_seq.max(set.staged_seq.unwrap_or(0));
+        }
+        let a = &mut node.attr;
+        a.mode = set.mode.unwrap_or(a.mode);
+        a.uid = set.uid.unwrap_or(a.uid);
+        a.gid = set.gid.unwrap_or(a.gid);
+        a.atime = set.atime.unwrap_or(a.atime);
+        a.mtime = set.mtime.unwrap_or(a.mtime);
+        a.ctime = now;
+        let attr = a.clone();
+        self.collect();
+        Ok(attr)
+    }
+
+    pub fn setxattr(&mut self, ino: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Answer<()> {
+        let now = self.now;
+        let node = self.node(ino)?;
+        match (node.xattrs.contains_key(name), create, replace) {
+            (true, true, _) => return Err(Kind::Exists),
+            (false, _, true) => return Err(Kind::NoAttribute),
+            _ => {}
+        }
+        node.xattrs.insert(name.to_vec(), value.to_vec());
+        node.attr.ctime = now;
+        Ok(())
+    }
+
+    pub fn removexattr(&mut self, ino: u64, name: &[u8]) -> Answer<()> {
+        let now = self.now;
+        let node = self.node(ino)?;
+        node.xattrs.remove(name).ok_or(Kind::NoAttribute)?;
+        node.attr.ctime = now;
+        Ok(())
+    }
+
+    pub fn open(&mut self, ino: u64) -> Answer<Attr> {
+        let node = self.node(ino)?;
+        node.opens += 1;
+        Ok(node.attr.clone())
+    }
+
+    pub fn close(&mut self, ino: u64) {
+        self.nodes.get_mut(&ino).unwrap().opens -= 1;
+        self.collect();
+    }
+
+    pub fn commit(&mut self, commit: &Commit) -> Answer<Attr> {
+        let before = self.clone();
+        let now = self.now;
+        let node = self.node(commit.ino.0)?;
+        if node.attr.kind != FileType::File {
+            return Err(Kind::Invalid);
+        }
+        for &(offset, len) in &commit.holes {
+            node.fill(offset, len, |_| None);
+        }
+        for e in &commit.extents {
+            node.fill(e.offset, e.len, |i| Some(cell(e, i)));
+        }
+        node.resize(commit.size);
+        let a = &mut node.attr;
+        let changed = a.size != commit.size || !commit.extents.is_empty() || !commit.holes.is_empty();
+        a.version += u64::from(changed);
+        a.size = commit.size;
+        a.mtime = commit.mtime;
+        a.ctime = now;
+        a.staged_seq = a.staged_seq.max(commit.staged_seq);
+        let attr = a.clone();
+        let mut named: Vec<ObjectId> =
+            node.cells.iter().filter_map(|c| if let Some(Cell::Object(id, _)) = c { Some(*id) } else { None }).collect();
+        named.sort();
+        for id in named {
+            let problem = match self.objects.get(&id) {
+                None => Kind::Invalid,
+                Some((_, Some(_))) => Kind::Stale,
+                _ => continue,
+            };
+            *self = before;
+            return Err(problem);
+        }
+        self.collect();
+        Ok(attr)
+    }
+
+    pub fn relocate(&mut self, object: ObjectInfo, moves: &[Move]) -> Vec<Vec<(u64, u64)>> {
+        let mut parts = vec![Vec::new(); moves.len()];
+        for (m, parts) in moves.iter().zip(&mut parts) {
+            let Some(node) = self.nodes.get_mut(&m.ino.0) else { continue };
+            *parts = node.live(&m.from);
+            for &(start, len) in parts.iter() {
+                let at = m.to_offset + start - m.from.offset;
+                node.fill(start, len, |i| Some(Cell::Object(object.id, at + i)));
+            }
+        }
+        self.objects.insert(object.id, (object, None));
+        self.collect();
+        parts
+    }
+
+    /// What is left of it after a crash: nobody has anything open.
+    pub fn crashed(mut self, now: Timestamp) -> Model {
+        self.now = now;
+        for node in self.nodes.values_mut() {
+            node.opens = 0;
+        }
+        self.collect();
+        self
+    }
+}
+
+impl Node {
+    fn fill(&mut self, offset: u64, len: u64, cell: impl Fn(u64) -> Option<Cell>) {
+        let end = (offset + len) as usize;
+        if self.cells.len() < end {
+            self.cells.resize(end, None);
+        }
+        for i in 0..len {
+            self.cells[(offset + i) as usize] = cell(i);
+        }
+        self.count();
+    }
+
+    fn resize(&mut self, size: u64) {
+        self.cells.truncate(size as usize);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        while let Some(None) = self.cells.last() {
+            self.cells.pop();
+        }
+        self.attr.stored = self.cells.iter().flatten().count() as u64;
+    }
+
+    /// Runs of bytes that are where `from` says.
+    pub fn live(&self, from: &Extent) -> Vec<(u64, u64)> {
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for i in 0..from.len {
+            let at = from.offset + i;
+            if self.cells.get(at as usize).copied().flatten() == Some(cell(from, i)) {
+                match runs.last_mut() {
+                    Some((start, len)) if *start + *len == at => *len += 1,
+                    _ => runs.push((at, 1)),
+                }
+            }
+        }
+        runs
+    }
+}
+
+/// Where the byte `i` of an extent is.
+pub fn cell(extent: &Extent, i: u64) -> Cell {
+    match extent.place {
+        Place::Object { id, offset, .. } => Cell::Object(id, offset + i),
+        Place::Log { segment, offset, .. } => Cell::Log(segment, offset + i),
+        Place::StageFile { node } => Cell::Stage(node.0),
+    }
+}
+
+/// A list of extents as cells.
+pub fn cells(extents: &[Extent]) -> Vec<Option<Cell>> {
+    let mut out = Vec::new();
+    for e in extents {
+        assert!(e.offset >= out.len() as u64 && e.len > 0, "extents overlap: {extents:?}");
+        out.resize(e.offset as usize, None);
+        out.extend((0..e.len).map(|i| Some(cell(e, i))));
+    }
+    out
+}

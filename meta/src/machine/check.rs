@@ -1,0 +1,299 @@
+//! Does a namespace contradict itself? For `granary fsck` and for every random test.
+//!
+//! Reads all records. Keeps a few dozen bytes for each inode, directory entry and object, so memory grows with the
+//! namespace; at most [`PROBLEMS_MAX`] problems are told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use granary_core::{Ino, ObjectId, Result, Timestamp};
+
+use super::view::{Records, View};
+use crate::record::{Entry, Family, Inode, Key, Listing, Span, Value};
+use crate::types::{Extent, FileType, Place};
+
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// One contradiction, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(pub String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+    inodes: BTreeMap<Ino, Seen>,
+    live: HashMap<ObjectId, u64>,
+    bytes: u64,
+}
+
+/// What is known of an inode while reading.
+struct Seen {
+    kind: FileType,
+    nlink: u32,
+    parent: Ino,
+    entries: u64,
+    next_cookie: u64,
+    xattr_names: u32,
+    spilled: u64,
+    stored: u64,
+    size: u64,
+    // Counted while reading.
+    names: u32,
+    subdirs: u32,
+    has_entries: u64,
+    has_xattr_names: u32,
+    has_spilled: u64,
+    has_stored: u64,
+    last_end: u64,
+    orphan: bool,
+    target: bool,
+}
+
+impl Found {
+    fn report(&mut self, text: String) {
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems.push(Problem(text));
+        }
+    }
+
+    fn inode(&mut self, inode: &Inode) {
+        let a = &inode.attr;
+        let mut seen = Seen {
+            kind: a.kind,
+            nlink: a.nlink,
+            parent: inode.parent,
+            entries: inode.entries,
+            next_cookie: inode.next_cookie,
+            xattr_names: inode.xattr_names,
+            spilled: inode.spilled,
+            stored: a.stored,
+            size: a.size,
+            names: 0,
+            subdirs: 0,
+            has_entries: 0,
+            has_xattr_names: 0,
+            has_spilled: 0,
+            has_stored: 0,
+            last_end: 0,
+            orphan: false,
+            target: false,
+        };
+        for extent in &inode.extents {
+            self.extent(a.ino, extent, &mut seen);
+        }
+        self.inodes.insert(a.ino, seen);
+    }
+
+    fn extent(&mut self, ino: Ino, extent: &Extent, seen: &mut Seen) {
+        if extent.offset < seen.last_end || extent.end() > seen.size {
+            self.report(format!("inode {ino}: extent {extent:?} overlaps another or lies beyond size {}", seen.size));
+        }
+        seen.last_end = extent.end();
+        seen.has_stored += extent.len;
+        self.count(extent);
+    }
+
+    fn count(&mut self, extent: &Extent) {
+        self.bytes += extent.len;
+        if let Place::Object { id, .. } = extent.place {
+            *self.live.entry(id).or_default() += extent.len;
+        }
+    }
+}
+
+/// All contradictions found, up to [`PROBLEMS_MAX`]; an error when a record cannot be read.
+pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
+    let mut found = Found::default();
+    view.scan(Span::All(Family::Inode), None, &mut |_, value| {
+        if let Value::Inode(inode) = value {
+            found.inode(&inode);
+        }
+        Ok(true)
+    })?;
+    check_orphans(view, &mut found)?;
+    check_extents(view, &mut found)?;
+    check_attributes(view, &mut found)?;
+    check_entries(view, &mut found)?;
+    check_inodes(&mut found);
+    check_objects(view, &mut found)?;
+    let counters = view.counters()?;
+    view.settings()?;
+    if counters.bytes != found.bytes {
+        found.report(format!("the namespace counts {} bytes, its files have {}", counters.bytes, found.bytes));
+    }
+    if counters.inodes != found.inodes.len() as u64 {
+        found.report(format!("the namespace counts {} inodes, it has {}", counters.inodes, found.inodes.len()));
+    }
+    if let Some((&last, _)) = found.inodes.last_key_value()
+        && last >= counters.next_ino
+    {
+        found.report(format!("inode {last} is not below the next inode number {}", counters.next_ino));
+    }
+    Ok(found.problems)
+}
+
+fn check_orphans(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    view.scan(Span::All(Family::Orphan), None, &mut |key, value| {
+        let (Key::Orphan(ino), Value::Orphan(orphan)) = (key, value) else { return Ok(true) };
+        match found.inodes.get_mut(&ino) {
+            Some(seen) if !orphan.remains => seen.orphan = true,
+            None if orphan.remains => {}
+            _ => found.report(format!("orphan {ino}: its record and its inode contradict each other")),
+        }
+        Ok(true)
+    })
+}
+
+fn check_extents(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    let mut remains = Vec::new();
+    view.scan(Span::All(Family::Extent), None, &mut |key, value| {
+        let (Key::Extent(ino, _), Value::Extent(extent)) = (key, value) else { return Ok(true) };
+        match found.inodes.remove(&ino) {
+            Some(mut seen) => {
+                seen.has_spilled += 1;
+                found.extent(ino, &extent, &mut seen);
+                found.inodes.insert(ino, seen);
+            }
+            None => {
+                found.count(&extent);
+                if remains.last() != Some(&ino) {
+                    remains.push(ino);
+                }
+            }
+        }
+        Ok(true)
+    })?;
+    for ino in remains {
+        if view.get(&Key::Orphan(ino))?.is_none() {
+            found.report(format!("inode {ino} is gone but has extents"));
+        }
+    }
+    Ok(())
+}
+
+fn check_attributes(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    view.scan(Span::All(Family::Xattr), None, &mut |key, _| {
+        let Key::Xattr(ino, name) = key else { return Ok(true) };
+        match found.inodes.get_mut(&ino) {
+            Some(seen) => seen.has_xattr_names += name.len() as u32 + 1,
+            None => found.report(format!("inode {ino} is gone but has an extended attribute")),
+        }
+        Ok(true)
+    })?;
+    view.scan(Span::All(Family::Target), None, &mut |key, value| {
+        let (Key::Target(ino), Value::Target(target)) = (key, value) else { return Ok(true) };
+        match found.inodes.get_mut(&ino) {
+            Some(seen) if seen.size == target.len() as u64 => seen.target = true,
+            _ => found.report(format!("inode {ino} is gone or of another size but has a symlink target")),
+        }
+        Ok(true)
+    })
+}
+
+fn check_entries(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    let mut entries: Vec<(Ino, Box<[u8]>, Entry)> = Vec::new();
+    view.scan(Span::All(Family::Entry), None, &mut |key, value| {
+        if let (Key::Entry(dir, name), Value::Entry(entry)) = (key, value) {
+            entries.push((dir, name, entry));
+        }
+        Ok(true)
+    })?;
+    let mut listings: HashMap<(Ino, u64), Listing> = HashMap::new();
+    view.scan(Span::All(Family::Listing), None, &mut |key, value| {
+        if let (Key::Listing(dir, cookie), Value::Listing(l)) = (key, value) {
+            listings.insert((dir, cookie), l);
+        }
+        Ok(true)
+    })?;
+    for (dir, name, entry) in entries {
+        let what = format!("entry {dir}/{}", name.escape_ascii());
+        if listings.remove(&(dir, entry.cookie)) != Some(Listing { ino: entry.ino, kind: entry.kind, name }) {
+            found.report(format!("{what}: the listing has something else under its cookie"));
+        }
+        match found.inodes.get_mut(&dir) {
+            Some(d) if d.kind == FileType::Directory && entry.cookie < d.next_cookie => {
+                d.has_entries += 1;
+                d.subdirs += u32::from(entry.kind == FileType::Directory);
+            }
+            _ => found.report(format!("{what}: the directory is gone, none, or its next cookie too small")),
+        }
+        match found.inodes.get_mut(&entry.ino) {
+            Some(i) if i.kind == entry.kind && (i.kind != FileType::Directory || i.parent == dir) => i.names += 1,
+            _ => found.report(format!("{what}: inode {} is gone, of another type, or elsewhere", entry.ino)),
+        }
+    }
+    for ((dir, cookie), _) in listings {
+        found.report(format!("directory {dir}: the listing has cookie {cookie} without an entry"));
+    }
+    Ok(())
+}
+
+fn check_inodes(found: &mut Found) {
+    let mut reports = Vec::new();
+    for (ino, s) in &found.inodes {
+        let mut expect = |what: &str, has: u64, should: u64| {
+            if has != should {
+                reports.push(format!("inode {ino}: {what} is {has}, should be {should}"));
+            }
+        };
+        let is_dir = s.kind == FileType::Directory;
+        let is_root = *ino == Ino::ROOT;
+        let nlink = match (is_dir, s.names > 0 || is_root) {
+            (true, true) => 2 + s.subdirs,
+            (true, false) => 0,
+            (false, _) => s.names,
+        };
+        expect("link count", u64::from(s.nlink), u64::from(nlink));
+        expect("orphan record", u64::from(s.orphan), u64::from(nlink == 0));
+        expect("names of a directory", u64::from(is_dir && s.names > 1), 0);
+        expect("names of the root", u64::from(is_root && s.names > 0), 0);
+        expect("count of entries", s.entries, s.has_entries);
+        expect("length of attributes' names", u64::from(s.xattr_names), u64::from(s.has_xattr_names));
+        expect("count of extent records", s.spilled, s.has_spilled);
+        expect("stored bytes", s.stored, s.has_stored);
+        expect("symlink target", u64::from(s.target), u64::from(s.kind == FileType::Symlink));
+        if is_dir {
+            expect("size of a directory", s.size, s.entries * super::DIRECTORY_ENTRY_BYTES);
+        }
+    }
+    if !found.inodes.contains_key(&Ino::ROOT) {
+        reports.push("the root directory is missing".to_owned());
+    }
+    reports.into_iter().for_each(|text| found.report(text));
+}
+
+fn check_objects(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    let mut dead: HashMap<ObjectId, Timestamp> = HashMap::new();
+    view.scan(Span::All(Family::Dead), None, &mut |key, _| {
+        if let Key::Dead(since, id) = key
+            && dead.insert(id, since).is_some()
+        {
+            found.report(format!("object {id} is listed dead twice"));
+        }
+        Ok(true)
+    })?;
+    view.scan(Span::All(Family::Object), None, &mut |key, value| {
+        let (Key::Object(id), Value::Object(record)) = (key, value) else { return Ok(true) };
+        let live = found.live.remove(&id).unwrap_or(0);
+        if record.live != live {
+            found.report(format!("object {id} counts {} live bytes, files have {live} in it", record.live));
+        }
+        if record.dead_since.is_some() != (live == 0) || dead.remove(&id) != record.dead_since {
+            found.report(format!("object {id} with {live} live bytes is in the wrong state"));
+        }
+        Ok(true)
+    })?;
+    for (id, live) in std::mem::take(&mut found.live) {
+        found.report(format!("files have {live} bytes in object {id}, which is not known"));
+    }
+    for (id, _) in dead {
+        found.report(format!("object {id} is listed dead but not known"));
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! What a namespace as a whole has: its settings, its counters, and the inodes that wait to be freed.
+//!
+//! Settings:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 2 + n | name: length u16, then the bytes |
+//! | 1 | durability: 1 local, 2 object |
+//! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
+//!
+//! Owner and mode are the root directory's. Counters:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 8 | next inode number u64 |
+//! | 8 | bytes: sum of `stored` of all inodes u64 |
+//! | 8 | inodes, the root included u64 |
+//!
+//! Orphan: an inode without name, kept while it is open; or what is left of one after its inode record went, when it has
+//! too many extents to be freed in one operation:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 1 | 0: the inode is there; 1: only extents are left |
+
+use granary_core::codec::{Put, Reader};
+use granary_core::{Ino, NamespaceName, Result};
+
+use crate::types::Durability;
+
+const VERSION: u8 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceRecord {
+    pub name: NamespaceName,
+    pub durability: Durability,
+    /// 0: no limit.
+    pub bytes_max: u64,
+    pub inodes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub next_ino: Ino,
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// The inode record is gone, extents are left.
+    pub remains: bool,
+}
+
+impl NamespaceRecord {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        out.put_bytes16(self.name.as_str().as_bytes());
+        out.put_u8(match self.durability {
+            Durability::Local => 1,
+            Durability::Object => 2,
+        });
+        out.put_u64(self.bytes_max);
+        out.put_u64(self.inodes_max);
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<NamespaceRecord> {
+        let mut r = Reader::new(bytes, "a namespace's settings");
+        r.version(VERSION)?;
+        let name = std::str::from_utf8(r.bytes16()?).ok().and_then(|s| s.parse().ok());
+        let name = name.ok_or_else(|| r.corrupt("its name is impossible"))?;
+        let durability = match r.u8()? {
+            1 => Durability::Local,
+            2 => Durability::Object,
+            _ => return Err(r.corrupt("its durability is unknown")),
+        };
+        let record = NamespaceRecord { name, durability, bytes_max: r.u64()?, inodes_max: r.u64()? };
+        r.finish()?;
+        Ok(record)
+    }
+}
+
+impl Counters {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        out.put_u64(self.next_ino.0);
+        out.put_u64(self.bytes);
+        out.put_u64(self.inodes);
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Counters> {
+        let mut r = Reader::new(bytes, "a namespace's counters");
+        r.version(VERSION)?;
+        let counters = Counters { next_ino: Ino(r.u64()?), bytes: r.u64()?, inodes: r.u64()? };
+        if counters.next_ino <= Ino::ROOT {
+            return Err(r.corrupt("its next inode number is impossible"));
+        }
+        r.finish()?;
+        Ok(counters)
+    }
+}
+
+impl Orphan {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        out.put_u8(u8::from(self.remains));
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Orphan> {
+        let mut r = Reader::new(bytes, "an orphan's record");
+        r.version(VERSION)?;
+        let remains = match r.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(r.corrupt("its state is unknown")),
+        };
+        r.finish()?;
+        Ok(Orphan { remains })
+    }
+}

@@ -1,0 +1,213 @@
+use granary_core::{NamespaceName, NodeId, ObjectKind};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::{Attr, Durability, FileType, ObjectInfo, Place, VolumeInfo};
+
+pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
+    (any::<i64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Timestamp { secs, nanos })
+}
+
+fn file_type() -> impl Strategy<Value = FileType> {
+    prop_oneof![
+        3 => Just(FileType::File),
+        3 => Just(FileType::Directory),
+        1 => Just(FileType::Symlink),
+        1 => Just(FileType::Fifo),
+        1 => Just(FileType::Socket),
+        1 => Just(FileType::CharDevice),
+        1 => Just(FileType::BlockDevice),
+    ]
+}
+
+fn object_kind() -> impl Strategy<Value = ObjectKind> {
+    prop_oneof![Just(ObjectKind::Block), Just(ObjectKind::Pack)]
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        (object_kind(), any::<u128>(), any::<u64>()).prop_map(|(kind, id, offset)| Place::Object {
+            kind,
+            id: ObjectId(id),
+            offset
+        }),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(node, segment, offset)| Place::Log {
+            node: NodeId(node),
+            segment,
+            offset
+        }),
+        any::<u64>().prop_map(|node| Place::StageFile { node: NodeId(node) }),
+    ]
+}
+
+fn extents() -> impl Strategy<Value = Vec<Extent>> {
+    vec((0u64..1 << 40, 1u64..1 << 40, place(), any::<u32>()), 0..=EXTENTS_INLINE_MAX).prop_map(|parts| {
+        let mut at = 0;
+        let make = |(gap, len, place, crc)| {
+            let e = Extent { offset: at + gap, len, place, crc };
+            at = e.end();
+            e
+        };
+        parts.into_iter().map(make).collect()
+    })
+}
+
+fn inode() -> impl Strategy<Value = Inode> {
+    let numbers = (any::<[u32; 5]>(), any::<[u64; 7]>(), 0u32..=0o7777);
+    (file_type(), numbers, [time(), time(), time(), time()], extents(), any::<bool>()).prop_map(
+        |(kind, (small, large, mode), [atime, mtime, ctime, btime], extents, spilled)| {
+            let [uid, gid, nlink, rdev, xattr_names] = small;
+            let [size, stored, version, staged_seq, parent, entries, cookie] = large;
+            let ino = Ino(77);
+            let attr = Attr {
+                ino, kind, mode, uid, gid, nlink, rdev, size, stored, atime, mtime, ctime, btime, version, staged_seq,
+            };
+            let mut inode = Inode { xattr_names, ..Inode::new(attr) };
+            match kind {
+                FileType::Directory => {
+                    inode.parent = Ino(parent);
+                    inode.entries = entries;
+                    inode.next_cookie = cookie.max(inode::COOKIE_MIN);
+                }
+                FileType::File if spilled => inode.spilled = entries,
+                FileType::File => inode.extents = extents,
+                _ => {}
+            }
+            inode
+        },
+    )
+}
+
+fn namespace_name() -> impl Strategy<Value = NamespaceName> {
+    "(user|group|dataset|bucket)/[a-z0-9][a-z0-9_-]{0,20}".prop_map(|s| s.parse().unwrap())
+}
+
+fn name() -> impl Strategy<Value = Box<[u8]>> {
+    vec(any::<u8>(), 1..=255).prop_map(Into::into)
+}
+
+fn record() -> impl Strategy<Value = (Key, Value)> {
+    let ino = any::<u64>().prop_map(Ino);
+    let id = any::<u128>().prop_map(ObjectId);
+    let live_ino = (1..u64::MAX).prop_map(Ino);
+    let bytes = vec(any::<u8>(), 0..300).prop_map(Arc::<[u8]>::from);
+    prop_oneof![
+        (ino.clone(), name(), bytes.clone()).prop_map(|(i, n, v)| (Key::Xattr(i, n), Value::Xattr(v))),
+        (2..u64::MAX, any::<u64>(), any::<u64>()).prop_map(|(next, bytes, inodes)| {
+            (Key::Counters, Value::Counters(Counters { next_ino: Ino(next), bytes, inodes }))
+        }),
+        (time(), id.clone()).prop_map(|(t, id)| (Key::Dead(t, id), Value::Dead)),
+        (ino.clone(), name(), live_ino.clone(), file_type(), inode::COOKIE_MIN..u64::MAX).prop_map(
+            |(dir, n, ino, kind, cookie)| (Key::Entry(dir, n), Value::Entry(Entry { ino, kind, cookie }))
+        ),
+        inode().prop_map(|i| (Key::Inode(i.attr.ino), Value::Inode(Arc::new(i)))),
+        (ino.clone(), any::<u64>(), live_ino, file_type(), name()).prop_map(|(dir, cookie, ino, kind, name)| {
+            (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
+        }),
+        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(|(name, o, bytes_max, inodes_max)| {
+            let durability = if o { Durability::Object } else { Durability::Local };
+            let record = NamespaceRecord { name, durability, bytes_max, inodes_max };
+            (Key::Namespace, Value::Namespace(Arc::new(record)))
+        }),
+        (id, object_kind(), any::<[u64; 3]>(), proptest::option::of(time())).prop_map(
+            |(id, kind, [a, b, live], dead_since)| {
+                let info = ObjectInfo { id, kind, payload_len: a.min(b), total_len: a.max(b) };
+                let live = if dead_since.is_some() { 0 } else { live };
+                (Key::Object(id), Value::Object(ObjectRecord { info, live, dead_since }))
+            }
+        ),
+        (ino.clone(), bytes).prop_map(|(i, v)| (Key::Target(i), Value::Target(v))),
+        (ino.clone(), 0u64..1 << 60, 1u64..1 << 60, place(), any::<u32>()).prop_map(|(i, offset, len, place, crc)| {
+            let e = Extent { offset, len, place, crc };
+            (Key::Extent(i, e.end()), Value::Extent(e))
+        }),
+        (ino, any::<bool>()).prop_map(|(i, remains)| (Key::Orphan(i), Value::Orphan(Orphan { remains }))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn records_round_trip((key, value) in record(), ns in 1u32..) {
+        let ns = NamespaceId(ns);
+        prop_assert_eq!(&Key::decode(ns, &key.encode(ns))?, &key);
+        prop_assert_eq!(&Value::decode(&key, &value.encode())?, &value);
+    }
+
+    #[test]
+    fn the_order_of_keys_is_the_order_of_their_bytes((a, _) in record(), (b, _) in record()) {
+        let ns = NamespaceId(5);
+        prop_assert_eq!(a.cmp(&b), a.encode(ns).cmp(&b.encode(ns)));
+        for span in [Span::All(b.family()), Span::Of(b.family(), Ino(3))] {
+            prop_assert_eq!(span.contains(&a), a.encode(ns).starts_with(&span.prefix(ns)));
+        }
+    }
+
+    #[test]
+    fn of_one_inode_the_order_holds_too(ino in 0u64..3, x in 0u64..5, y in 0u64..5, n in name(), m in name()) {
+        let (ns, ino) = (NamespaceId(5), Ino(ino));
+        let (a, b) = (Key::Entry(ino, n), Key::Entry(Ino(1), m));
+        prop_assert_eq!(a.cmp(&b), a.encode(ns).cmp(&b.encode(ns)));
+        let (a, b) = (Key::Extent(ino, x), Key::Extent(Ino(1), y));
+        prop_assert_eq!(a.cmp(&b), a.encode(ns).cmp(&b.encode(ns)));
+        prop_assert_eq!(Span::Of(Family::Extent, Ino(1)).contains(&a), ino == Ino(1));
+    }
+
+    /// What is cut or longer is refused; what is changed is refused or is another record whose bytes are these.
+    #[test]
+    fn damage_is_refused_or_harmless((key, value) in record(), at: prop::sample::Index, to: u8) {
+        let bytes = value.encode();
+        let open_ended = matches!(key, Key::Xattr(..) | Key::Target(_));
+        for cut in 0..bytes.len() {
+            let decoded = Value::decode(&key, &bytes[..cut]);
+            prop_assert!(decoded.is_err() || (open_ended && cut > 0));
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        prop_assert!(open_ended || Value::decode(&key, &longer).is_err());
+        let mut changed = bytes.clone();
+        changed[at.index(bytes.len())] = to;
+        if let Ok(other) = Value::decode(&key, &changed) {
+            prop_assert_eq!(other.encode(), changed);
+        }
+        let mut newer = bytes;
+        newer[0] = 2;
+        prop_assert_eq!(Value::decode(&key, &newer).unwrap_err().kind(), Kind::Unsupported);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..80), (key, _) in record()) {
+        let ns = NamespaceId(1);
+        if let Ok(key) = Key::decode(ns, &bytes) { prop_assert_eq!(key.encode(ns), bytes.clone()); }
+        let tagged = [&ns.0.to_be_bytes()[..], &bytes].concat();
+        if let Ok(key) = Key::decode(ns, &tagged) { prop_assert_eq!(key.encode(ns), tagged); }
+        if let Ok(value) = Value::decode(&key, &bytes) { prop_assert_eq!(value.encode(), bytes.clone()); }
+        let _ = volume::decode_volume(&bytes).is_ok();
+        if let Ok(id) = volume::decode_id(&bytes) { prop_assert_eq!(volume::encode_id(id), bytes); }
+    }
+
+    #[test]
+    fn volume_records_round_trip(name in namespace_name(), id in 1u32.., ms: u64, uuid in "[0-9a-f]{32}", url: String, at: prop::sample::Index, to: u8) {
+        prop_assert_eq!(volume::decode_name_key(&volume::name_key(&name))?, name);
+        prop_assert_eq!(volume::decode_id(&volume::encode_id(NamespaceId(id)))?, NamespaceId(id));
+        let info = VolumeInfo { uuid, store_url: url, created_unix_ms: ms };
+        let bytes = volume::encode_volume(&info);
+        prop_assert_eq!(&volume::decode_volume(&bytes)?, &info);
+        for cut in 0..bytes.len() { prop_assert!(volume::decode_volume(&bytes[..cut]).is_err()); }
+        let mut changed = bytes;
+        let at = at.index(changed.len());
+        changed[at] = to;
+        if let Ok(other) = volume::decode_volume(&changed) {
+            prop_assert_eq!(volume::encode_volume(&other), changed);
+        }
+    }
+}
+
+#[test]
+fn a_newer_format_names_both_and_the_mend() {
+    let info = VolumeInfo { uuid: "0".repeat(32), store_url: String::new(), created_unix_ms: 0 };
+    let mut bytes = volume::encode_volume(&info);
+    bytes[1] = 9;
+    let e = volume::decode_volume(&bytes).unwrap_err();
+    assert_eq!(e.kind(), Kind::Unsupported);
+    assert!(e.to_string().contains("format 9") && e.to_string().contains("up to 1"), "{e}");
+}

@@ -1,0 +1,246 @@
+//! The nouns of metadata, as other crates see them. How they lie on disk is the business of `record`.
+
+use granary_core::{Ino, NamespaceId, NamespaceName, NodeId, ObjectId, ObjectKind, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileType {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+/// An inode's attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: FileType,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    /// Device number of device files, as Linux's `dev_t` (32 bits).
+    pub rdev: u32,
+    /// Bytes; for directories the number of entries times 32 or so, for symlinks the target's length.
+    pub size: u64,
+    /// Bytes that extents cover: what quota counts and `st_blocks` shows.
+    pub stored: u64,
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+    pub btime: Timestamp,
+    /// Changes whenever content changes (commit, truncate); kernel pages of an older version are not kept.
+    pub version: u64,
+    /// Sequence of the last record of the node's stage log whose effect is in `extents` and `size` (0: none).
+    /// Recovery replays later records only.
+    pub staged_seq: u64,
+}
+
+/// Where an extent's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In the payload of an object in the store, from this offset on.
+    Object { kind: ObjectKind, id: ObjectId, offset: u64 },
+    /// In a stage log segment of that node, payload at this offset of the segment file.
+    Log { node: NodeId, segment: u64, offset: u64 },
+    /// In that node's stage file of this inode, at the same offset as in the file.
+    StageFile { node: NodeId },
+}
+
+/// `len` bytes of a file at `offset`. Ranges without extent, below the file's size, are zeros (a hole).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Extent {
+    pub offset: u64,
+    pub len: u64,
+    pub place: Place,
+    /// crc32c of the bytes when the extent was made whole; 0 with `Place::StageFile`, whose bytes still change, and for
+    /// a part cut off a larger extent (objects have checksums per frame of their own).
+    pub crc: u32,
+}
+
+impl Extent {
+    pub fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
+/// One entry of a directory listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    pub name: Vec<u8>,
+    pub ino: Ino,
+    pub kind: FileType,
+    /// Pass it to `readdir` to go on after this entry. Stays valid while other entries come and go.
+    pub cookie: u64,
+    /// With attributes when asked for.
+    pub attr: Option<Attr>,
+}
+
+/// What setattr changes; `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: Option<Timestamp>,
+    pub mtime: Option<Timestamp>,
+    /// Only with `size`: the stage log's sequence number of the truncation.
+    pub staged_seq: Option<u64>,
+}
+
+/// How rename treats an existing target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RenameMode {
+    Replace,
+    NoReplace,
+    Exchange,
+}
+
+/// What is to be made by `create`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewInode {
+    pub kind: FileType,
+    /// Permission bits, umask already applied.
+    pub mode: u32,
+    pub uid: u32,
+    /// Replaced by the directory's group when that has the setgid bit (a new directory inherits the bit too).
+    pub gid: u32,
+    pub rdev: u32,
+    /// Symlinks only.
+    pub target: Vec<u8>,
+}
+
+/// New content of one file, made visible at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub ino: Ino,
+    pub size: u64,
+    pub mtime: Timestamp,
+    /// Each replaces whatever the file had in its range.
+    pub extents: Vec<Extent>,
+    /// Ranges `(offset, len)` that became holes, applied before `extents`.
+    pub holes: Vec<(u64, u64)>,
+    pub staged_seq: u64,
+}
+
+/// One extent's way from the stage into an object. Takes effect only where the file still has exactly `from`'s place at
+/// those offsets (or part of it: the parts that are left move).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub ino: Ino,
+    /// The staged extent as it was when its bytes were read for the upload.
+    pub from: Extent,
+    /// Where in the object's payload its first byte went.
+    pub to_offset: u64,
+}
+
+/// An object in the store, as metadata knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub id: ObjectId,
+    pub kind: ObjectKind,
+    /// Bytes before the footer.
+    pub payload_len: u64,
+    /// Bytes of the whole object.
+    pub total_len: u64,
+}
+
+/// An object nothing refers to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadObject {
+    pub object: ObjectInfo,
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub bytes: u64,
+    pub inodes: u64,
+    /// 0: no limit.
+    pub bytes_max: u64,
+    pub inodes_max: u64,
+}
+
+/// Where acknowledged fsyncs are safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On the node's disk.
+    #[default]
+    Local,
+    /// In the store and the metadata.
+    Object,
+}
+
+/// A namespace, as `granary ns` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceInfo {
+    #[serde(skip, default = "NamespaceInfo::no_id")]
+    pub id: NamespaceId,
+    #[serde(with = "name_as_text")]
+    pub name: NamespaceName,
+    pub uid: u32,
+    pub gid: u32,
+    /// Mode of the root directory.
+    pub mode: u32,
+    pub durability: Durability,
+    pub usage: Usage,
+}
+
+impl NamespaceInfo {
+    fn no_id() -> NamespaceId {
+        NamespaceId(0)
+    }
+}
+
+/// What `granary ns create` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNamespace {
+    pub name: NamespaceName,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    pub bytes_max: u64,
+    pub inodes_max: u64,
+    pub durability: Durability,
+}
+
+/// What `granary ns set` changes; `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceChange {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mode: Option<u32>,
+    pub bytes_max: Option<u64>,
+    pub inodes_max: Option<u64>,
+    pub durability: Option<Durability>,
+}
+
+/// A volume, written once by `granary init`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeInfo {
+    /// 32 hexadecimal digits, also in the store's marker object, so that the two cannot be mixed up.
+    pub uuid: String,
+    pub store_url: String,
+    pub created_unix_ms: u64,
+}
+
+mod name_as_text {
+    use granary_core::NamespaceName;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(name: &NamespaceName, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(name.as_str())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<NamespaceName, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
