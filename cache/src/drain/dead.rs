@@ -1,0 +1,55 @@
+//! Deletes objects that no file refers to any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use granary_core::Result;
+use granary_core::id::object_key;
+
+use crate::tree::Shared;
+
+/// How long an object stays after its last byte died: a read that looked up its place before may still be under way, and a
+/// straggling request takes at most half of this.
+const GRACE: Duration = Duration::from_secs(60);
+/// Objects deleted with one request.
+const BATCH: usize = 1000;
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Runs until it is aborted.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut told = false;
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        match delete_dead(&shared).await {
+            Ok(_) => told = false,
+            Err(e) if told => tracing::debug!(error = %e, "dead objects still cannot be deleted"),
+            Err(e) => {
+                told = true;
+                tracing::warn!(ns = %shared.ns, error = %e, "dead objects cannot be deleted from the store; tried again later");
+            }
+        }
+    }
+}
+
+/// Deletes objects that have been dead for long enough; how many.
+pub(crate) async fn delete_dead(shared: &Shared) -> Result<usize> {
+    let mut deleted = 0;
+    loop {
+        let now = shared.clock.now().unix_ms();
+        let mut dead = shared.meta.dead_objects(BATCH).await?;
+        dead.retain(|d| d.since.unix_ms() + GRACE.as_millis() as u64 <= now);
+        if dead.is_empty() {
+            return Ok(deleted);
+        }
+        // That nobody refers to them must survive a power loss before they go.
+        shared.meta.sync().await?;
+        let keys = dead.iter().map(|d| object_key(shared.ns, d.object.kind, d.object.id)).collect();
+        shared.store.delete(keys).await?;
+        for d in &dead {
+            shared.reads.remove(d.object.id);
+            shared.objects.forget(d.object.id);
+        }
+        deleted += dead.len();
+        shared.meta.forget_objects(dead.iter().map(|d| d.object.id).collect()).await?;
+    }
+}

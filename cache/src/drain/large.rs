@@ -1,0 +1,263 @@
+//! A large file's stage file becomes blocks of 15 MiB; many small changed ranges share a pack.
+//!
+//! Writes go on meanwhile: what is written after the upload took its snapshot is *touched*, and is not moved. The move itself
+//! happens in the file's turn, so that no commit of newer bytes comes between the look at what is touched and the move.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use granary_core::limits::OBJECT_PAYLOAD_MAX;
+use granary_core::{Error, Result};
+use granary_meta::{Extent, Move, Place};
+use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
+
+use super::Uploaded;
+use crate::extent_map::clip;
+use crate::file::File;
+use crate::range_set::RangeSet;
+use crate::stage::Shape;
+use crate::stage::disk::read_up_to;
+use crate::tree::Shared;
+use crate::util::blocking;
+
+/// Changed ranges in one object.
+const RANGES_MAX: usize = 4096;
+
+/// One upload of a file at a time: ends the watch over what is written when it goes away.
+struct Watch<'a>(&'a File);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        {
+            let mut s = self.0.state();
+            s.touched = None;
+            s.touched_all = false;
+        }
+        self.0.tell_turn_over();
+    }
+}
+
+/// Uploads what of the file is only in its stage file. `false`: somebody writes it now, or wrote meanwhile; try later.
+/// `force` takes it as it is at the moment, even while the kernel writes it.
+pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: bool) -> Result<bool> {
+    let Some(large) = shared.large(ino) else { return Ok(true) };
+    let file = large.file;
+    let Some((watch, quiet)) = begin(&file, force).await? else { return Ok(false) };
+    file.commit().await?;
+    let (groups, version) = {
+        let s = file.state();
+        if s.dead {
+            return Ok(true);
+        }
+        let staged = s.map.iter().filter(|e| e.place == Place::StageFile { node: shared.node }).copied();
+        (group(staged), s.committed.version)
+    };
+    futures::stream::iter(groups.into_iter().map(Ok::<_, Error>))
+        .try_for_each_concurrent(shared.limits.uploads_max as usize, |extents| {
+            store_group(shared, &file, extents, version)
+        })
+        .await?;
+    shared.meta.sync().await?;
+    if !quiet {
+        // What the kernel wrote meanwhile may not be in the objects: everything is looked at again.
+        if let Some(stage) = &mut file.state().stage {
+            stage.base = None;
+        }
+        return Ok(true);
+    }
+    let clean = make_clean(shared, &file).await?;
+    drop(watch);
+    if clean && !file.has_users() {
+        file.rest();
+        shared.table.retire(&file);
+    }
+    Ok(clean)
+}
+
+/// Starts watching; says whether nobody can write behind our back. `None`: not now.
+async fn begin(file: &File, force: bool) -> Result<Option<(Watch<'_>, bool)>> {
+    loop {
+        let mut over = std::pin::pin!(file.turn_over());
+        over.as_mut().enable();
+        {
+            let mut s = file.state();
+            if s.dead {
+                return Ok(None);
+            }
+            let quiet = file.tighten(&mut s)?;
+            if !quiet && !force {
+                return Ok(None);
+            }
+            if s.touched.is_none() {
+                s.touched = Some(RangeSet::default());
+                s.touched_all = false;
+                if !quiet && let Some(stage) = &mut s.stage {
+                    stage.base = None;
+                }
+                return Ok(Some((Watch(file), quiet)));
+            }
+        }
+        if !force {
+            return Ok(None);
+        }
+        over.await; // another upload of the file is running
+    }
+}
+
+/// Extents cut at multiples of a block's length, and joined until an object is full.
+fn group(staged: impl Iterator<Item = Extent>) -> Vec<Vec<Extent>> {
+    let mut groups: Vec<Vec<Extent>> = Vec::new();
+    let mut size = 0;
+    for extent in staged {
+        let mut at = extent.offset;
+        while at < extent.end() {
+            let end = extent.end().min((at / OBJECT_PAYLOAD_MAX + 1) * OBJECT_PAYLOAD_MAX);
+            let part = clip(&extent, at, end);
+            match groups.last_mut() {
+                Some(last) if size + part.len <= OBJECT_PAYLOAD_MAX && last.len() < RANGES_MAX => last.push(part),
+                _ => {
+                    groups.push(vec![part]);
+                    size = 0;
+                }
+            }
+            size += part.len;
+            at = end;
+        }
+    }
+    groups
+}
+
+async fn store_group(shared: &Arc<Shared>, file: &Arc<File>, extents: Vec<Extent>, version: u64) -> Result<()> {
+    let permit = shared.drain.uploads.acquire().await;
+    let memory = shared.memory.acquire(extents.iter().map(|e| e.len).sum()).await;
+    let descriptor = {
+        let mut s = file.state();
+        if s.stage.is_none() {
+            return Ok(()); // deleted meanwhile
+        }
+        file.stage_file(&mut s)?
+    };
+    let (task, owner) = (shared.clone(), file.clone());
+    let mut uploaded = blocking(&shared.runtime, move || build(&task, &owner, &descriptor, &extents, version)).await?;
+    shared.put(&uploaded.sealed).await?;
+    drop(permit);
+    let _turn = file.turn().await;
+    uploaded.moves = untouched(file, &uploaded.moves);
+    shared.relocate(&uploaded).await?;
+    drop(memory);
+    Ok(())
+}
+
+fn build(shared: &Shared, file: &File, descriptor: &std::fs::File, extents: &[Extent], version: u64) -> Result<Uploaded> {
+    let ino = file.ino();
+    let read = |e: &Extent| {
+        let bytes = read_up_to(descriptor, e.offset, e.len as usize)
+            .map_err(|err| Error::io(format!("cannot read the stage file of inode {ino}"), err))?;
+        // Cut by a truncation since the snapshot: the missing bytes are not moved.
+        let mut bytes = bytes;
+        bytes.resize(e.len as usize, 0);
+        Ok::<_, Error>(Bytes::from(bytes))
+    };
+    let id = shared.new_object();
+    let mut moves = Vec::with_capacity(extents.len());
+    let sealed = if let [one] = extents {
+        let mut block = BlockBuilder::new(shared.ns, id, BlockInfo { ino, file_offset: one.offset, version });
+        block.push(read(one)?)?;
+        moves.push(Move { ino, from: *one, to_offset: 0 });
+        block.seal()?
+    } else {
+        let hint = file.state().hint.clone();
+        let (parent, name) = hint.map_or((granary_core::Ino(0), Vec::new()), |h| (h.dir, h.name));
+        let mut pack = PackBuilder::new(shared.ns, id);
+        for e in extents {
+            let bytes = read(e)?;
+            let crc = crc32c::crc32c(&bytes);
+            let entry = NewEntry { ino, parent, file_offset: e.offset, crc, name: name.clone() };
+            let to_offset = pack.push(entry, vec![bytes])?;
+            moves.push(Move { ino, from: *e, to_offset });
+        }
+        pack.seal()?
+    };
+    Ok(Uploaded { sealed, moves })
+}
+
+/// The moves, without what was written since the snapshot.
+fn untouched(file: &File, moves: &[Move]) -> Vec<Move> {
+    let s = file.state();
+    if s.touched_all || s.dead {
+        return Vec::new();
+    }
+    let mut kept = Vec::new();
+    for m in moves {
+        let gaps = s.touched.as_ref().map_or_else(Vec::new, |t| t.gaps(m.from.offset..m.from.end()));
+        for gap in gaps {
+            let from = clip(&m.from, gap.start, gap.end);
+            kept.push(Move { from, to_offset: m.to_offset + (gap.start - m.from.offset), ..*m });
+        }
+    }
+    kept
+}
+
+/// Keeps the stage file as a clean copy (or drops it when it is sparse), if all of it is in the store.
+async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
+    let is_stored = |s: &crate::file::State| {
+        s.map.staged() == 0
+            && !s.is_held()
+            && !s.busy
+            && s.writers == 0
+            && !s.touched_all
+            && s.touched.as_ref().is_none_or(RangeSet::is_empty)
+            && s.stage.as_ref().is_some_and(|stage| !stage.loose && !stage.lost)
+    };
+    if !is_stored(&file.state()) {
+        return Ok(false);
+    }
+    // What is called clean is believed after a power loss too.
+    file.sync_stage().await?;
+    {
+        let mut guard = file.state();
+        let s = &mut *guard;
+        if !is_stored(s) {
+            return Ok(false);
+        }
+        let (version, bytes) = (s.committed.version, s.map.covered());
+        let Some(stage) = &mut s.stage else { return Ok(false) };
+        match stage.shape {
+            Shape::Sparse => {
+                shared.files.remove(file.ino(), Shape::Sparse)?;
+                s.stage = None;
+            }
+            Shape::Whole => {
+                shared.files.reshape(file.ino(), Shape::Whole, Shape::Clean(version))?;
+                stage.shape = Shape::Clean(version);
+                stage.base = None;
+                shared.clean.insert(file.ino(), version, bytes);
+            }
+            Shape::Clean(_) => {}
+        }
+        file.settle(s);
+    }
+    let task = shared.clone();
+    blocking(&shared.runtime, move || task.files.sync_folders()).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use granary_core::NodeId;
+
+    #[test]
+    fn blocks_are_aligned_and_small_ranges_share_an_object() {
+        let staged = |offset, len| Extent { offset, len, place: Place::StageFile { node: NodeId(1) }, crc: 0 };
+        let mib = 1 << 20;
+        let one: Vec<_> = group([staged(0, 40 * mib)].into_iter());
+        assert_eq!(one, [vec![staged(0, 15 * mib)], vec![staged(15 * mib, 15 * mib)], vec![staged(30 * mib, 10 * mib)]]);
+        let many: Vec<_> = (0..10).map(|i| staged(i * 100 * mib, mib)).collect();
+        assert_eq!(group(many.iter().copied()), [many]);
+        let both = group([staged(14 * mib, 2 * mib)].into_iter());
+        assert_eq!(both, [vec![staged(14 * mib, mib), staged(15 * mib, mib)]]);
+        assert!(group(std::iter::empty()).is_empty());
+    }
+}

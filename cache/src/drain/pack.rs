@@ -1,0 +1,156 @@
+//! Segments of the log become packs: what of their records is still live, in the order of directories and names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use granary_core::{Error, Ino, Kind, Result};
+use granary_meta::{Extent, Move, Place};
+use granary_store::format::{NewEntry, PackBuilder};
+
+use super::Uploaded;
+use crate::extent_map::clip;
+use crate::stage::RecordKind;
+use crate::stage::record::{self, Found};
+use crate::tree::{PathHint, Shared};
+use crate::util::blocking;
+
+/// A segment's bytes and what is in them.
+#[derive(Debug)]
+struct Segment {
+    id: u64,
+    bytes: Bytes,
+    records: Vec<Found>,
+    damage: Option<String>,
+}
+
+/// Live bytes on their way into a pack.
+#[derive(Debug)]
+struct Part {
+    ino: Ino,
+    from: Extent,
+    bytes: Bytes,
+    hint: Option<PathHint>,
+}
+
+/// Uploads what is live in these sealed segments, then deletes them. Nothing is lost when it fails anywhere.
+///
+/// Errors: those of store and metadata; `Corrupt` when records cannot be read: the others were uploaded, the segments stay.
+pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
+    let permit = shared.drain.uploads.acquire().await;
+    let size: u64 = shared.log.sealed().iter().filter(|s| ids.contains(&s.id)).map(|s| s.len).sum();
+    let memory = shared.memory.acquire(size).await;
+    let segments = read(shared, ids).await?;
+    commit_files(shared, &segments).await?;
+    let parts = live_parts(shared, &segments).await?;
+    let uploads = build(shared, parts).await?;
+    for upload in &uploads {
+        shared.put(&upload.sealed).await?;
+    }
+    drop(permit);
+    for upload in &uploads {
+        shared.relocate(upload).await?;
+    }
+    drop(memory);
+    shared.meta.sync().await?;
+    finish(shared, &segments)
+}
+
+async fn read(shared: &Arc<Shared>, ids: &[u64]) -> Result<Vec<Segment>> {
+    let (task, ids) = (shared.clone(), ids.to_vec());
+    blocking(&shared.runtime, move || {
+        ids.into_iter()
+            .map(|id| {
+                let bytes = Bytes::from(task.log.read_all(id)?);
+                let scanned = record::scan(&bytes, task.ns, id);
+                let damage = (!scanned.is_whole()).then(|| scanned.damage[0].why.clone());
+                Ok(Segment { id, bytes, records: scanned.records, damage })
+            })
+            .collect()
+    })
+    .await
+}
+
+/// After this every record of the segments is in the metadata, or of no use any more.
+async fn commit_files(shared: &Shared, segments: &[Segment]) -> Result<()> {
+    let inos: BTreeSet<Ino> = segments.iter().flat_map(|s| s.records.iter().map(|r| r.head.ino)).collect();
+    for ino in inos {
+        if let Some(file) = shared.table.find(ino) {
+            file.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn live_parts(shared: &Shared, segments: &[Segment]) -> Result<Vec<Part>> {
+    let mut staged = Vec::new();
+    let mut records = Vec::new();
+    for segment in segments {
+        for r in segment.records.iter().filter(|r| r.head.kind == RecordKind::Write && r.head.len > 0) {
+            let place = Place::Log { node: shared.node, segment: segment.id, offset: r.payload.start as u64 };
+            staged.push((r.head.ino, Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc }));
+            records.push((segment, r));
+        }
+    }
+    let live = shared.meta.live(&staged).await?;
+    let mut parts = Vec::new();
+    for (((ino, extent), (segment, r)), ranges) in staged.into_iter().zip(records).zip(live) {
+        for (offset, len) in ranges {
+            let from = clip(&extent, offset, offset + len);
+            let start = r.payload.start + (offset - extent.offset) as usize;
+            let bytes = segment.bytes.slice(start..start + len as usize);
+            parts.push(Part { ino, from, bytes, hint: r.head.hint.clone() });
+        }
+    }
+    // A directory read in order of names, or a file from its beginning, then finds its bytes side by side.
+    let order = |p: &Part| {
+        let (dir, name) = p.hint.as_ref().map_or((Ino(0), &[][..]), |h| (h.dir, &h.name[..]));
+        (dir, name.to_vec(), p.ino, p.from.offset)
+    };
+    parts.sort_by_cached_key(order);
+    Ok(parts)
+}
+
+async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> {
+    let task = shared.clone();
+    blocking(&shared.runtime, move || {
+        let mut packs = Vec::new();
+        let mut pack: Option<(PackBuilder, Vec<Move>)> = None;
+        let seal = |(builder, moves): (PackBuilder, Vec<Move>)| Ok::<_, Error>(Uploaded { sealed: builder.seal()?, moves });
+        for part in parts {
+            let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name));
+            if let Some(full) = pack.take_if(|(builder, _)| !builder.fits(part.from.len, name.len())) {
+                packs.push(seal(full)?);
+            }
+            let (builder, moves) =
+                pack.get_or_insert_with(|| (PackBuilder::new(task.ns, task.new_object()), Vec::new()));
+            let crc = crc32c::crc32c(&part.bytes);
+            if part.from.crc != 0 && part.from.crc != crc {
+                return Err(Error::new(Kind::Bug, format!("bytes of inode {} changed while they were packed", part.ino)));
+            }
+            let entry = NewEntry { ino: part.ino, parent, file_offset: part.from.offset, crc, name };
+            let to_offset = builder.push(entry, vec![part.bytes])?;
+            moves.push(Move { ino: part.ino, from: part.from, to_offset });
+        }
+        pack.map(seal).transpose()?.into_iter().for_each(|last| packs.push(last));
+        Ok(packs)
+    })
+    .await
+}
+
+fn finish(shared: &Shared, segments: &[Segment]) -> Result<()> {
+    let mut damaged = None;
+    for segment in segments {
+        match &segment.damage {
+            Some(why) => damaged = Some((segment.id, why)),
+            None => shared.log.delete(segment.id)?,
+        }
+    }
+    match damaged {
+        None => Ok(()),
+        Some((id, why)) => Err(Error::new(
+            Kind::Corrupt,
+            format!("segment {id:016x} of the stage log was damaged on disk ({why}); it is kept, what could be read is stored"),
+        )),
+    }
+}

@@ -1,0 +1,266 @@
+//! When to upload what. Decides only.
+//!
+//! Small files: the log's active segment is sealed when its oldest record is as old as the *small* period; segments that are
+//! sealed (also because they are full) become packs at once, as many of the oldest as fit one. Large files: when nothing was
+//! written for the *large* period. Under pressure neither waits. After a failure everything waits, twice as long each time.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use granary_core::Ino;
+use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
+
+use crate::stage::log::SegmentInfo;
+
+/// First and longest wait after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A file that could not be taken, because somebody may still write it, is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LargeFile {
+    pub ino: Ino,
+    pub last_write: Duration,
+    /// The kernel writes it itself at the moment.
+    pub open: bool,
+}
+
+/// What there is.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub now: Duration,
+    pub active: Option<SegmentInfo>,
+    /// Oldest first.
+    pub sealed: &'a [SegmentInfo],
+    pub large: &'a [LargeFile],
+    /// Close to a dirty limit.
+    pub pressing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// End the active segment.
+    Seal,
+    /// Upload these segments, together.
+    Pack(Vec<u64>),
+    File(Ino),
+    /// Nothing until something happens, or this much time has passed.
+    Wait(Option<Duration>),
+}
+
+#[derive(Debug)]
+pub(super) struct Policy {
+    small_period: Duration,
+    large_period: Duration,
+    units_max: usize,
+    /// In flight.
+    segments: HashSet<u64>,
+    files: HashSet<Ino>,
+    /// Have records that cannot be read: they are kept for a person to look at.
+    damaged: HashSet<u64>,
+    /// Files that could not be taken, and when to look again.
+    later: HashMap<Ino, Duration>,
+    units: usize,
+    retry_at: Duration,
+    backoff: Duration,
+    /// Whose turn it is when both kinds wait.
+    file_next: bool,
+}
+
+impl Policy {
+    pub fn new(limits: &Limits) -> Policy {
+        Policy {
+            small_period: Duration::from_millis(limits.small_period_ms),
+            large_period: Duration::from_millis(limits.large_period_ms),
+            units_max: limits.uploads_max as usize,
+            segments: HashSet::new(),
+            files: HashSet::new(),
+            damaged: HashSet::new(),
+            later: HashMap::new(),
+            units: 0,
+            retry_at: Duration::ZERO,
+            backoff: BACKOFF.0,
+            file_next: false,
+        }
+    }
+
+    /// Somebody waits for the store: no waiting after failures, and damaged segments are looked at again.
+    pub fn hurry(&mut self) {
+        self.retry_at = Duration::ZERO;
+        self.damaged.clear();
+    }
+
+    /// What to do next. A unit that is answered counts as in flight until it is told done.
+    pub fn next(&mut self, view: &View<'_>) -> Step {
+        if self.units >= self.units_max {
+            return Step::Wait(None);
+        }
+        if view.now < self.retry_at {
+            return Step::Wait(Some(self.retry_at - view.now));
+        }
+        let pack = self.pack(view);
+        let (file, file_at) = self.file(view);
+        let take_file = file.is_some() && (pack.is_empty() || self.file_next);
+        if let Some(ino) = file.filter(|_| take_file) {
+            self.file_next = false;
+            self.units += 1;
+            self.files.insert(ino);
+            return Step::File(ino);
+        }
+        if !pack.is_empty() {
+            self.file_next = true;
+            self.units += 1;
+            self.segments.extend(&pack);
+            return Step::Pack(pack);
+        }
+        let seal_at = view.active.map(|a| a.first_at + self.small_period);
+        if seal_at.is_some_and(|at| at <= view.now || view.pressing) {
+            return Step::Seal;
+        }
+        Step::Wait(seal_at.into_iter().chain(file_at).min().map(|at| at.saturating_sub(view.now)))
+    }
+
+    /// The oldest sealed segments that fit one pack.
+    fn pack(&self, view: &View<'_>) -> Vec<u64> {
+        let mut ids = Vec::new();
+        let mut payload = 0;
+        for s in view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id)) {
+            if !ids.is_empty() && payload + s.payload > OBJECT_PAYLOAD_MAX {
+                break;
+            }
+            payload += s.payload;
+            ids.push(s.id);
+        }
+        ids
+    }
+
+    /// The file that waits longest, if one is due, and when the next one is.
+    fn file(&mut self, view: &View<'_>) -> (Option<Ino>, Option<Duration>) {
+        let due = |f: &LargeFile, later: &HashMap<Ino, Duration>| {
+            let at = if view.pressing { f.last_write } else { f.last_write + self.large_period };
+            later.get(&f.ino).map_or(at, |&l| at.max(l))
+        };
+        let free = view.large.iter().filter(|f| !f.open && !self.files.contains(&f.ino));
+        let next = free.map(|f| (due(f, &self.later), f.ino)).min();
+        if self.later.len() > 2 * view.large.len() + 16 {
+            self.later.retain(|_, &mut at| at > view.now);
+        }
+        match next {
+            Some((at, ino)) if at <= view.now => (Some(ino), None),
+            Some((at, _)) => (None, Some(at)),
+            None => (None, None),
+        }
+    }
+
+    /// A pack ended. With `damaged` its segments are left alone from now on.
+    pub fn pack_done(&mut self, segments: &[u64], ok: bool, damaged: bool, now: Duration) {
+        segments.iter().for_each(|s| {
+            self.segments.remove(s);
+        });
+        if damaged {
+            self.damaged.extend(segments);
+        }
+        self.unit_done(ok || damaged, now);
+    }
+
+    /// A file ended: it is all in the store (`stored`), or it could not be taken now, or it `failed`.
+    pub fn file_done(&mut self, ino: Ino, stored: bool, failed: bool, now: Duration) {
+        self.files.remove(&ino);
+        if stored {
+            self.later.remove(&ino);
+        } else {
+            self.later.insert(ino, now + LOOK_AGAIN);
+        }
+        self.unit_done(!failed, now);
+    }
+
+    fn unit_done(&mut self, ok: bool, now: Duration) {
+        self.units -= 1;
+        if ok {
+            self.backoff = BACKOFF.0;
+        } else {
+            self.retry_at = now + self.backoff;
+            self.backoff = (self.backoff * 2).min(BACKOFF.1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn segment(id: u64, payload: u64, at: u64) -> SegmentInfo {
+        SegmentInfo { id, len: payload + 100, payload, files: 1, first_at: SECOND * at as u32 }
+    }
+
+    fn view<'a>(now: u64, active: Option<SegmentInfo>, sealed: &'a [SegmentInfo], large: &'a [LargeFile]) -> View<'a> {
+        View { now: SECOND * now as u32, active, sealed, large, pressing: false }
+    }
+
+    fn file(ino: u64, at: u64, open: bool) -> LargeFile {
+        LargeFile { ino: Ino(ino), last_write: SECOND * at as u32, open }
+    }
+
+    #[test]
+    fn small_files_leave_after_the_small_period() {
+        let mut p = Policy::new(&Limits::default());
+        let active = Some(segment(1, 10, 5));
+        assert_eq!(p.next(&view(5, active, &[], &[])), Step::Wait(Some(SECOND * 2)));
+        assert_eq!(p.next(&view(6, active, &[], &[])), Step::Wait(Some(SECOND)));
+        assert_eq!(p.next(&view(7, active, &[], &[])), Step::Seal);
+        assert_eq!(p.next(&View { pressing: true, ..view(5, active, &[], &[]) }), Step::Seal);
+        assert_eq!(p.next(&view(5, None, &[], &[])), Step::Wait(None));
+    }
+
+    #[test]
+    fn sealed_segments_are_joined_up_to_one_pack() {
+        let mut p = Policy::new(&Limits { uploads_max: 2, ..Limits::default() });
+        let mib = 1 << 20;
+        let sealed = [segment(1, 5 * mib, 0), segment(2, 9 * mib, 0), segment(3, 2 * mib, 0), segment(4, mib, 0)];
+        assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![1, 2]));
+        assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![3, 4]));
+        assert_eq!(p.next(&view(0, Some(segment(5, 1, 0)), &sealed, &[])), Step::Wait(None), "no more than uploads_max");
+        p.pack_done(&[1, 2], true, false, SECOND);
+        assert_eq!(p.next(&view(9, Some(segment(5, 1, 0)), &sealed[2..], &[])), Step::Seal);
+    }
+
+    #[test]
+    fn large_files_leave_when_they_are_quiet_and_closed() {
+        let mut p = Policy::new(&Limits::default());
+        let large = [file(1, 10, false), file(2, 5, false), file(3, 0, true)];
+        assert_eq!(p.next(&view(20, None, &[], &large)), Step::Wait(Some(SECOND * 15)));
+        assert_eq!(p.next(&view(35, None, &[], &large)), Step::File(Ino(2)));
+        assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND * 5)));
+        p.file_done(Ino(2), false, false, SECOND * 35);
+        assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND)), "it may still be written");
+        assert_eq!(p.next(&view(36, None, &[], &large)), Step::File(Ino(2)));
+        let pressed = View { pressing: true, ..view(36, None, &[], &large) };
+        assert_eq!(p.next(&pressed), Step::File(Ino(1)));
+    }
+
+    #[test]
+    fn both_kinds_get_their_turn() {
+        let mut p = Policy::new(&Limits { uploads_max: 4, ..Limits::default() });
+        let sealed: Vec<_> = (0..4).map(|i| segment(i, OBJECT_PAYLOAD_MAX, 0)).collect();
+        let large = [file(1, 0, false), file(2, 0, false)];
+        let steps: Vec<_> = (0..4).map(|_| p.next(&view(100, None, &sealed, &large))).collect();
+        assert_eq!(steps, [Step::Pack(vec![0]), Step::File(Ino(1)), Step::Pack(vec![1]), Step::File(Ino(2))]);
+    }
+
+    #[test]
+    fn after_failures_it_waits_ever_longer_until_somebody_is_in_a_hurry() {
+        let mut p = Policy::new(&Limits::default());
+        let sealed = [segment(1, 1, 0)];
+        for (now, wait) in [(10, 1), (20, 2), (30, 4), (40, 8), (50, 16), (70, 30), (110, 30)] {
+            assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Pack(vec![1]));
+            p.pack_done(&[1], false, false, SECOND * now as u32);
+            assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Wait(Some(SECOND * wait)));
+        }
+        p.hurry();
+        assert_eq!(p.next(&view(110, None, &sealed, &[])), Step::Pack(vec![1]));
+        p.pack_done(&[1], false, true, SECOND * 110);
+        assert_eq!(p.next(&view(200, None, &sealed, &[])), Step::Wait(None), "a damaged segment is left alone");
+    }
+}

@@ -1,0 +1,125 @@
+//! Changes of content that are not bytes: truncation, allocation, zeroing. Each is a record of the log, unless a whole stage
+//! file shows it anyway.
+
+use granary_core::{Error, Kind, Result};
+
+use super::{File, Stage, State};
+use crate::stage::files;
+use crate::stage::{RecordKind, Shape};
+
+impl File {
+    pub(super) fn truncate_now(&self, size: u64) -> Result<()> {
+        self.check_end(0, size)?;
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.alive(self.ino)?;
+        self.resize(s, size)?;
+        if s.writers > 0 {
+            self.absorb(s)?;
+        }
+        s.change(self.shared.clock.now(), self.shared.next_version());
+        self.settle(s);
+        Ok(())
+    }
+
+    /// Applies a new size to stage file, log and state.
+    fn resize(&self, s: &mut State, size: u64) -> Result<()> {
+        self.soil(s)?;
+        if s.stage.is_some() {
+            let file = self.stage_file(s)?;
+            let failed = |e| Error::io(format!("cannot size the stage file of inode {}", self.ino), e);
+            file.set_len(size).map_err(failed)?;
+            if let Some(stage) = &mut s.stage {
+                stage.unsynced = true;
+            }
+        }
+        if !s.stage.as_ref().is_some_and(Stage::is_complete) {
+            let mut head = self.head(s, RecordKind::Truncate, size, 0);
+            self.append(s, &mut head, &[])?;
+        }
+        s.set_size(size);
+        Ok(())
+    }
+
+    pub(super) fn allocate_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let end = self.check_end(offset, len)?;
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.alive(self.ino)?;
+        let covered: u64 = s.map.within(offset..end).iter().map(|e| e.len).sum();
+        self.shared.check_room(len - covered)?;
+        if !keep_size && end > self.current_size(s) {
+            self.resize(s, end)?;
+            s.change(self.shared.clock.now(), self.shared.next_version());
+            self.settle(s);
+        }
+        Ok(())
+    }
+
+    pub(super) fn zero_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        let wanted = self.check_end(offset, len)?;
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.alive(self.ino)?;
+        let size = self.current_size(s);
+        let end = if keep_size { wanted.min(size) } else { wanted };
+        if end <= offset {
+            return Ok(());
+        }
+        self.soil(s)?;
+        if s.stage.is_some() {
+            let file = self.stage_file(s)?;
+            files::punch(&file, offset..end.min(size))
+                .map_err(|e| Error::io(format!("cannot zero a range of the stage file of inode {}", self.ino), e))?;
+            if let Some(stage) = &mut s.stage {
+                stage.unsynced = true;
+            }
+        }
+        if end > size {
+            self.resize(s, end)?;
+        }
+        if s.stage.as_ref().is_none_or(|stage| stage.shape == Shape::Sparse) {
+            let mut head = self.head(s, RecordKind::Zero, offset, end - offset);
+            self.append(s, &mut head, &[])?;
+        }
+        s.zero(offset..end);
+        s.change(self.shared.clock.now(), self.shared.next_version());
+        self.settle(s);
+        Ok(())
+    }
+
+    /// Ends a file whose inode is gone: nothing of it is uploaded or kept.
+    pub(crate) fn bury(&self) {
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.dead = true;
+        if let Some(stage) = s.stage.take()
+            && let Err(e) = self.shared.files.remove(self.ino, stage.shape)
+        {
+            tracing::warn!(error = %e, "a deleted file's stage file stays until the next start");
+        }
+        self.shared.clean.remove(self.ino);
+        self.settle(s);
+    }
+
+    /// A content error that a load found: bytes that the metadata names are not there. The file ends before them.
+    pub(crate) fn cut_lost(&self, at: u64, why: &str) {
+        let mut guard = self.state();
+        let s = &mut *guard;
+        let e = Error::new(
+            Kind::Io,
+            format!(
+                "bytes of inode {} from offset {at} on were lost before they were made durable ({why}); the file was cut from {} \
+                 to {at} bytes",
+                self.ino, s.size
+            ),
+        );
+        tracing::error!(error = %e, "stage");
+        s.set_size(at.min(s.size));
+        let mtime = s.mtime;
+        s.change(self.shared.clock.now(), self.shared.next_version());
+        s.mtime = mtime;
+        s.error.get_or_insert(e);
+        self.settle(s);
+    }
+}

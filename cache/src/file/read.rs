@@ -1,0 +1,230 @@
+//! Reading: the extent map says where the bytes are, the log, the stage file and the object cache have them.
+//!
+//! A record's checksum is verified when all of it is read, or when it is short enough to be read as a whole for a part of it.
+//! Parts of longer records are read as they are: the record was verified when it was found at start, and is again before it
+//! is uploaded a few seconds after it was written. Bytes of objects are verified by the object cache.
+
+use std::fs;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use granary_core::{Error, Kind, ObjectId, Result};
+use granary_meta::{Extent, Place};
+
+use super::{File, Stage, State};
+use crate::extent_map::Piece;
+use crate::stage::disk::read_up_to;
+
+/// Records up to this length are read and verified as a whole, whatever part of them is wanted.
+const VERIFY_WHOLE_MAX: u64 = 128 << 10;
+/// Objects read at once for one request.
+const OBJECTS_AT_ONCE: usize = 8;
+/// How often a read follows bytes that move away under it. The drain moves them once, a compaction once more.
+const ATTEMPTS: usize = 5;
+/// The next extent's first bytes are fetched when a sequential reader is this close to the end of one, in bytes.
+const AHEAD_BYTES: u64 = 4 << 20;
+
+/// Where one stretch of a read comes from.
+#[derive(Debug)]
+enum Source {
+    Zeros(u64),
+    Stage { file: Arc<fs::File>, offset: u64, len: u64 },
+    Log { part: Extent, whole: Extent },
+    Object { id: ObjectId, offset: u64, len: u64 },
+}
+
+impl File {
+    /// Where the bytes of `offset..offset+len` are; nothing at and after the end of file.
+    fn plan(&self, s: &mut State, offset: u64, len: u64) -> Result<Vec<Source>> {
+        s.alive(self.ino)?;
+        let size = self.current_size(s);
+        let len = len.min(size.saturating_sub(offset));
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        if s.stage.as_ref().is_some_and(Stage::is_complete) {
+            return Ok(vec![Source::Stage { file: self.stage_file(s)?, offset, len }]);
+        }
+        let mut sources = Vec::new();
+        for piece in s.map.resolve(offset, len) {
+            sources.push(match piece {
+                Piece::Hole { len, .. } => Source::Zeros(len),
+                Piece::Data { part, whole } => self.source(s, part, whole)?,
+            });
+        }
+        Ok(sources)
+    }
+
+    fn source(&self, s: &mut State, part: Extent, whole: Extent) -> Result<Source> {
+        let elsewhere = |node| {
+            Error::new(
+                Kind::Unavailable,
+                format!("bytes of inode {} are still on node {node}; they can be read when it has uploaded them", self.ino),
+            )
+        };
+        Ok(match part.place {
+            Place::Object { id, offset, .. } => Source::Object { id, offset, len: part.len },
+            Place::Log { node, .. } | Place::StageFile { node } if node != self.shared.node => return Err(elsewhere(node)),
+            Place::Log { .. } => Source::Log { part, whole },
+            Place::StageFile { .. } => Source::Stage { file: self.stage_file(s)?, offset: part.offset, len: part.len },
+        })
+    }
+
+    /// `None`: the segment is gone, the bytes are elsewhere by now.
+    fn read_log(&self, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
+        let (Place::Log { segment, offset, .. }, Place::Log { offset: start, .. }) = (part.place, whole.place) else {
+            return Err(Error::new(Kind::Bug, "a log source is not in the log"));
+        };
+        let verify = whole.crc != 0 && (part.len == whole.len || whole.len <= VERIFY_WHOLE_MAX);
+        if !verify {
+            return Ok(self.shared.log.read(segment, offset, part.len as usize)?.map(Bytes::from));
+        }
+        let Some(bytes) = self.shared.log.read(segment, start, whole.len as usize)? else { return Ok(None) };
+        if crc32c::crc32c(&bytes) != whole.crc {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "bytes {}..{} of inode {} were damaged on this node's disk (stage log segment {segment:016x}); restore them from \
+                     another copy",
+                    whole.offset,
+                    whole.end(),
+                    self.ino
+                ),
+            ));
+        }
+        let from = (offset - start) as usize;
+        Ok(Some(Bytes::from(bytes).slice(from..from + part.len as usize)))
+    }
+
+    fn read_stage(&self, file: &fs::File, offset: u64, len: u64) -> Result<Bytes> {
+        let bytes = read_up_to(file, offset, len as usize)
+            .map_err(|e| Error::io(format!("cannot read the stage file of inode {}", self.ino), e))?;
+        Ok(bytes.into())
+    }
+
+    /// An extent's bytes without waiting for the store.
+    pub(super) fn extent_at_hand(&self, extent: &Extent) -> Option<Result<Bytes>> {
+        match extent.place {
+            Place::Log { node, .. } if node == self.shared.node => self.read_log(extent, extent).transpose(),
+            Place::Object { id, offset, .. } => {
+                let info = self.shared.objects.known(id)?;
+                self.shared.reads.read_ready(self.shared.ns, &info, offset..offset + extent.len).map(Ok)
+            }
+            _ => None,
+        }
+    }
+
+    fn at_hand(&self, source: &Source) -> Option<Result<Bytes>> {
+        match source {
+            Source::Zeros(len) => Some(Ok(vec![0; *len as usize].into())),
+            Source::Stage { file, offset, len } => Some(self.read_stage(file, *offset, *len)),
+            Source::Log { part, whole } => self.read_log(part, whole).transpose(),
+            Source::Object { id, offset, len } => {
+                let info = self.shared.objects.known(*id)?;
+                self.shared.reads.read_ready(self.shared.ns, &info, *offset..*offset + *len).map(Ok)
+            }
+        }
+    }
+
+    pub(super) fn read_local(&self, offset: u64, len: u64) -> Option<Result<Bytes>> {
+        let plan = {
+            let mut s = self.state();
+            let plan = match self.plan(&mut s, offset, len) {
+                Ok(plan) => plan,
+                Err(e) => return Some(Err(e)),
+            };
+            self.look_ahead(&mut s, offset, len);
+            plan
+        };
+        let mut parts = Vec::with_capacity(plan.len());
+        for source in &plan {
+            match self.at_hand(source)? {
+                Ok(bytes) => parts.push(bytes),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        self.join(&plan, parts)
+    }
+
+    /// Puts the parts together. `None` when a stage file was cut while it was read: the caller looks again.
+    fn join(&self, plan: &[Source], mut parts: Vec<Bytes>) -> Option<Result<Bytes>> {
+        let whole_stage = plan.len() == 1;
+        let short = plan.iter().zip(&parts).any(|(source, bytes)| match source {
+            Source::Stage { len, .. } => (bytes.len() as u64) < *len,
+            _ => false,
+        });
+        if short && !whole_stage {
+            return None;
+        }
+        // A whole stage file that is shorter than a moment ago was truncated: what it had is the answer.
+        if parts.len() == 1 {
+            return parts.pop().map(Ok);
+        }
+        let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+        parts.iter().for_each(|p| all.extend_from_slice(p));
+        Some(Ok(all.freeze()))
+    }
+
+    /// `None`: the bytes moved away.
+    async fn fetch(&self, source: &Source) -> Result<Option<Bytes>> {
+        let Source::Object { id, offset, len } = source else { return self.at_hand(source).transpose() };
+        let info = match self.shared.object(*id).await {
+            Ok(info) => info,
+            Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match self.shared.reads.read(self.shared.ns, &info, *offset..*offset + *len).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e.context(format_args!("cannot read inode {}", self.ino))),
+        }
+    }
+
+    pub(super) async fn read_anywhere(&self, offset: u64, len: u64) -> Result<Bytes> {
+        for attempt in 0..ATTEMPTS {
+            let plan = {
+                let mut s = self.state();
+                let plan = self.plan(&mut s, offset, len)?;
+                self.look_ahead(&mut s, offset, len);
+                plan
+            };
+            // Collected first: with the closure in it, the future could not be proven to be Send.
+            let fetches: Vec<_> = plan.iter().map(|source| self.fetch(source)).collect();
+            let fetches = futures::stream::iter(fetches).buffered(OBJECTS_AT_ONCE);
+            let fetched: Vec<Result<Option<Bytes>>> = fetches.collect().await;
+            let fetched: Option<Vec<Bytes>> = fetched.into_iter().collect::<Result<Option<Vec<Bytes>>>>()?;
+            if let Some(parts) = fetched
+                && let Some(result) = self.join(&plan, parts)
+            {
+                return result;
+            }
+            if attempt > 0 {
+                self.refresh().await?;
+            }
+        }
+        Err(self.gone("they moved away again and again, or what the metadata names is gone"))
+    }
+
+    /// A file is read from one object to the next: when a sequential reader comes near the end of one, the next one's
+    /// beginning is fetched. Within an object the cache looks ahead itself.
+    fn look_ahead(&self, s: &mut State, offset: u64, len: u64) {
+        let sequential = offset == s.read_end;
+        s.read_end = offset + len;
+        if !sequential || s.map.len() < 2 || s.stage.as_ref().is_some_and(Stage::is_complete) {
+            return;
+        }
+        let next = s.map.within(s.read_end..s.read_end + AHEAD_BYTES).into_iter().find(|e| e.offset > s.read_end);
+        let Some(next) = next.filter(|e| s.fetched_ahead != Some(e.offset)) else { return };
+        if let Place::Object { id, offset, .. } = next.place {
+            s.fetched_ahead = Some(next.offset);
+            let (shared, range) = (self.shared.clone(), offset..offset + next.len);
+            self.shared.runtime.spawn(async move {
+                // A hint only: the demand read tells what is wrong.
+                if let Ok(info) = shared.object(id).await {
+                    shared.reads.prefetch(shared.ns, &info, range);
+                }
+            });
+        }
+    }
+}

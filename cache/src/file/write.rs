@@ -1,0 +1,93 @@
+//! Writing: to the log while the file is small, to its stage file afterwards.
+
+use granary_core::limits::FILE_BYTES_MAX;
+use granary_core::{Error, Kind, Result};
+use granary_meta::{Extent, Place};
+
+use super::{File, State};
+use crate::stage::record::PAYLOAD_MAX;
+use crate::stage::{Head, RecordKind};
+
+/// A file of more extents than this gets a stage file however small it is: there, neighbouring writes are one extent.
+pub(super) const EXTENTS_MAX: usize = 128;
+
+impl File {
+    pub(super) fn write_now(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.alive(self.ino)?;
+        let offset = if append { self.current_size(s) } else { offset };
+        if data.is_empty() {
+            return Ok(offset);
+        }
+        let end = self.check_end(offset, data.len() as u64)?;
+        self.check_quota(s, offset, end)?;
+        let result = self.put_bytes(s, offset, data);
+        s.change(self.shared.clock.now(), self.shared.next_version());
+        self.settle(s);
+        result.map(|()| offset)
+    }
+
+    pub(super) fn check_end(&self, offset: u64, len: u64) -> Result<u64> {
+        offset.checked_add(len).filter(|&end| end <= FILE_BYTES_MAX).ok_or_else(|| {
+            Error::new(Kind::FileTooLarge, format!("a file has at most {} TiB; split the data", FILE_BYTES_MAX >> 40))
+        })
+    }
+
+    /// Counts the growth of a write to `offset..end` against the quota before it happens; `settle` sets it right afterwards.
+    fn check_quota(&self, s: &mut State, offset: u64, end: u64) -> Result<()> {
+        let covered: u64 = s.map.within(offset..end).iter().map(|e| e.len).sum();
+        let growth = (end - offset - covered) as i64;
+        self.shared.grow(growth)?;
+        s.counted.growth += growth;
+        Ok(())
+    }
+
+    fn put_bytes(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
+        let end = offset + data.len() as u64;
+        if s.stage.is_none() && (end > self.shared.limits.small_file_bytes_max || s.map.len() >= EXTENTS_MAX) {
+            self.begin_stage(s)?;
+        }
+        if s.stage.is_some() {
+            return self.write_stage(s, offset, data);
+        }
+        for (i, chunk) in data.chunks(PAYLOAD_MAX).enumerate() {
+            self.append_write(s, offset + (i * PAYLOAD_MAX) as u64, chunk)?;
+        }
+        Ok(())
+    }
+
+    fn append_write(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
+        let crc = crc32c::crc32c(data);
+        let len = data.len() as u64;
+        let mut head = self.head(s, RecordKind::Write, offset, len);
+        head.crc = crc;
+        let at = self.append(s, &mut head, data)?;
+        let place = Place::Log { node: self.shared.node, segment: at.segment, offset: at.offset };
+        s.put(Extent { offset, len, place, crc });
+        Ok(())
+    }
+
+    pub(super) fn head(&self, s: &State, kind: RecordKind, offset: u64, len: u64) -> Head {
+        Head {
+            kind,
+            ino: self.ino,
+            offset,
+            len,
+            seq: 0,
+            prev_seq: s.last_seq,
+            mtime: self.shared.clock.now(),
+            crc: 0,
+            hint: s.hint.clone(),
+        }
+    }
+
+    pub(super) fn append(&self, s: &mut State, head: &mut Head, payload: &[u8]) -> Result<crate::stage::Appended> {
+        let at = self.shared.log.append(head, payload)?;
+        s.last_seq = at.seq;
+        if at.first {
+            self.shared.drain.wake();
+        }
+        Ok(at)
+    }
+}

@@ -1,0 +1,278 @@
+//! Reading objects through the node's disk cache of aligned chunks, each verified on its way in and out.
+//!
+//! ```text
+//! read --> memory (frames read last) --> disk (chunks of 1 MiB) --> flight (being fetched) --> store
+//! ```
+//!
+//! Objects are immutable and their ids are never used twice, so what is cached is never stale. The unit of fetching and
+//! keeping is a *chunk*, 1 MiB of an object's payload; the unit of checking is a *frame*, 64 KiB, whose crc32c comes from
+//! the object's footer when it is fetched, and lies beside the chunk on disk for every later read. A local copy that
+//! does not match is dropped and fetched again; an object that does not match is an error.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `policy` | what leaves when room is needed; decides only |
+//! | `ahead` | what to fetch before it is asked for; decides only |
+//! | `disk` | the files, their budget, open descriptors |
+//! | `memory` | frames read last |
+//! | `sums` | an object's checksums |
+//! | `fetch` | chunks on their way from the store |
+//! | `stats` | counters |
+
+mod ahead;
+mod disk;
+mod fetch;
+mod lru;
+mod memory;
+mod policy;
+mod stats;
+mod sums;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use granary_core::id::object_key;
+use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES, Limits};
+use granary_core::{ByteBudget, Clock, Error, Kind, NamespaceId, ObjectId, Result};
+use granary_meta::ObjectInfo;
+use granary_store::Store;
+use tokio::runtime::Handle;
+
+use ahead::Ahead;
+use disk::{ChunkKey, Disk, DiskLimits};
+use fetch::Fetcher;
+use memory::MemoryFrames;
+use sums::FrameSums;
+
+pub use stats::{ReadSnapshot, ReadStats};
+
+/// Frames in memory at most; the kernel's page cache holds the rest.
+const MEMORY_FRAMES_BYTES_MAX: u64 = 16 << 20;
+/// A read of a chunk that just came is copied up to this size, so that a small reply does not keep 4 MiB alive.
+const COPY_BYTES_MAX: usize = 2 * FRAME_BYTES as usize;
+
+/// The node's cache of immutable objects' payloads, shared by all its mounts. Survives restarts.
+#[derive(Debug)]
+pub struct ReadCache {
+    fetcher: Arc<Fetcher>,
+    /// Guards what is known of streams of reads; held for one decision.
+    ahead: Mutex<Ahead>,
+}
+
+impl ReadCache {
+    /// Opens `dir` (made if missing) and learns what is in it. Files of its own that are unknown or half written are
+    /// deleted; damage is found when a file is read. Must be called within a Tokio runtime, where fetches will run.
+    ///
+    /// Of `memory`, a fetch holds its bytes until they are on disk; up to 16 MiB (an eighth of the budget if that is less)
+    /// of frames read last are held beside it.
+    ///
+    /// Errors: the directory cannot be made or listed.
+    pub fn open(
+        dir: &Path,
+        limits: &Limits,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        memory: ByteBudget,
+    ) -> Result<Arc<ReadCache>> {
+        let runtime = Handle::try_current().map_err(|e| {
+            Error::new(Kind::Bug, "the read cache was opened outside a runtime").with_source(e)
+        })?;
+        let stats = Arc::new(ReadStats::default());
+        let disk_limits = DiskLimits {
+            bytes_max: limits.cache_bytes_max,
+            free_bytes_min: limits.cache_free_bytes_min,
+            open_files_max: limits.open_files_max as usize / 2, // the stage has the other half
+        };
+        let disk = Disk::open(dir, disk_limits, stats.clone())?;
+        let frames = MemoryFrames::new(MEMORY_FRAMES_BYTES_MAX.min(memory.max() / 8));
+        let fetcher = Fetcher::new(store, disk, frames, stats, clock, memory, limits.fetches_max, runtime);
+        Ok(Arc::new(ReadCache { fetcher: Arc::new(fetcher), ahead: Mutex::new(Ahead::new()) }))
+    }
+
+    /// The payload bytes of `range`, from memory or disk only: `None` when a part is not cached (or the range is not
+    /// within the payload: [`read`](Self::read) says so). Does not wait for the store.
+    pub fn read_ready(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Option<Bytes> {
+        if range.start > range.end || range.end > object.payload_len {
+            return None;
+        }
+        let mut parts = Parts::of(object.id, &range);
+        // A look before reading: what is found would be read twice when another part is missing.
+        if parts.len() > 1 && !parts.keys().all(|key| self.fetcher.disk.contains(key)) {
+            return None;
+        }
+        for at in 0..parts.len() {
+            let (key, within) = parts.at(at);
+            parts.found[at] = Some(self.fetcher.local(key, &within)?);
+        }
+        self.tell_ahead(ns, object, &range);
+        Some(parts.join())
+    }
+
+    /// The payload bytes of `range`: what is not cached is fetched (whole chunks, each once however many ask), verified
+    /// against the object's footer, cached. May be dropped at any time; the fetch goes on. The caller must not hold a
+    /// part of the memory budget, for which a fetch may have to wait.
+    ///
+    /// Errors: `Corrupt` names the object; `NotFound`, `Unavailable`, `Denied` as the store says; `Bug` when the range is not
+    /// within the payload.
+    pub async fn read(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Result<Bytes> {
+        if range.start > range.end || range.end > object.payload_len {
+            return Err(Error::new(
+                Kind::Bug,
+                format!(
+                    "bytes {range:?} of object {} were asked for, which has {}",
+                    object_key(ns, object.kind, object.id),
+                    object.payload_len
+                ),
+            ));
+        }
+        let mut parts = Parts::of(object.id, &range);
+        let mut missing = Vec::new();
+        for at in 0..parts.len() {
+            let (key, within) = parts.at(at);
+            parts.found[at] = self.fetcher.local(key, &within);
+            if parts.found[at].is_none() {
+                missing.push((at, key.index));
+            }
+        }
+        let chunks: Vec<u32> = missing.iter().map(|(_, index)| *index).collect();
+        let flights = self.fetcher.demand(ns, object, &chunks, false);
+        self.tell_ahead(ns, object, &range);
+        for ((at, index), flight) in missing.into_iter().zip(flights) {
+            let (key, within) = parts.at(at);
+            let flight = match flight {
+                Some(flight) => flight,
+                // It came to disk between the two looks.
+                None => match self.fetcher.local(key, &within) {
+                    found @ Some(_) => {
+                        parts.found[at] = found;
+                        continue;
+                    }
+                    None => {
+                        match self.fetcher.demand(ns, object, &[index], true).into_iter().flatten().next() {
+                            Some(flight) => flight,
+                            None => {
+                                return Err(Error::new(
+                                    Kind::Bug,
+                                    "a fetch that was asked for did not start",
+                                ));
+                            }
+                        }
+                    }
+                },
+            };
+            let chunk = flight.bytes().await?;
+            let (from, to) = (within.start as usize, within.end as usize);
+            parts.found[at] = Some(match to - from {
+                small if small <= COPY_BYTES_MAX => Bytes::copy_from_slice(&chunk[from..to]),
+                _ => chunk.slice(from..to),
+            });
+        }
+        Ok(parts.join())
+    }
+
+    /// Takes an object that was just uploaded by this node: its payload (the parts in order) and its footer bytes (from
+    /// the end of the payload to the end of the object), so that reading it needs no store. Never fails: a full disk
+    /// means it is not cached. Writes to the cache's disk before it returns: call it where that is no harm.
+    pub fn insert(&self, ns: NamespaceId, object: &ObjectInfo, payload: &[Bytes], footer: &Bytes) {
+        let len: u64 = payload.iter().map(|part| part.len() as u64).sum();
+        let sums = FrameSums::of_footer(ns, object, footer);
+        match sums {
+            Ok(sums) if len == object.payload_len => self.fetcher.insert(payload, sums),
+            Ok(_) => {
+                tracing::error!(object = %object.id, len, object.payload_len, "not cached: its length is wrong")
+            }
+            Err(e) => tracing::error!(object = %object.id, "not cached: {e}"),
+        }
+    }
+
+    /// Fetches in the background what of `range` is not cached, after all demand reads, or not at all when busy.
+    pub fn prefetch(self: &Arc<Self>, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) {
+        self.prefetch_chunks(ns, object, &range);
+    }
+
+    fn prefetch_chunks(&self, ns: NamespaceId, object: &ObjectInfo, range: &Range<u64>) {
+        let end = range.end.min(object.payload_len).div_ceil(CHUNK_BYTES) as u32;
+        self.fetcher.prefetch(ns, object, (range.start / CHUNK_BYTES) as u32..end);
+    }
+
+    /// Drops every chunk of an object that was deleted.
+    pub fn remove(&self, object: ObjectId) {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).forget(object);
+        self.fetcher.remove(object);
+    }
+
+    /// Counters, for metrics and `granary status`.
+    pub fn stats(&self) -> ReadSnapshot {
+        self.fetcher.stats.snapshot()
+    }
+
+    /// Bytes on disk as the budget counts them, and the number of files.
+    pub fn usage(&self) -> (u64, usize) {
+        (self.fetcher.disk.bytes(), self.fetcher.disk.entries())
+    }
+
+    /// Returns when no fetch is under way and what was fetched is on disk: before the runtime ends.
+    pub async fn idle(&self) {
+        self.fetcher.idle().await;
+    }
+
+    fn tell_ahead(&self, ns: NamespaceId, object: &ObjectInfo, range: &Range<u64>) {
+        let next = {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            ahead.on_read(object.id, range, object.payload_len)
+        };
+        if let Some(next) = next {
+            self.prefetch_chunks(ns, object, &next);
+        }
+    }
+}
+
+/// A read's range, cut at the chunks' borders, and what was found of each part.
+struct Parts {
+    object: ObjectId,
+    range: Range<u64>,
+    found: Vec<Option<Bytes>>,
+}
+
+impl Parts {
+    fn of(object: ObjectId, range: &Range<u64>) -> Parts {
+        let chunks = match range.is_empty() {
+            true => 0,
+            false => range.end.div_ceil(CHUNK_BYTES) - range.start / CHUNK_BYTES,
+        };
+        Parts { object, range: range.clone(), found: vec![None; chunks as usize] }
+    }
+
+    fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = ChunkKey> + '_ {
+        (0..self.len()).map(|at| self.at(at).0)
+    }
+
+    /// The chunk of a part, and the part's range within the chunk.
+    fn at(&self, at: usize) -> (ChunkKey, Range<u64>) {
+        let index = self.range.start / CHUNK_BYTES + at as u64;
+        let begin = index * CHUNK_BYTES;
+        let within = self.range.start.max(begin) - begin..self.range.end.min(begin + CHUNK_BYTES) - begin;
+        (ChunkKey { object: self.object, index: index as u32 }, within)
+    }
+
+    fn join(mut self) -> Bytes {
+        if let [Some(only)] = &mut self.found[..] {
+            return std::mem::take(only);
+        }
+        let mut out = BytesMut::with_capacity((self.range.end - self.range.start) as usize);
+        for part in self.found.iter().flatten() {
+            out.extend_from_slice(part);
+        }
+        debug_assert_eq!(out.len() as u64, self.range.end - self.range.start);
+        out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests;

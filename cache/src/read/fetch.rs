@@ -1,0 +1,383 @@
+//! Getting chunks from the store: each once however many ask, verified before anybody sees it.
+//!
+//! A *flight* is a chunk on its way: whoever needs the chunk finds it in the table of flights and waits for its
+//! outcome. The fetch is a task of its own and goes on when the one who started it goes away (an interrupted read); the
+//! flight ends when its chunk is on disk, so that nobody asks the store again in between.
+//!
+//! What bounds it, and why it cannot get stuck. A fetch takes one or two slots (its chunks, and the object's footer when that
+//! is not known), then memory for all of its bytes at once, then asks the store, and waits for nothing else of ours: except
+//! for a footer that another fetch is getting, which has all it needs already. So whoever holds a slot or memory
+//! here gets on. Memory is shared with uploads, which never wait for a fetch while they hold some: a caller of
+//! [`ReadCache::read`](super::ReadCache::read) must not hold a part of the budget, because the read may wait for it.
+//!
+//! Demand goes first: a prefetch never waits, takes at most half of the slots, and only while half of the memory is free and the
+//! disk has room for what nobody has asked for yet.
+
+mod flight;
+mod transfer;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::WeakShared;
+use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
+use granary_core::{ByteBudget, BytePermit, Clock, Error, NamespaceId, ObjectId, Result};
+use granary_meta::ObjectInfo;
+use granary_store::Store;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use flight::{Flight, Landing};
+use transfer::FooterFuture;
+
+use super::disk::{ChunkKey, Disk};
+use super::lru::Lru;
+use super::memory::MemoryFrames;
+use super::stats::{ReadStats, add};
+use super::sums::{CHUNK_FRAMES, FrameSums, chunk_range};
+
+/// Adjacent missing chunks are got by one GET of at most so many: 4 MiB, one stripe of RGW.
+const RUN_CHUNKS_MAX: usize = 4;
+/// Objects whose checksums are in memory, about 1 KiB each.
+const SUMS_MAX: usize = 2048;
+
+type Shareable<T> = Result<T, Arc<Error>>;
+
+/// What a fetch holds while its bytes are in flight.
+struct Permits {
+    _slots: OwnedSemaphorePermit,
+    _ahead_slot: Option<OwnedSemaphorePermit>,
+    _memory: BytePermit,
+    /// Payload and footer may be asked for at once.
+    parallel: bool,
+}
+
+/// What [`Fetcher`] is made of.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    pub store: Arc<dyn Store>,
+    pub disk: Disk,
+    pub frames: MemoryFrames,
+    pub stats: Arc<ReadStats>,
+    clock: Arc<dyn Clock>,
+    memory: ByteBudget,
+    slots: Arc<Semaphore>,
+    slots_max: u32,
+    /// The share of the slots that prefetch may use.
+    ahead_slots: Arc<Semaphore>,
+    /// Guards the table of chunks on their way; taken before the disk's lock, never after it.
+    flights: Mutex<HashMap<ChunkKey, Arc<Flight>>>,
+    /// Guards the checksums of objects used last.
+    sums: Mutex<Lru<ObjectId, Arc<FrameSums>>>,
+    /// Guards the table of footers on their way. Weak: those who wait for one drive it.
+    footers: Mutex<HashMap<ObjectId, WeakShared<FooterFuture>>>,
+    runtime: Handle,
+    tasks: TaskTracker,
+}
+
+impl Fetcher {
+    #[allow(clippy::too_many_arguments)] // all are handed through from `ReadCache::open`
+    pub fn new(
+        store: Arc<dyn Store>,
+        disk: Disk,
+        frames: MemoryFrames,
+        stats: Arc<ReadStats>,
+        clock: Arc<dyn Clock>,
+        memory: ByteBudget,
+        fetches_max: u32,
+        runtime: Handle,
+    ) -> Fetcher {
+        let slots_max = fetches_max.max(1);
+        Fetcher {
+            store,
+            disk,
+            frames,
+            stats,
+            clock,
+            memory,
+            slots: Arc::new(Semaphore::new(slots_max as usize)),
+            slots_max,
+            ahead_slots: Arc::new(Semaphore::new(slots_max as usize / 2)),
+            flights: Mutex::default(),
+            sums: Mutex::new(Lru::new(SUMS_MAX)),
+            footers: Mutex::default(),
+            runtime,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<ChunkKey, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sums(&self) -> MutexGuard<'_, Lru<ObjectId, Arc<FrameSums>>> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn footers(&self) -> MutexGuard<'_, HashMap<ObjectId, WeakShared<FooterFuture>>> {
+        self.footers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes `range` of a chunk from memory or disk. Reads of one or two frames leave them in memory.
+    pub fn local(&self, key: ChunkKey, range: &Range<u64>) -> Option<Bytes> {
+        let first = (range.start / FRAME_BYTES) as u32;
+        let end = range.end.div_ceil(FRAME_BYTES) as u32;
+        let (from, len) = ((range.start % FRAME_BYTES) as usize, (range.end - range.start) as usize);
+        let (bytes, from_memory) = match end - first {
+            1 => self.frame(key, first)?,
+            2 => {
+                let (a, a_from_memory) = self.frame(key, first)?;
+                let (b, b_from_memory) = self.frame(key, first + 1)?;
+                let joined = [a.get(from..)?, b.get(..len.checked_sub(a.len() - from)?)?].concat();
+                self.count_hit(a_from_memory && b_from_memory);
+                return Some(joined.into());
+            }
+            _ => match self.disk.read_frames(key, first..end) {
+                Some(bytes) => (bytes, false),
+                None => (self.frames_in_memory(key, first..end)?, true),
+            },
+        };
+        if from + len > bytes.len() {
+            return None; // the copy is of a shorter object than metadata tells of; the fetch will say so
+        }
+        self.count_hit(from_memory);
+        Some(bytes.slice(from..from + len))
+    }
+
+    fn frame(&self, key: ChunkKey, frame: u32) -> Option<(Bytes, bool)> {
+        let number = frame_number(key.index, frame);
+        if let Some(bytes) = self.frames.get(key.object, number) {
+            self.disk.touch_soon(key, frame);
+            return Some((bytes, true));
+        }
+        let bytes = self.disk.read_frames(key, frame..frame + 1)?;
+        self.frames.insert(key.object, number, bytes.clone());
+        Some((bytes, false))
+    }
+
+    /// Where chunks that the disk did not take are.
+    fn frames_in_memory(&self, key: ChunkKey, frames: Range<u32>) -> Option<Bytes> {
+        let mut joined = BytesMut::new();
+        for frame in frames {
+            joined.extend_from_slice(&self.frames.get(key.object, frame_number(key.index, frame))?);
+        }
+        Some(joined.freeze())
+    }
+
+    fn count_hit(&self, from_memory: bool) {
+        add(if from_memory { &self.stats.memory_hits } else { &self.stats.disk_hits }, 1);
+    }
+
+    /// Flights of these chunks (in order), started where nobody did. `None` for a chunk that came to disk meanwhile, unless
+    /// `force` says that it cannot be read there.
+    pub fn demand(
+        self: &Arc<Self>,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        chunks: &[u32],
+        force: bool,
+    ) -> Vec<Option<Arc<Flight>>> {
+        let mut found = Vec::with_capacity(chunks.len());
+        let mut landings: Vec<Landing> = Vec::new();
+        {
+            let mut flights = self.flights();
+            for &index in chunks {
+                let key = ChunkKey { object: object.id, index };
+                if let Some(flight) = flights.get(&key) {
+                    if flight.ahead.swap(false, Ordering::Relaxed) {
+                        add(&self.stats.prefetch_useful, 1);
+                    }
+                    found.push(Some(flight.clone()));
+                } else if !force && self.disk.contains(key) {
+                    found.push(None);
+                } else {
+                    found.push(Some(self.depart(&mut flights, &mut landings, ns, object, index, false)));
+                }
+            }
+        }
+        add(&self.stats.misses, found.iter().flatten().count() as u64);
+        for landing in landings {
+            self.tasks.spawn_on(self.clone().fly(landing, None), &self.runtime);
+        }
+        found
+    }
+
+    /// Enters a flight into the table, as part of the last run when it is next to it.
+    fn depart(
+        self: &Arc<Self>,
+        flights: &mut HashMap<ChunkKey, Arc<Flight>>,
+        landings: &mut Vec<Landing>,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        index: u32,
+        ahead: bool,
+    ) -> Arc<Flight> {
+        let (sender, outcome) = watch::channel(None);
+        let flight = Arc::new(Flight { outcome, ahead: ahead.into(), removed: false.into() });
+        flights.insert(ChunkKey { object: object.id, index }, flight.clone());
+        let departed = (flight.clone(), sender);
+        match landings.last_mut() {
+            Some(l) if l.flights.len() < RUN_CHUNKS_MAX && l.first + l.flights.len() as u32 == index => {
+                l.flights.push(departed);
+            }
+            _ => landings.push(Landing {
+                fetcher: self.clone(),
+                ns,
+                object: *object,
+                first: index,
+                flights: vec![departed],
+            }),
+        }
+        flight
+    }
+
+    /// Fetches of these chunks what is neither here nor on its way, as long as slots and memory are free.
+    pub fn prefetch(self: &Arc<Self>, ns: NamespaceId, object: &ObjectInfo, chunks: Range<u32>) {
+        let mut wanted = chunks.start;
+        while wanted < chunks.end {
+            let run = self.first_missing_run(object.id, wanted..chunks.end);
+            if run.is_empty() {
+                return;
+            }
+            wanted = run.end;
+            let bytes = u64::from(run.end - run.start) * CHUNK_BYTES + footer_len(object);
+            let Some(permits) = self.permits_ahead(bytes) else {
+                return add(&self.stats.prefetch_refused, 1);
+            };
+            let mut landings = Vec::new();
+            {
+                let mut flights = self.flights();
+                // Somebody may have started one of them meanwhile; what is after it waits for demand.
+                for index in run {
+                    if !self.is_missing(&flights, ChunkKey { object: object.id, index }) {
+                        break;
+                    }
+                    self.depart(&mut flights, &mut landings, ns, object, index, true);
+                }
+            }
+            if let Some(landing) = landings.pop() {
+                self.tasks.spawn_on(self.clone().fly(landing, Some(permits)), &self.runtime);
+            }
+        }
+    }
+
+    /// The first adjacent chunks of a range, at most `RUN_CHUNKS_MAX`, that are neither on disk nor on their way.
+    fn first_missing_run(&self, object: ObjectId, chunks: Range<u32>) -> Range<u32> {
+        let flights = self.flights();
+        let missing = |index: u32| self.is_missing(&flights, ChunkKey { object, index });
+        let start = chunks.clone().find(|i| missing(*i)).unwrap_or(chunks.end);
+        let most = chunks.end.min(start.saturating_add(RUN_CHUNKS_MAX as u32));
+        start..(start..most).find(|i| !missing(*i)).unwrap_or(most)
+    }
+
+    fn is_missing(&self, flights: &HashMap<ChunkKey, Arc<Flight>>, key: ChunkKey) -> bool {
+        !flights.contains_key(&key) && !self.disk.contains(key)
+    }
+
+    fn permits_ahead(&self, bytes: u64) -> Option<Permits> {
+        if self.memory.used() + bytes > self.memory.max() / 2 || !self.disk.has_room_ahead(bytes) {
+            return None;
+        }
+        let ahead_slot = self.ahead_slots.clone().try_acquire_owned().ok()?;
+        let slots = self.slots.clone().try_acquire_owned().ok()?;
+        let memory = self.memory.try_acquire(bytes)?;
+        Some(Permits { _slots: slots, _ahead_slot: Some(ahead_slot), _memory: memory, parallel: false })
+    }
+
+    async fn permits(&self, landing: &Landing) -> Permits {
+        let range = landing.range();
+        let footer = match self.known_sums(&landing.object) {
+            Some(_) => 0,
+            None => footer_len(&landing.object),
+        };
+        let apart = footer > 0 && range.end < landing.object.payload_len;
+        let want = if apart { 2.min(self.slots_max) } else { 1 };
+        let slots = match self.slots.clone().acquire_many_owned(want).await {
+            Ok(slots) => slots,
+            Err(_) => unreachable!("the slots' semaphore is never closed"),
+        };
+        let memory = self.memory.acquire(range.end - range.start + footer).await;
+        Permits { _slots: slots, _ahead_slot: None, _memory: memory, parallel: want > 1 }
+    }
+
+    /// One fetch, from permits to disk.
+    async fn fly(self: Arc<Self>, landing: Landing, permits: Option<Permits>) {
+        let permits = match permits {
+            Some(permits) => permits,
+            None => self.permits(&landing).await,
+        };
+        match self.fetch(&landing, permits.parallel).await {
+            Ok(fetched) => {
+                landing.publish(&fetched);
+                let keep = self.runtime.spawn_blocking(move || landing.keep(&fetched));
+                if let Err(e) = keep.await
+                    && e.is_panic()
+                {
+                    tracing::error!("writing to the read cache ended early: {e}");
+                }
+            }
+            Err(e) => landing.publish_error(e),
+        }
+        drop(permits);
+    }
+
+    /// Takes an object's chunks that are known to be right: those of `payload`, in parts.
+    pub fn insert(&self, payload: &[Bytes], sums: FrameSums) {
+        self.disk.insert_sums(&sums);
+        let mut parts = payload.iter().map(|part| &part[..]);
+        let mut rest: &[u8] = &[];
+        for index in 0..sums.payload_len.div_ceil(CHUNK_BYTES) as u32 {
+            let range = chunk_range(index, sums.payload_len);
+            let mut want = (range.end - range.start) as usize;
+            let mut slices = Vec::new();
+            while want > 0 {
+                if rest.is_empty() {
+                    let Some(part) = parts.next() else { return };
+                    rest = part;
+                }
+                let (now, later) = rest.split_at(rest.len().min(want));
+                slices.push(now);
+                want -= now.len();
+                rest = later;
+            }
+            self.disk.insert(ChunkKey { object: sums.object, index }, &slices, sums.of_chunk(index), false);
+        }
+        self.sums().insert(sums.object, Arc::new(sums));
+    }
+
+    /// Drops everything of an object, what is on its way too.
+    pub fn remove(&self, object: ObjectId) {
+        for (key, flight) in self.flights().iter() {
+            if key.object == object {
+                flight.removed.store(true, Ordering::SeqCst);
+            }
+        }
+        self.forget(object);
+    }
+
+    fn forget(&self, object: ObjectId) {
+        self.sums().remove(&object);
+        self.frames.remove(object);
+        self.disk.remove(object);
+    }
+
+    /// Returns when no fetch is under way.
+    pub async fn idle(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.tasks.reopen();
+    }
+}
+
+fn footer_len(object: &ObjectInfo) -> u64 {
+    object.total_len.saturating_sub(object.payload_len)
+}
+
+/// A frame's number in its object.
+fn frame_number(chunk: u32, frame: u32) -> u32 {
+    chunk * CHUNK_FRAMES as u32 + frame
+}

@@ -1,0 +1,153 @@
+//! The checksums of one object's frames: all the cache needs of its footer.
+//!
+//! File `<object id>.footer`, little-endian:
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | magic `GRSM` |
+//! | 4 | 1 | version, 1 |
+//! | 5 | 3 | zero |
+//! | 8 | 16 | object id |
+//! | 24 | 8 | bytes of the payload |
+//! | 32 | 4 | number of frames, n |
+//! | 36 | 4 n | crc32c of each frame of 64 KiB (the last may be short) |
+//! | 36 + 4 n | 4 | crc32c of everything before |
+
+use std::ops::Range;
+
+use granary_core::codec::{Put, Reader};
+use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
+use granary_core::{Error, Kind, NamespaceId, ObjectId, Result};
+use granary_meta::ObjectInfo;
+use granary_store::format::Footer;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"GRSM");
+const VERSION: u8 = 1;
+const WHAT: &str = "a checksum table of the read cache";
+/// Frames of one whole chunk.
+pub(crate) const CHUNK_FRAMES: usize = (CHUNK_BYTES / FRAME_BYTES) as usize;
+
+/// One crc32c for each 64 KiB of an object's payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameSums {
+    pub object: ObjectId,
+    pub payload_len: u64,
+    pub crcs: Vec<u32>,
+}
+
+impl FrameSums {
+    /// Refuses a table that does not have one checksum for each frame.
+    pub fn new(object: ObjectId, payload_len: u64, crcs: Vec<u32>) -> Result<FrameSums> {
+        if crcs.len() as u64 != payload_len.div_ceil(FRAME_BYTES) {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("its footer has {} frame checksums for {payload_len} bytes", crcs.len()),
+            ));
+        }
+        Ok(FrameSums { object, payload_len, crcs })
+    }
+
+    /// Takes them out of an object's footer, after checking that it is this object's.
+    pub fn of_footer(ns: NamespaceId, object: &ObjectInfo, footer: &[u8]) -> Result<FrameSums> {
+        let footer = Footer::parse(footer, object.payload_len)?;
+        footer.check_identity(ns, object.kind, object.id)?;
+        FrameSums::new(object.id, object.payload_len, footer.frames.checksums().to_vec())
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(40 + 4 * self.crcs.len());
+        out.put_u32(MAGIC);
+        out.put_u8(VERSION);
+        out.extend_from_slice(&[0; 3]);
+        out.put_u128(self.object.0);
+        out.put_u64(self.payload_len);
+        out.put_u32(self.crcs.len() as u32);
+        for &crc in &self.crcs {
+            out.put_u32(crc);
+        }
+        let crc = crc32c::crc32c(&out);
+        out.put_u32(crc);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<FrameSums> {
+        let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
+            return Err(Reader::new(bytes, WHAT).corrupt("it ends too early"));
+        };
+        let mut r = Reader::new(body, WHAT);
+        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || r.u32()? != MAGIC {
+            return Err(r.corrupt("checksum or magic differ"));
+        }
+        r.version(VERSION)?;
+        r.take(3)?;
+        let (object, payload_len) = (ObjectId(r.u128()?), r.u64()?);
+        let n = r.u32()?;
+        if r.remaining() as u64 != 4 * u64::from(n) {
+            return Err(r.corrupt("its length and its number of frames differ"));
+        }
+        let crcs = (0..n).map(|_| r.u32()).collect::<Result<_>>()?;
+        r.finish()?;
+        FrameSums::new(object, payload_len, crcs)
+    }
+
+    /// The checksums of a chunk's frames.
+    pub fn of_chunk(&self, index: u32) -> &[u32] {
+        let from = (index as usize * CHUNK_FRAMES).min(self.crcs.len());
+        &self.crcs[from..(from + CHUNK_FRAMES).min(self.crcs.len())]
+    }
+}
+
+/// Compares bytes that begin at a frame's start with the frames' checksums; `Err` is the first frame that differs.
+pub(crate) fn verify(bytes: &[u8], crcs: &[u32]) -> Result<(), usize> {
+    if bytes.len().div_ceil(FRAME_BYTES as usize) != crcs.len() {
+        return Err(0);
+    }
+    match bytes.chunks(FRAME_BYTES as usize).zip(crcs).position(|(frame, &crc)| crc32c::crc32c(frame) != crc)
+    {
+        Some(frame) => Err(frame),
+        None => Ok(()),
+    }
+}
+
+/// The bytes of a chunk within its object's payload.
+pub(crate) fn chunk_range(index: u32, payload_len: u64) -> Range<u64> {
+    let from = (u64::from(index) * CHUNK_BYTES).min(payload_len);
+    from..(from + CHUNK_BYTES).min(payload_len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_comes_back_and_damage_is_seen(object: u128, payload_len in 0u64..16 << 20, seed: u32, at: prop::sample::Index, bit in 0u8..8) {
+            let frames = payload_len.div_ceil(FRAME_BYTES) as u32;
+            let crcs = (0..frames).map(|i| i.wrapping_mul(2654435761) ^ seed).collect();
+            let sums = FrameSums::new(ObjectId(object), payload_len, crcs).unwrap();
+            let mut bytes = sums.encode();
+            prop_assert_eq!(FrameSums::decode(&bytes).unwrap(), sums);
+            prop_assert!(FrameSums::decode(&bytes[..at.index(bytes.len())]).is_err());
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(FrameSums::decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_table_of_the_wrong_length_is_refused() {
+        assert!(FrameSums::new(ObjectId(1), FRAME_BYTES + 1, vec![0]).is_err());
+        assert!(FrameSums::new(ObjectId(1), FRAME_BYTES + 1, vec![0; 2]).is_ok());
+    }
+
+    #[test]
+    fn a_chunk_has_its_own_checksums() {
+        let len = CHUNK_BYTES + FRAME_BYTES + 1;
+        let sums = FrameSums::new(ObjectId(1), len, (0..18).collect()).unwrap();
+        assert_eq!(sums.of_chunk(0), (0..16).collect::<Vec<_>>());
+        assert_eq!(sums.of_chunk(1), [16, 17]);
+        assert_eq!(sums.of_chunk(2), [0u32; 0]);
+        assert_eq!(chunk_range(1, len), CHUNK_BYTES..len);
+    }
+}

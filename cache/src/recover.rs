@@ -1,0 +1,279 @@
+//! Bringing stage and metadata back together at start.
+//!
+//! 1. Segments, in order: each good record whose inode exists, whose sequence is above the inode's, and whose predecessor is
+//!    known is applied; one commit for each inode and segment. A gap in an inode's chain ends it there: what comes back of a
+//!    file is a prefix of what was done to it. A torn tail is cut off.
+//! 2. Whole stage files that are not clean are the content of their files, whatever the log says.
+//! 3. Sparse stage files stay where extents name them. Clean copies stay where they are of the current version.
+//!
+//! Everything is done again when it is interrupted: a record that was applied has its sequence in the inode.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use granary_core::{Ino, Kind, Result};
+use granary_meta::{Attr, Extent, Place};
+
+use crate::file::{File, Stage, State};
+use crate::stage::record::{self, Found, Scanned};
+use crate::stage::{RecordKind, Shape, files};
+use crate::tree::Shared;
+use crate::util::blocking;
+
+/// Progress is logged after this many bytes of the log.
+const PROGRESS_BYTES: u64 = 1 << 30;
+
+#[derive(Debug, Default)]
+struct Done {
+    records: u64,
+    replayed: u64,
+    files: u64,
+    /// Bytes of the log that are gone.
+    lost: u64,
+}
+
+/// What is in the folders of stage files, of inodes that exist.
+#[derive(Debug, Default)]
+struct Staged {
+    whole: Vec<Ino>,
+    sparse: Vec<Ino>,
+    clean: Vec<(Ino, u64)>,
+}
+
+pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<()> {
+    let mut done = Done::default();
+    // Loading a file looks whether its bytes are there: so first everything is known that is there.
+    for &id in &segments {
+        shared.log.announce(id)?;
+    }
+    let staged = find_stage_files(shared).await?;
+    let (mut bytes, mut told) = (0, 0);
+    let (newest, count) = (segments.last().copied(), segments.len());
+    for (i, id) in segments.into_iter().enumerate() {
+        let scanned = adopt(shared, id, Some(id) == newest, &mut done).await?;
+        bytes += scanned.good_len() as u64;
+        replay(shared, id, &scanned, &mut done).await?;
+        if bytes - told >= PROGRESS_BYTES {
+            told = bytes;
+            tracing::info!(ns = %shared.ns, segments = i + 1, of = count, bytes, "reading the stage log");
+        }
+    }
+    if done.lost > 0 {
+        // Files loaded before the damage was found may name what is lost.
+        for file in shared.table.all().into_iter().filter(|f| f.is_loaded()) {
+            file.refresh().await?;
+        }
+    }
+    take_stage_files(shared, staged, &mut done).await?;
+    shared.commit_all().await?;
+    if done.replayed > 0 || done.files > 0 {
+        tracing::info!(
+            ns = %shared.ns, records = done.records, replayed = done.replayed, stage_files = done.files, bytes,
+            "recovered what was not in the metadata"
+        );
+    }
+    shared.log.sync(&shared.runtime).await?;
+    shared.meta.sync().await
+}
+
+/// Reads a segment, makes its content known to the log, and cuts its torn tail.
+async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> Result<Scanned> {
+    let task = shared.clone();
+    let (scanned, lost) = blocking(&shared.runtime, move || {
+        let bytes = task.log.read_all(id)?;
+        let scanned = record::scan(&bytes, task.ns, id);
+        let good = scanned.good_len();
+        let segment = format_args!("{id:016x}").to_string();
+        for damage in &scanned.damage {
+            let (from, to) = (damage.range.start, damage.range.end);
+            if from >= good && newest {
+                tracing::info!(ns = %task.ns, segment, bytes = to - from, "the stage log's torn tail is cut off");
+            } else {
+                tracing::error!(
+                    ns = %task.ns, segment, from, to, why = damage.why,
+                    "the stage log is damaged; what precedes and follows is recovered"
+                );
+            }
+        }
+        if good < bytes.len() {
+            task.log.cut(id, good as u64)?;
+        }
+        let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
+        let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
+        task.log.adopt(id, good as u64, payload, inodes.len() as u64);
+        let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
+        Ok((scanned, lost as u64))
+    })
+    .await?;
+    done.lost += lost;
+    Ok(scanned)
+}
+
+async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mut Done) -> Result<()> {
+    let mut by_ino: BTreeMap<Ino, Vec<&Found>> = BTreeMap::new();
+    for r in &scanned.records {
+        shared.log.stay_above(r.head.seq);
+        by_ino.entry(r.head.ino).or_default().push(r);
+    }
+    done.records += scanned.records.len() as u64;
+    for (ino, records) in by_ino {
+        let Some(attr) = attr_of(shared, ino).await? else { continue };
+        let Some(last) = records.last() else { continue };
+        if last.head.seq <= attr.staged_seq {
+            continue;
+        }
+        let file = shared.open(&attr, last.head.hint.clone()).await?;
+        let applied = apply(shared, &file, segment, &records);
+        done.replayed += applied;
+        let committed = file.commit().await;
+        shared.table.release(&file);
+        shared.table.retire(&file);
+        committed?;
+    }
+    Ok(())
+}
+
+/// Applies an inode's records to its state, up to the first gap; how many.
+fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 {
+    let mut guard = file.state();
+    let s = &mut *guard;
+    let mut applied = 0;
+    if s.stage.as_ref().is_some_and(Stage::is_complete) {
+        // The stage file shows it all, and more.
+        s.last_seq = records.iter().map(|r| r.head.seq).fold(s.last_seq, u64::max);
+        return 0;
+    }
+    let written = written_ranges(file, s);
+    for r in records.iter().filter(|r| r.head.seq > s.last_seq).collect::<Vec<_>>() {
+        let h = &r.head;
+        if h.prev_seq > s.last_seq {
+            tracing::error!(
+                ns = %shared.ns, ino = %h.ino, seq = h.seq, missing = h.prev_seq,
+                "changes of this file were lost with a part of the stage log; it is brought back as it was before them"
+            );
+            break;
+        }
+        match h.kind {
+            RecordKind::Write => {
+                let place = Place::Log { node: shared.node, segment, offset: r.payload.start as u64 };
+                s.put(Extent { offset: h.offset, len: h.len, place, crc: h.crc });
+            }
+            RecordKind::Truncate => s.set_size(h.offset),
+            RecordKind::Zero => {
+                s.zero(h.offset..h.offset + h.len);
+                s.size = s.size.max(h.offset + h.len);
+            }
+            RecordKind::StageFile => s.hint = h.hint.clone().or(s.hint.take()),
+            RecordKind::StageRange => {
+                if !written.iter().any(|w| w.start <= h.offset && h.offset + h.len <= w.end) {
+                    tracing::error!(
+                        ns = %shared.ns, ino = %h.ino, offset = h.offset, len = h.len,
+                        "bytes written to a stage file did not survive; the file is brought back as it was before them"
+                    );
+                    break;
+                }
+                s.put(Extent { offset: h.offset, len: h.len, place: Place::StageFile { node: shared.node }, crc: 0 });
+            }
+        }
+        s.last_seq = h.seq;
+        s.change(shared.clock.now(), shared.next_version());
+        s.mtime = h.mtime;
+        applied += 1;
+    }
+    file.settle(s);
+    applied
+}
+
+/// What of the file's sparse stage file is on disk.
+fn written_ranges(file: &File, s: &mut State) -> Vec<Range<u64>> {
+    if s.stage.is_none() {
+        return Vec::new();
+    }
+    let Ok(stage) = file.stage_file(s) else { return Vec::new() };
+    files::stat(&stage).and_then(|stat| files::data_ranges(&stage, stat.size)).unwrap_or_default()
+}
+
+async fn attr_of(shared: &Shared, ino: Ino) -> Result<Option<Attr>> {
+    match shared.meta.getattr(ino).await {
+        Ok(attr) => Ok(Some(attr)),
+        Err(e) if matches!(e.kind(), Kind::Stale | Kind::NotFound) => Ok(None),
+        Err(e) => Err(e.context(format_args!("cannot recover inode {ino}"))),
+    }
+}
+
+/// Removes stage files of inodes that are gone, and lets the files know of the others.
+async fn find_stage_files(shared: &Arc<Shared>) -> Result<Staged> {
+    let mut listed = shared.files.list()?;
+    // A whole one decides over a sparse or clean one of the same inode, which can only be older.
+    listed.sort_by_key(|(_, shape)| *shape != Shape::Whole);
+    let mut staged = Staged::default();
+    let mut whole = HashSet::new();
+    for (ino, shape) in listed {
+        if attr_of(shared, ino).await?.is_none() || whole.contains(&ino) {
+            shared.files.remove(ino, shape)?;
+            continue;
+        }
+        match shape {
+            Shape::Whole => {
+                whole.insert(ino);
+                staged.whole.push(ino);
+            }
+            Shape::Sparse => staged.sparse.push(ino),
+            Shape::Clean(version) => {
+                staged.clean.push((ino, version));
+                continue;
+            }
+        }
+        let file = shared.table.acquire(ino, || File::new(ino, shared.clone()));
+        file.adopt_stage(shape);
+        shared.table.release(&file);
+    }
+    shared.files.sync_folders()?;
+    Ok(staged)
+}
+
+async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, done: &mut Done) -> Result<()> {
+    for ino in staged.whole {
+        done.files += 1;
+        take_whole(shared, ino).await?;
+    }
+    for ino in staged.sparse {
+        take_sparse(shared, ino).await?;
+    }
+    for (ino, version) in staged.clean {
+        match attr_of(shared, ino).await? {
+            Some(attr) if attr.version == version => shared.clean.insert(ino, version, attr.stored),
+            _ => shared.files.remove(ino, Shape::Clean(version))?,
+        }
+    }
+    let task = shared.clone();
+    blocking(&shared.runtime, move || task.files.sync_folders()).await
+}
+
+/// The stage file is the file's content.
+async fn take_whole(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
+    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else { return Ok(()) };
+    file.load(&attr).await?;
+    file.absorb(&mut file.state())?;
+    file.commit().await?;
+    file.rest();
+    Ok(())
+}
+
+/// The stage file has ranges that extents name, or is a leftover.
+async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
+    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else { return Ok(()) };
+    file.load(&attr).await?;
+    {
+        let mut s = file.state();
+        if s.map.staged() == 0 && !s.is_held() {
+            s.stage = None;
+            shared.files.remove(ino, Shape::Sparse)?;
+        }
+        file.settle(&mut s);
+    }
+    file.rest();
+    shared.table.retire(&file);
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! What a node has not yet given to the store: the log of small writes, and large files' own files.
+//!
+//! ```text
+//! <stage_dir>/log/<first sequence, 16 hex digits>.log    segments, in order
+//! <stage_dir>/log/sequence                               a bound no sequence number was above
+//! <stage_dir>/files/<inode, 16 hex digits>               whole content of a large file, changed since it was uploaded
+//! <stage_dir>/sparse/<inode>                             changed ranges of a large file whose rest is in objects
+//! <stage_dir>/clean/<inode>.<content version>            whole content of an uploaded file: a cache
+//! <stage_dir>/tmp/<inode>                                a stage file being filled; removed at start
+//! ```
+
+pub(crate) mod disk;
+pub(crate) mod files;
+pub(crate) mod log;
+pub(crate) mod record;
+
+pub(crate) use files::{Shape, StageFiles};
+pub(crate) use log::{Appended, Log};
+pub(crate) use record::{Head, RecordKind};

@@ -1,0 +1,411 @@
+//! The stage log: an append-only sequence of records in segment files. Appending is one `pwritev`; durability is a group
+//! `fdatasync`; a segment is deleted when the drain has given all of it to the store.
+//!
+//! A segment's number is the sequence number of its first record. `log/sequence` holds a bound (8 bytes, little-endian) and
+//! its crc32c (4 bytes): at each start numbering goes on above it, so that neither a sequence nor a segment number is ever
+//! used twice, even when all segments are gone.
+
+mod group;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use granary_core::codec::Put;
+use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
+use granary_core::{Clock, Error, Kind, NamespaceId, Result};
+
+use super::disk::{Disk, read_up_to, write_all};
+use super::record::{self, Head};
+use crate::util::lock;
+
+use group::GroupSync;
+
+/// Sequence numbers that a start reserves: more than a process appends in its life.
+const SEQUENCE_STEP: u64 = 1 << 40;
+/// A segment is rolled at this size at the latest, so that the drain may read one whole. Its payload is bounded by
+/// [`OBJECT_PAYLOAD_MAX`]: one segment is one pack at most.
+const SEGMENT_BYTES_MAX: u64 = 32 << 20;
+/// Sealed segments whose descriptors are kept for reading.
+const SEALED_OPEN_MAX: usize = 64;
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub seq: u64,
+    pub segment: u64,
+    /// Of the payload in the segment file.
+    pub offset: u64,
+    /// The first record of its segment: the drain's clock starts.
+    pub first: bool,
+}
+
+/// What the drain wants to know of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub id: u64,
+    /// Bytes of good records.
+    pub len: u64,
+    pub payload: u64,
+    /// Inodes it has records of.
+    pub files: u64,
+    /// When its first record was appended, by the monotonic clock.
+    pub first_at: Duration,
+}
+
+#[derive(Debug)]
+struct Segment {
+    info: SegmentInfo,
+    /// Open for reading; the bound is kept by `Segments::open`.
+    file: Option<Arc<File>>,
+}
+
+#[derive(Debug, Default)]
+struct Segments {
+    /// All that exist, the active one too (its numbers are the log's).
+    by_id: BTreeMap<u64, Segment>,
+    /// Sealed ones with a descriptor, oldest opened first.
+    open: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: Arc<File>,
+    info: SegmentInfo,
+    inodes: HashSet<u64>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    active: Option<Active>,
+    next_seq: u64,
+    header: Vec<u8>,
+    /// Sealed since the last sync began, not yet synced.
+    unsynced: Vec<Arc<File>>,
+    new_entries: bool,
+    /// The disk lost something: nothing more is accepted, and nothing is called durable.
+    broken: Option<Error>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    dir: PathBuf,
+    dir_file: File,
+    ns: NamespaceId,
+    segment_bytes_max: u64,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    /// Serializes appends: records lie in the order of their sequence. Held over one local write.
+    writer: Mutex<Writer>,
+    /// The table of segments and their descriptors; held for look-ups only.
+    segments: Mutex<Segments>,
+    group: GroupSync,
+    payload_bytes: AtomicU64,
+    files: AtomicU64,
+}
+
+fn segment_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("{id:016x}.log"))
+}
+
+fn open_rw(path: &Path, create: bool) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).write(true).create_new(create).mode(0o600).open(path)
+}
+
+impl Log {
+    /// Opens `dir`, made if missing. Segments that exist are not looked into: [`Log::existing`] lists them, and recovery
+    /// tells what is in them by [`Log::adopt`]. New records go to new segments.
+    pub fn open(
+        dir: &Path,
+        ns: NamespaceId,
+        limits: &Limits,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Log, Vec<u64>)> {
+        let doing = |what: &str| format!("cannot {what} the stage log {}", dir.display());
+        fs::create_dir_all(dir).map_err(|e| Error::io(doing("make"), e))?;
+        let dir_file = File::open(dir).map_err(|e| Error::io(doing("open"), e))?;
+        let existing = list_segments(dir).map_err(|e| Error::io(doing("list"), e))?;
+        let bound = read_sequence(dir)?;
+        let next_seq = bound.max(existing.last().map_or(0, |&id| id + SEQUENCE_STEP)) + 1;
+        write_sequence(dir, &dir_file, next_seq + SEQUENCE_STEP).map_err(|e| Error::io(doing("number"), e))?;
+        let log = Log {
+            dir: dir.to_owned(),
+            dir_file,
+            ns,
+            segment_bytes_max: limits.log_segment_bytes_max.min(SEGMENT_BYTES_MAX),
+            disk,
+            clock,
+            writer: Mutex::new(Writer {
+                active: None,
+                next_seq,
+                header: Vec::with_capacity(record::HEADER_MAX),
+                unsynced: Vec::new(),
+                new_entries: false,
+                broken: None,
+            }),
+            segments: Mutex::default(),
+            group: GroupSync::default(),
+            payload_bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+        };
+        Ok((log, existing))
+    }
+
+    /// Bytes of writes in the log, and inodes per segment summed up.
+    pub fn dirty(&self) -> (u64, u64) {
+        (self.payload_bytes.load(Ordering::Relaxed), self.files.load(Ordering::Relaxed))
+    }
+
+    /// A segment of an earlier run is there, with as many bytes as its file has; what is in them is told by
+    /// [`Log::adopt`].
+    pub fn announce(&self, id: u64) -> Result<()> {
+        let path = segment_path(&self.dir, id);
+        let len = fs::metadata(&path).map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?.len();
+        let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
+        lock(&self.segments).by_id.insert(id, Segment { info, file: None });
+        Ok(())
+    }
+
+    /// Takes a segment of an earlier run, `len` bytes of which are good.
+    pub fn adopt(&self, id: u64, len: u64, payload: u64, files: u64) {
+        let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
+        self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
+        self.files.fetch_add(files, Ordering::Relaxed);
+        lock(&self.segments).by_id.insert(id, Segment { info, file: None });
+    }
+
+    /// Makes sure that no record to come has a sequence up to `seq`.
+    pub fn stay_above(&self, seq: u64) {
+        let mut w = lock(&self.writer);
+        w.next_seq = w.next_seq.max(seq + 1);
+    }
+
+    /// Appends a record: gives it its sequence, and returns where its payload is. When it fails nothing is left behind that
+    /// a later record could suffer from. `NoSpace`, `Io`.
+    pub fn append(&self, head: &mut Head, payload: &[u8]) -> Result<Appended> {
+        debug_assert_eq!(head.payload_len(), payload.len() as u64);
+        let mut guard = lock(&self.writer);
+        let w = &mut *guard;
+        if let Some(e) = &w.broken {
+            return Err(e.duplicate());
+        }
+        let more = head.encoded_len() as u64 + payload.len() as u64;
+        if let Some(a) = &w.active
+            && a.info.len > 0
+            && (a.info.len + more > self.segment_bytes_max || a.info.payload + payload.len() as u64 > OBJECT_PAYLOAD_MAX)
+        {
+            self.seal_locked(w);
+        }
+        if w.active.is_none() {
+            w.active = Some(self.begin_segment(w)?);
+        }
+        head.seq = w.next_seq;
+        let Some(active) = w.active.as_mut() else { unreachable!("made above") };
+        let at = active.info.len;
+        w.header.clear();
+        record::encode(head, self.ns, active.info.id, at, &mut w.header);
+        if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
+            let e = Error::io(format!("cannot append to the stage log in {}; free some space there", self.dir.display()), e);
+            if rustix::fs::ftruncate(&active.file, at).is_err() {
+                // Its garbage is never followed by a record: the next one begins another segment.
+                self.seal_locked(w);
+            }
+            return Err(e);
+        }
+        w.next_seq += 1;
+        let first = at == 0;
+        active.info.len += more;
+        active.info.payload += payload.len() as u64;
+        if active.inodes.insert(head.ino.0) {
+            active.info.files += 1;
+            self.files.fetch_add(1, Ordering::Relaxed);
+        }
+        self.payload_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        Ok(Appended { seq: head.seq, segment: active.info.id, offset: at + w.header.len() as u64, first })
+    }
+
+    fn begin_segment(&self, w: &mut Writer) -> Result<Active> {
+        let id = w.next_seq;
+        let path = segment_path(&self.dir, id);
+        let file = open_rw(&path, true).map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
+        w.next_seq += 1; // so that a segment that stays empty does not give its number to the next one
+        w.new_entries = true;
+        let file = Arc::new(file);
+        let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
+        lock(&self.segments).by_id.insert(id, Segment { info, file: Some(file.clone()) });
+        Ok(Active { file, info, inodes: HashSet::new() })
+    }
+
+    fn seal_locked(&self, w: &mut Writer) -> Option<u64> {
+        let active = w.active.take()?;
+        let mut segments = lock(&self.segments);
+        let id = active.info.id;
+        if let Some(s) = segments.by_id.get_mut(&id) {
+            s.info = active.info;
+        }
+        segments.open.push_back(id);
+        segments.close_surplus();
+        w.unsynced.push(active.file);
+        Some(id)
+    }
+
+    /// Ends the active segment if it has records, so that the drain may take it.
+    pub fn seal(&self) -> Option<u64> {
+        let mut w = lock(&self.writer);
+        if w.active.as_ref().is_none_or(|a| a.info.len == 0) {
+            return None;
+        }
+        self.seal_locked(&mut w)
+    }
+
+    /// The segment that is being written, if it has records.
+    pub fn active(&self) -> Option<SegmentInfo> {
+        lock(&self.writer).active.as_ref().map(|a| a.info).filter(|i| i.len > 0)
+    }
+
+    /// Segments that are complete, oldest first.
+    pub fn sealed(&self) -> Vec<SegmentInfo> {
+        let active = lock(&self.writer).active.as_ref().map(|a| a.info.id);
+        lock(&self.segments).by_id.values().map(|s| s.info).filter(|i| Some(i.id) != active).collect()
+    }
+
+    fn file(&self, id: u64) -> Result<Option<Arc<File>>> {
+        let mut segments = lock(&self.segments);
+        let Some(segment) = segments.by_id.get_mut(&id) else { return Ok(None) };
+        if let Some(file) = &segment.file {
+            return Ok(Some(file.clone()));
+        }
+        let path = segment_path(&self.dir, id);
+        let file = open_rw(&path, false).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
+        let file = Arc::new(file);
+        segment.file = Some(file.clone());
+        segments.open.push_back(id);
+        segments.close_surplus();
+        Ok(Some(file))
+    }
+
+    /// `len` bytes at `offset` of a segment; `None` when the segment is gone (its bytes are in the store now). `Corrupt`
+    /// when the segment has fewer.
+    pub fn read(&self, segment: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(segment)? else { return Ok(None) };
+        let path = || segment_path(&self.dir, segment);
+        let bytes = read_up_to(&file, offset, len).map_err(|e| Error::io(format!("cannot read {}", path().display()), e))?;
+        if bytes.len() < len {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!("{} ends before byte {}; a power loss or a damaged disk cut it", path().display(), offset + len as u64),
+            ));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether the segment is there and has its first `end` bytes.
+    pub fn has(&self, segment: u64, end: u64) -> bool {
+        {
+            let w = lock(&self.writer);
+            if let Some(a) = &w.active
+                && a.info.id == segment
+            {
+                return end <= a.info.len;
+            }
+        }
+        lock(&self.segments).by_id.get(&segment).is_some_and(|s| end <= s.info.len)
+    }
+
+    /// The bytes of a segment as they are on disk.
+    pub fn read_all(&self, id: u64) -> Result<Vec<u8>> {
+        let path = segment_path(&self.dir, id);
+        fs::read(&path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))
+    }
+
+    /// Cuts a torn tail off a segment of an earlier run.
+    pub fn cut(&self, id: u64, len: u64) -> Result<()> {
+        let path = segment_path(&self.dir, id);
+        let cut = || {
+            let file = open_rw(&path, false)?;
+            file.set_len(len)?;
+            file.sync_all()
+        };
+        cut().map_err(|e| Error::io(format!("cannot cut the torn tail off {}", path.display()), e))
+    }
+
+    /// Deletes a sealed segment; nothing refers to it any more.
+    pub fn delete(&self, id: u64) -> Result<()> {
+        let removed = {
+            let mut segments = lock(&self.segments);
+            segments.open.retain(|&o| o != id);
+            segments.by_id.remove(&id)
+        };
+        if let Some(segment) = removed {
+            self.payload_bytes.fetch_sub(segment.info.payload, Ordering::Relaxed);
+            self.files.fetch_sub(segment.info.files, Ordering::Relaxed);
+        }
+        let path = segment_path(&self.dir, id);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("cannot delete {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Segments {
+    fn close_surplus(&mut self) {
+        while self.open.len() > SEALED_OPEN_MAX {
+            let Some(id) = self.open.pop_front() else { return };
+            if let Some(segment) = self.by_id.get_mut(&id) {
+                segment.file = None;
+            }
+        }
+    }
+}
+
+fn list_segments(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let id = name.to_str().and_then(|n| n.strip_suffix(".log")).filter(|n| n.len() == 16);
+        ids.extend(id.and_then(|n| u64::from_str_radix(n, 16).ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The bound of an earlier run; 0 when there was none, or its file is damaged (then the segments' numbers must do).
+fn read_sequence(dir: &Path) -> Result<u64> {
+    let path = dir.join("sequence");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
+    };
+    if let Ok(all) = <[u8; 12]>::try_from(&bytes[..])
+        && let (Some(value), Some(crc)) = (all.first_chunk::<8>(), all.last_chunk::<4>())
+        && crc32c::crc32c(value) == u32::from_le_bytes(*crc)
+    {
+        return Ok(u64::from_le_bytes(*value));
+    }
+    tracing::error!(file = %path.display(), "the stage log's sequence file is damaged; numbering goes on above its segments");
+    Ok(0)
+}
+
+fn write_sequence(dir: &Path, dir_file: &File, bound: u64) -> io::Result<()> {
+    let mut bytes = Vec::with_capacity(12);
+    bytes.put_u64(bound);
+    let crc = crc32c::crc32c(&bytes);
+    bytes.put_u32(crc);
+    let temporary = dir.join("sequence.new");
+    fs::write(&temporary, &bytes)?;
+    File::open(&temporary)?.sync_all()?;
+    fs::rename(&temporary, dir.join("sequence"))?;
+    dir_file.sync_all()
+}

@@ -1,0 +1,215 @@
+//! All files of one namespace on this node: the table of files in use, the stage, the drain.
+
+mod clean;
+mod committer;
+pub(crate) mod dirty;
+mod objects;
+mod shared;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use granary_core::limits::Limits;
+use granary_core::{ByteBudget, Clock, Ino, NodeId, Result};
+use granary_meta::{Attr, Metadata};
+use granary_store::Store;
+use tokio::task::JoinHandle;
+
+use crate::drain;
+use crate::file::File;
+use crate::read::ReadCache;
+use crate::recover;
+use crate::stage::disk::{Disk, SystemDisk};
+use crate::stage::{Log, StageFiles};
+use crate::util::lock;
+
+pub(crate) use shared::Shared;
+
+/// What a tree is made of.
+pub struct TreeParts {
+    /// This namespace's stage directory (made if missing): `CACHE/stage/<namespace>`.
+    pub stage_dir: PathBuf,
+    pub node: NodeId,
+    pub limits: Limits,
+    pub meta: Arc<dyn Metadata>,
+    pub store: Arc<dyn Store>,
+    pub reads: Arc<ReadCache>,
+    pub clock: Arc<dyn Clock>,
+    /// Random bits for object ids.
+    pub random: Box<dyn FnMut() -> u128 + Send>,
+    /// Memory for packs being built and uploads in flight, shared by the node.
+    pub memory: ByteBudget,
+    /// Where background tasks (drain, committer) run.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// Where a file was when it was created: orders packs and helps to rebuild names from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathHint {
+    pub dir: Ino,
+    pub name: Vec<u8>,
+}
+
+/// For `granary status`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TreeStatus {
+    pub dirty_bytes: u64,
+    pub dirty_files: u64,
+    pub oldest_dirty_ms: u64,
+    pub uploaded_bytes: u64,
+    pub uploaded_objects: u64,
+    /// The last failure of the drain, if it has not succeeded since.
+    pub error: Option<String>,
+}
+
+pub struct Tree {
+    shared: Arc<Shared>,
+    /// Committer, drain, and the task that deletes dead objects; aborted when the tree ends.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").field("ns", &self.shared.ns).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        self.stop();
+        // Files and tree point at each other.
+        self.shared.end();
+    }
+}
+
+impl Tree {
+    /// Opens the stage, brings it and the metadata together after a crash (see ARCHITECTURE.md, recovery), starts the
+    /// committer and the drain.
+    ///
+    /// Errors: `Io`, `NoSpace` when the stage's disk does not work; those of the metadata.
+    pub async fn open(parts: TreeParts) -> Result<Arc<Tree>> {
+        Tree::open_on(parts, Arc::new(SystemDisk)).await
+    }
+
+    pub(crate) async fn open_on(parts: TreeParts, disk: Arc<dyn Disk>) -> Result<Arc<Tree>> {
+        let files = StageFiles::open(&parts.stage_dir)?;
+        let (log, segments) = Log::open(
+            &parts.stage_dir.join("log"),
+            parts.meta.namespace(),
+            &parts.limits,
+            disk.clone(),
+            parts.clock.clone(),
+        )?;
+        let shared = Shared::new(parts, disk, Arc::new(log), files);
+        if let Err(e) = recover::recover(&shared, segments).await {
+            shared.end();
+            return Err(e);
+        }
+        let runtime = &shared.runtime;
+        let tasks = vec![
+            runtime.spawn(committer::run(shared.clone())),
+            runtime.spawn(drain::run(shared.clone())),
+            runtime.spawn(drain::dead::run(shared.clone())),
+        ];
+        Ok(Arc::new(Tree { shared: shared.clone(), tasks: Mutex::new(tasks) }))
+    }
+
+    /// The file's state, loaded from metadata if nobody has it; counts one user. Every `open` or `create` is matched by
+    /// one `close`.
+    pub async fn file(&self, attr: &Attr, hint: Option<PathHint>) -> Result<Arc<File>> {
+        self.shared.open(attr, hint).await
+    }
+
+    /// The same for a file that was created this moment: nothing is loaded. `large` gives it a stage file at once, so
+    /// that its creator may write through passthrough.
+    pub fn created(&self, attr: &Attr, hint: PathHint, large: bool) -> Result<Arc<File>> {
+        let file = self.shared.table.acquire(attr.ino, || File::new(attr.ino, self.shared.clone()));
+        file.begin_new(attr, hint, large);
+        Ok(file)
+    }
+
+    /// Gives one use back. The last one commits held state. Errors were or will be told by fsync.
+    pub async fn close(&self, file: Arc<File>) -> Result<()> {
+        if !self.shared.table.release(&file) {
+            return Ok(());
+        }
+        let result = file.commit().await;
+        if let Err(e) = &result {
+            file.set_error(e); // it stays held, and the committer tries again
+        }
+        if !file.has_users() {
+            file.rest();
+            self.shared.table.retire(&file);
+        }
+        result
+    }
+
+    /// While an inode has held state (written and not committed, or open for passthrough writing), its size, stored,
+    /// mtime, ctime and version are the stage's: writes them over `attr`. Cheap when nothing is held.
+    pub fn overlay(&self, attr: &mut Attr) {
+        if let Some(file) = self.shared.table.find(attr.ino) {
+            file.overlay(attr);
+        }
+    }
+
+    /// Commits the held state of this inode, if any, to the metadata: before attributes are changed there.
+    pub async fn commit(&self, ino: Ino) -> Result<()> {
+        match self.shared.table.find(ino) {
+            Some(file) => {
+                file.absorb_open()?;
+                file.commit().await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The inode has no name and no open any more: its staged bytes are dropped, never uploaded.
+    pub fn forget(&self, ino: Ino) {
+        match self.shared.table.remove(ino) {
+            Some(file) => file.bury(),
+            None => self.shared.clean.drop_copy(&self.shared.files, ino),
+        }
+    }
+
+    /// Returns when everything written and done before the call survives a power loss of the node (`fsync` of the mount).
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.flush().await
+    }
+
+    /// Returns when everything written before the call is in the store and the metadata says so, durably.
+    ///
+    /// Errors: the drain's, when an upload that this waits for failed; what is not uploaded stays in the stage.
+    pub async fn sync(&self) -> Result<()> {
+        self.shared.store_all().await
+    }
+
+    pub fn status(&self) -> TreeStatus {
+        self.shared.status()
+    }
+
+    /// Free bytes of the stage's disk: what `statfs` shows of a namespace without quota is the store's, but
+    /// passthrough is given only when quota cannot be exceeded through it.
+    pub fn stage_free_bytes(&self) -> u64 {
+        self.shared.files.free_bytes()
+    }
+
+    /// Stops background work in order: no new uploads, held state committed, stage durable. Dirty bytes stay in the
+    /// stage for the next start.
+    pub async fn shutdown(&self) -> Result<()> {
+        let tasks = self.stop();
+        futures::future::join_all(tasks).await; // uploads in flight end with them: an object nobody names is harmless
+        let result = self.shared.flush().await;
+        self.shared.end();
+        result
+    }
+
+    fn stop(&self) -> Vec<JoinHandle<()>> {
+        let tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.iter().for_each(JoinHandle::abort);
+        tasks
+    }
+}

@@ -1,0 +1,114 @@
+//! Clean copies: whole stage files of files that are in the store, kept as their cache. Oldest go first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use granary_core::Ino;
+
+use crate::stage::{Shape, StageFiles};
+use crate::util::lock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copy {
+    version: u64,
+    bytes: u64,
+    /// Order of becoming clean, or of last being spared.
+    age: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_ino: HashMap<Ino, Copy>,
+    by_age: BTreeMap<u64, Ino>,
+    bytes: u64,
+    next_age: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct CleanFiles {
+    /// Guards the table; no I/O but the removal of one file happens under it.
+    inner: Mutex<Inner>,
+}
+
+impl Inner {
+    fn remove(&mut self, ino: Ino) -> Option<Copy> {
+        let copy = self.by_ino.remove(&ino)?;
+        self.by_age.remove(&copy.age);
+        self.bytes -= copy.bytes;
+        Some(copy)
+    }
+}
+
+impl CleanFiles {
+    pub fn insert(&self, ino: Ino, version: u64, bytes: u64) {
+        let mut inner = lock(&self.inner);
+        inner.remove(ino);
+        let age = inner.next_age;
+        inner.next_age += 1;
+        inner.by_ino.insert(ino, Copy { version, bytes, age });
+        inner.by_age.insert(age, ino);
+        inner.bytes += bytes;
+    }
+
+    pub fn version(&self, ino: Ino) -> Option<u64> {
+        lock(&self.inner).by_ino.get(&ino).map(|c| c.version)
+    }
+
+    pub fn remove(&self, ino: Ino) {
+        lock(&self.inner).remove(ino);
+    }
+
+    pub fn bytes(&self) -> u64 {
+        lock(&self.inner).bytes
+    }
+
+    /// Number of copies.
+    pub fn len(&self) -> usize {
+        lock(&self.inner).by_ino.len()
+    }
+
+    pub fn oldest(&self) -> Option<Ino> {
+        lock(&self.inner).by_age.first_key_value().map(|(_, &ino)| ino)
+    }
+
+    /// It is in use: others go before it.
+    pub fn spare(&self, ino: Ino) {
+        let mut inner = lock(&self.inner);
+        let age = inner.next_age;
+        if let Some(copy) = inner.by_ino.get_mut(&ino) {
+            let old = std::mem::replace(&mut copy.age, age);
+            inner.next_age += 1;
+            inner.by_age.remove(&old);
+            inner.by_age.insert(age, ino);
+        }
+    }
+
+    /// Forgets the copy and removes its file.
+    pub fn drop_copy(&self, files: &StageFiles, ino: Ino) {
+        let Some(copy) = lock(&self.inner).remove(ino) else { return };
+        if let Err(e) = files.remove(ino, Shape::Clean(copy.version)) {
+            tracing::warn!(error = %e, "a clean stage file stays until the next start");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_first_and_the_spared_last() {
+        let clean = CleanFiles::default();
+        for i in 1..=3 {
+            clean.insert(Ino(i), i * 10, i);
+        }
+        assert_eq!((clean.bytes(), clean.oldest(), clean.version(Ino(2)), clean.len()), (6, Some(Ino(1)), Some(20), 3));
+        clean.spare(Ino(1));
+        assert_eq!(clean.oldest(), Some(Ino(2)));
+        clean.insert(Ino(2), 21, 5);
+        assert_eq!((clean.bytes(), clean.oldest()), (9, Some(Ino(3))));
+        clean.remove(Ino(3));
+        clean.remove(Ino(3));
+        assert_eq!((clean.bytes(), clean.oldest()), (6, Some(Ino(1))));
+    }
+}

@@ -1,0 +1,284 @@
+//! What the files, the committer and the drain of one namespace share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use granary_core::limits::Limits;
+use granary_core::{ByteBudget, Clock, Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
+use granary_meta::{Metadata, ObjectInfo};
+use granary_store::Store;
+
+use super::clean::CleanFiles;
+use super::dirty::{self, Admit, Dirty};
+use super::objects::Objects;
+use super::table::Table;
+use super::{PathHint, TreeParts};
+use crate::drain::Drain;
+use crate::file::File;
+use crate::read::ReadCache;
+use crate::stage::disk::Disk;
+use crate::stage::{Log, StageFiles};
+use crate::util::lock;
+
+/// A writer that waits at the dirty limit looks again after this long, whatever it was told.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A file with a stage file that is not clean.
+#[derive(Clone, Debug)]
+pub(crate) struct Large {
+    pub file: Arc<File>,
+    /// When its stage file was begun, or soiled.
+    pub since: Duration,
+    pub last_write: Duration,
+}
+
+pub(crate) struct Shared {
+    pub ns: NamespaceId,
+    pub node: NodeId,
+    pub limits: Limits,
+    pub meta: Arc<dyn Metadata>,
+    pub store: Arc<dyn Store>,
+    pub reads: Arc<ReadCache>,
+    pub clock: Arc<dyn Clock>,
+    pub memory: ByteBudget,
+    pub runtime: tokio::runtime::Handle,
+    pub disk: Arc<dyn Disk>,
+    pub log: Arc<Log>,
+    pub files: StageFiles,
+    pub table: Table,
+    pub clean: CleanFiles,
+    pub objects: Objects,
+    pub dirty: Dirty,
+    pub drain: Drain,
+    /// Guards the generator; asked once an object.
+    random: Mutex<Box<dyn FnMut() -> u128 + Send>>,
+    /// Files with held state since the committer came by.
+    held: Mutex<Vec<Arc<File>>>,
+    /// Files whose stage file waits for the drain; they stay loaded.
+    large: Mutex<HashMap<Ino, Large>>,
+    /// Bytes held back from the metadata, which its headroom does not know of.
+    growth: AtomicI64,
+    versions: AtomicU64,
+    flushes: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ns", &self.ns).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub fn new(parts: TreeParts, disk: Arc<dyn Disk>, log: Arc<Log>, files: StageFiles) -> Arc<Shared> {
+        let drain = Drain::new(&parts.limits);
+        Arc::new(Shared {
+            ns: parts.meta.namespace(),
+            node: parts.node,
+            limits: parts.limits,
+            meta: parts.meta,
+            store: parts.store,
+            reads: parts.reads,
+            clock: parts.clock,
+            memory: parts.memory,
+            runtime: parts.runtime,
+            disk,
+            log,
+            files,
+            table: Table::new(),
+            clean: CleanFiles::default(),
+            objects: Objects::default(),
+            dirty: Dirty::default(),
+            drain,
+            random: Mutex::new(parts.random),
+            held: Mutex::default(),
+            large: Mutex::default(),
+            growth: AtomicI64::new(0),
+            versions: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+        })
+    }
+
+    /// The file with one user more, loaded.
+    pub async fn open(self: &Arc<Self>, attr: &granary_meta::Attr, hint: Option<PathHint>) -> Result<Arc<File>> {
+        let file = self.table.acquire(attr.ino, || File::new(attr.ino, self.clone()));
+        if let Some(hint) = hint {
+            file.remember(hint);
+        }
+        match file.load(attr).await {
+            Ok(()) => Ok(file),
+            Err(e) => {
+                self.table.release(&file);
+                if !file.is_loaded() && !file.has_users() {
+                    self.table.remove(attr.ino);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Files and tree point at each other: lets go of all files.
+    pub fn end(&self) {
+        self.table.clear();
+        lock(&self.held).clear();
+        lock(&self.large).clear();
+    }
+
+    pub fn next_version(&self) -> u64 {
+        self.versions.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn new_object(&self) -> ObjectId {
+        ObjectId::new(self.clock.now().unix_ms(), (lock(&self.random))())
+    }
+
+    /// Counts how often everything was promised to survive.
+    pub fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::SeqCst)
+    }
+
+    pub fn count_flush(&self) {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub fn count_growth(&self, by: i64) {
+        self.growth.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Counts `by` bytes that are about to be written, unless they exceed the quota.
+    pub fn grow(&self, by: i64) -> Result<()> {
+        let held = self.growth.fetch_add(by, Ordering::SeqCst) + by;
+        let headroom = self.meta.headroom();
+        if by > 0 && headroom != u64::MAX && held > headroom as i64 {
+            self.growth.fetch_sub(by, Ordering::SeqCst);
+            return Err(self.full());
+        }
+        Ok(())
+    }
+
+    /// Whether `bytes` more would fit the quota now.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let headroom = self.meta.headroom();
+        if headroom != u64::MAX && self.growth.load(Ordering::SeqCst) + bytes as i64 > headroom as i64 {
+            return Err(self.full());
+        }
+        Ok(())
+    }
+
+    fn full(&self) -> Error {
+        let usage = self.meta.usage();
+        Error::new(
+            Kind::QuotaExceeded,
+            format!("the namespace is full ({} of {} bytes); ask for more, or delete", usage.bytes, usage.bytes_max),
+        )
+    }
+
+    /// Whether even filling the stage's disk would not exceed the quota.
+    pub fn room_for_unbounded_writes(&self) -> bool {
+        let headroom = self.meta.headroom();
+        let held = self.growth.load(Ordering::SeqCst).max(0) as u64;
+        headroom == u64::MAX || headroom.saturating_sub(held) >= self.files.free_bytes()
+    }
+
+    /// Waits as the dirty limits demand before `len` bytes are written.
+    pub async fn admit(&self, len: u64) {
+        loop {
+            let mut freed = std::pin::pin!(self.dirty.freed.notified());
+            let sums = self.dirty.sums(self.log.dirty());
+            match dirty::decide(sums, &self.limits, self.dirty.rate(), len) {
+                Admit::Go => return,
+                Admit::Delay(delay) => {
+                    self.drain.wake();
+                    let _ = tokio::time::timeout(delay, freed).await;
+                    return;
+                }
+                Admit::Wait => {
+                    freed.as_mut().enable();
+                    self.drain.wake();
+                    let again = dirty::decide(self.dirty.sums(self.log.dirty()), &self.limits, self.dirty.rate(), len);
+                    if again == Admit::Wait {
+                        let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn list_held(&self, file: Arc<File>) {
+        lock(&self.held).push(file);
+    }
+
+    pub fn take_held(&self) -> Vec<Arc<File>> {
+        std::mem::take(&mut lock(&self.held))
+    }
+
+    /// Keeps the list of files whose stage file waits for the drain.
+    pub fn note_large(&self, file: &Arc<File>, large: bool, written: bool) {
+        let now = self.clock.monotonic();
+        let mut all = lock(&self.large);
+        if !large {
+            all.remove(&file.ino());
+        } else if let Some(known) = all.get_mut(&file.ino()) {
+            if written {
+                known.last_write = now;
+            }
+        } else {
+            all.insert(file.ino(), Large { file: file.clone(), since: now, last_write: now });
+            self.drain.wake();
+        }
+        self.dirty.count_large(all.len() as u64);
+    }
+
+    pub fn large(&self, ino: Ino) -> Option<Large> {
+        lock(&self.large).get(&ino).cloned()
+    }
+
+    pub fn all_large(&self) -> Vec<Large> {
+        lock(&self.large).values().cloned().collect()
+    }
+
+    pub async fn object(&self, id: ObjectId) -> Result<ObjectInfo> {
+        if let Some(info) = self.objects.known(id) {
+            return Ok(info);
+        }
+        let info = self.meta.object(id).await?;
+        self.objects.learn(info);
+        Ok(info)
+    }
+
+    /// Commits everything that is held, also what the kernel wrote itself. The first error is returned, all are tried; what
+    /// could not be committed stays held.
+    pub async fn commit_all(&self) -> Result<()> {
+        let mut result = Ok(());
+        for file in self.take_held() {
+            file.state().listed = false;
+            if let Err(e) = file.absorb_open() {
+                file.set_error(&e);
+            }
+            let committed = file.commit().await;
+            if committed.is_err() {
+                file.relist();
+            } else if !file.has_users() {
+                self.table.retire(&file);
+            }
+            result = result.and(committed);
+        }
+        result
+    }
+
+    /// Everything done before the call survives a power loss of this node.
+    pub async fn flush(&self) -> Result<()> {
+        self.count_flush();
+        for large in self.all_large() {
+            large.file.absorb_open()?;
+        }
+        self.commit_all().await?;
+        for large in self.all_large() {
+            large.file.sync_stage().await?;
+        }
+        self.log.sync(&self.runtime).await?;
+        self.meta.sync().await
+    }
+}
