@@ -1,0 +1,332 @@
+//! Attaching a namespace to a directory, and detaching it. Our own mount(2) and umount2(2): fuser's would unmount whatever lies
+//! on the path at the end, ours only ever touches mounts of its own file system.
+//!
+//! One namespace has one FUSE mount per node, so that the kernel's caches are right; further mountpoints are bind mounts
+//! of it ([`bind`]). The session ends when the last of them is gone and nothing of it is open.
+
+mod check;
+pub mod holders;
+pub mod options;
+pub mod table;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fuser::{Config, Session, SessionACL};
+use granary_core::{Error, Kind, Result};
+use rustix::mount::{MountFlags, UnmountFlags};
+use tokio::sync::watch;
+
+use crate::adapter::Adapter;
+use crate::adapter::metrics::Metrics;
+use crate::vfs::{Mode, Vfs};
+use options::MountOptions;
+
+/// How far the kernel reads ahead of a sequential reader, in KiB. Its default of 128 cuts every buffered read to requests of 128
+/// KiB; this keeps two of the largest requests (1 MiB) in flight.
+const READ_AHEAD_KIB: u32 = 2048;
+/// How long a stop waits for the kernel to end the session after the last unmount.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How often files that nobody uses are looked for in a `data` mount.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a mount is made of.
+#[derive(Debug)]
+pub struct MountParts {
+    /// Its options name the namespace, which becomes the mount's source.
+    pub vfs: Arc<Vfs>,
+    pub mountpoint: PathBuf,
+    pub options: MountOptions,
+    pub metrics: Arc<Metrics>,
+    /// Where requests go that have to wait.
+    pub runtime: tokio::runtime::Handle,
+}
+
+/// How a mount is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `Busy`, naming who, when somebody uses it; it goes on then.
+    Clean,
+    /// It disappears from the tree now, and ends when nobody uses it any more.
+    Lazy,
+    /// It ends now; who uses it gets errors.
+    Abort,
+}
+
+/// A namespace that is mounted. Dropping it without a stop detaches it.
+#[derive(Debug)]
+pub struct Mounted {
+    path: PathBuf,
+    major: u32,
+    minor: u32,
+    vfs: Arc<Vfs>,
+    metrics: Arc<Metrics>,
+    /// Guards the session's thread, taken by who joins it.
+    session: Mutex<Option<JoinHandle<()>>>,
+    ended: watch::Receiver<bool>,
+}
+
+/// Mounts. Returns when the kernel and we have agreed and requests are being answered. Must not be called on the only thread of
+/// `runtime`.
+pub fn mount(parts: MountParts) -> Result<Mounted> {
+    let MountParts { vfs, mountpoint, options, metrics, runtime } = parts;
+    let source = vfs.options().name.clone();
+    let path = check::prepare(&mountpoint, &source, options.nonempty)?;
+    let device = check::open_device()?;
+    attach(&device, &path, &source, &options)?;
+    let found = table::at(&path)?.filter(table::Mount::is_ours);
+    let Some(mount) = found else {
+        return Err(Error::new(
+            Kind::Bug,
+            format!("{} is mounted and not in the mount table", path.display()),
+        ));
+    };
+
+    let adapter = Adapter::new(vfs.clone(), metrics.clone(), runtime.clone());
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(options.threads);
+    config.clone_fd = true;
+    let session = Session::from_fd(adapter, OwnedFd::from(device), SessionACL::All, config);
+    let (ended_sender, ended) = watch::channel(false);
+    let started = session.and_then(|session| {
+        std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
+            if let Err(e) = session.run() {
+                tracing::error!(error = %e, "a mount's session ended with an error");
+            }
+            let _nobody_waits = ended_sender.send(true);
+        })
+    });
+    let thread = started.map_err(|e| {
+        let _best = detach(&mount, UnmountFlags::DETACH);
+        Error::new(Kind::Io, format!("cannot mount on {}: the kernel's greeting failed", path.display()))
+            .with_source(e)
+    })?;
+    raise_read_ahead(&mount);
+    if vfs.mode() == Mode::Data {
+        runtime.spawn(release_idle(vfs.clone(), ended.clone()));
+    }
+    let (major, minor) = (mount.major, mount.minor);
+    Ok(Mounted { path, major, minor, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+}
+
+fn attach(device: &std::fs::File, path: &Path, source: &str, options: &MountOptions) -> Result<()> {
+    let data = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+        device.as_raw_fd()
+    );
+    let data = CString::new(data).map_err(|_| Error::new(Kind::Bug, "mount data with a NUL"))?;
+    rustix::mount::mount(source, path, table::FS_TYPE, options.flags(), data.as_c_str())
+        .map_err(|e| check::mount_failed(path, e.into()))
+}
+
+/// Not fatal: reading is slower without.
+fn raise_read_ahead(mount: &table::Mount) {
+    let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", mount.major, mount.minor);
+    if let Err(e) = std::fs::write(&path, READ_AHEAD_KIB.to_string()) {
+        tracing::warn!(path, error = %e, "cannot raise the read-ahead; large sequential reads are slower");
+    }
+}
+
+async fn release_idle(vfs: Arc<Vfs>, ended: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(IDLE_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = over(ended.clone()) => return,
+        }
+        vfs.release_idle().await;
+    }
+}
+
+/// Returns when the session is over. A closed channel means that its thread is gone as well.
+async fn over(mut ended: watch::Receiver<bool>) {
+    let _closed = ended.wait_for(|ended| *ended).await;
+}
+
+impl Mounted {
+    /// The mountpoint, absolute and without symlinks.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device number of the file system, as `st_dev` shows it.
+    pub fn device(&self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    pub fn vfs(&self) -> &Arc<Vfs> {
+        &self.vfs
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// All its mountpoints, bind mounts included, the last made first.
+    pub fn mountpoints(&self) -> Result<Vec<table::Mount>> {
+        Ok(table::of_device(self.major, self.minor)?.into_iter().filter(table::Mount::is_ours).collect())
+    }
+
+    pub fn has_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+
+    /// Returns when the session is over: by [`Mounted::stop`], or because somebody unmounted it. Then calls
+    /// [`Mounted::finish`].
+    pub async fn wait(&self) -> Result<()> {
+        over(self.ended.clone()).await;
+        self.finish().await
+    }
+
+    /// Unmounts all its mountpoints and waits until the session is over and every file is given back. With
+    /// [`Stop::Lazy`] it does not wait for programs; use [`Mounted::wait`].
+    pub async fn stop(&self, how: Stop) -> Result<()> {
+        for mount in self.mountpoints()? {
+            match how {
+                Stop::Clean => detach(&mount, UnmountFlags::empty())?,
+                Stop::Lazy => detach(&mount, UnmountFlags::DETACH)?,
+                Stop::Abort => {
+                    // FORCE aborts the connection, so that nobody hangs; who still has it open makes it busy.
+                    let _busy = detach(&mount, UnmountFlags::FORCE);
+                    detach(&mount, UnmountFlags::DETACH)?;
+                }
+            }
+        }
+        if how == Stop::Abort {
+            self.abort_connection();
+        }
+        if how == Stop::Lazy && !self.has_ended() {
+            return Ok(());
+        }
+        if tokio::time::timeout(STOP_WAIT, over(self.ended.clone())).await.is_err() {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "{} is unmounted here and still used from another mount namespace (a container?); end that first",
+                    self.path.display()
+                ),
+            ));
+        }
+        self.finish().await
+    }
+
+    /// For a mount that was detached before and has no mountpoint left to force.
+    fn abort_connection(&self) {
+        if !self.has_ended() {
+            // Absent when fusectl is not mounted, or the connection ended meanwhile.
+            let _absent = std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.minor), b"1");
+        }
+    }
+
+    /// Joins the session's threads and gives back what was left open.
+    async fn finish(&self) -> Result<()> {
+        let thread = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            return Err(Error::new(Kind::Bug, format!("the session of {} panicked", self.path.display())));
+        }
+        self.vfs.release_all().await;
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            for mount in self.mountpoints().unwrap_or_default() {
+                let _best = detach(&mount, UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
+/// Unmounts exactly this mount, if it is still the one that is seen at its path.
+fn detach(mount: &table::Mount, flags: UnmountFlags) -> Result<()> {
+    let path = &mount.path;
+    match table::at(path)? {
+        None => return Ok(()),
+        Some(seen) if seen.id != mount.id => {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "cannot unmount {}: {} ({}) is mounted over it; unmount that first",
+                    path.display(),
+                    seen.source,
+                    seen.fs_type
+                ),
+            ));
+        }
+        Some(_) => {}
+    }
+    match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(Error::new(
+            Kind::Busy,
+            format!(
+                "cannot unmount {}: it is used by {}; end them, or unmount lazily",
+                path.display(),
+                holders::list(&holders::of(mount))
+            ),
+        )),
+        Err(rustix::io::Errno::PERM) => Err(Error::new(
+            Kind::Permission,
+            format!("cannot unmount {}: it needs CAP_SYS_ADMIN; run as root", path.display()),
+        )),
+        Err(e) => Err(Error::io(format!("cannot unmount {}", path.display()), io::Error::from(e))),
+    }
+}
+
+/// Unmounts what is seen at `path`, if it is a mount of ours. `lazy`: it disappears now and ends when nobody uses it.
+pub fn unmount(path: &Path, lazy: bool) -> Result<()> {
+    let path = check::absolute(path)?;
+    match table::at(&path)? {
+        Some(mount) if mount.is_ours() => {
+            detach(&mount, if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() })
+        }
+        Some(mount) => Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "cannot unmount {}: {} ({}) is mounted there, not a namespace; use umount",
+                path.display(),
+                mount.source,
+                mount.fs_type
+            ),
+        )),
+        None => Err(Error::new(
+            Kind::Invalid,
+            format!(
+                "cannot unmount {}: no namespace is mounted there; `granary status` lists mounts",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// Shows the mount at `from` at `to` as well: how a namespace is mounted a second time on a node. Of `options` the mode is
+/// the first mount's, and the rest may be stricter.
+pub fn bind(from: &Path, to: &Path, options: &MountOptions) -> Result<PathBuf> {
+    let from = check::absolute(from)?;
+    let source = match table::at(&from)? {
+        Some(mount) if mount.is_ours() => mount.source,
+        _ => {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("cannot mount {}: it is no mounted namespace", from.display()),
+            ));
+        }
+    };
+    let to = check::prepare(to, &source, options.nonempty)?;
+    rustix::mount::mount_bind(&from, &to).map_err(|e| check::mount_failed(&to, e.into()))?;
+    if let Err(e) = rustix::mount::mount_remount(&to, MountFlags::BIND | options.flags(), "") {
+        let _best = rustix::mount::unmount(&to, UnmountFlags::DETACH);
+        return Err(check::mount_failed(&to, e.into()));
+    }
+    Ok(to)
+}

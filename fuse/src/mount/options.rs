@@ -1,0 +1,196 @@
+//! What `-o` takes, for `granary mount` and for `mount -t fuse.granary` with what fstab passes.
+
+use granary_core::{Error, Kind, Result};
+use rustix::mount::MountFlags;
+
+use crate::vfs::Mode;
+
+/// Threads that read requests: the default is one per core within these bounds.
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 8;
+const THREADS_ALLOWED: usize = 64;
+
+/// How a namespace is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// `mode=work|data`; by default `work`, and `data` for a read-only mount.
+    pub mode: Mode,
+    pub read_only: bool,
+    /// Honour set-user-id bits; off by default.
+    pub suid: bool,
+    /// Honour device files; off by default.
+    pub dev: bool,
+    pub exec: bool,
+    /// Keep times of last access; off by default.
+    pub atime: bool,
+    /// Allow a mountpoint that is not empty.
+    pub nonempty: bool,
+    /// Threads that read requests.
+    pub threads: usize,
+}
+
+impl Default for MountOptions {
+    fn default() -> MountOptions {
+        let cores = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+        MountOptions {
+            mode: Mode::Work,
+            read_only: false,
+            suid: false,
+            dev: false,
+            exec: true,
+            atime: false,
+            nonempty: false,
+            threads: cores.clamp(THREADS_MIN, THREADS_MAX),
+        }
+    }
+}
+
+impl MountOptions {
+    /// Parses `ro,mode=data,...`; may be empty. `Invalid` names the option and what would do.
+    pub fn parse(text: &str) -> Result<MountOptions> {
+        let mut options = MountOptions::default();
+        let mut mode = None;
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word.split_once('=') {
+                None => options.flag(word)?,
+                Some(("mode", value)) => mode = Some(parse_mode(value)?),
+                Some(("threads", value)) => options.threads = parse_threads(value)?,
+                // For mount(8), systemd and people.
+                Some((key, _)) if key == "comment" || key.starts_with("x-") || key.starts_with("X-") => {}
+                Some(("uid" | "gid" | "umask" | "fmask" | "dmask", _)) => {
+                    return bad(word, "owner and mode belong to the namespace: use `granary ns set`");
+                }
+                Some(_) => return unknown(word),
+            }
+        }
+        options.mode = mode.unwrap_or(if options.read_only { Mode::Data } else { Mode::Work });
+        Ok(options)
+    }
+
+    fn flag(&mut self, word: &str) -> Result<()> {
+        match word {
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            "suid" => self.suid = true,
+            "nosuid" => self.suid = false,
+            "dev" => self.dev = true,
+            "nodev" => self.dev = false,
+            "exec" => self.exec = true,
+            "noexec" => self.exec = false,
+            "atime" | "relatime" => self.atime = true,
+            "noatime" => self.atime = false,
+            "nonempty" => self.nonempty = true,
+            // What holds anyway, or concerns only mount(8), systemd and fstab.
+            "defaults"
+            | "_netdev"
+            | "user"
+            | "users"
+            | "nouser"
+            | "owner"
+            | "group"
+            | "auto"
+            | "noauto"
+            | "nofail"
+            | "async"
+            | "allow_other"
+            | "default_permissions"
+            | "nodiratime"
+            | "diratime"
+            | "norelatime" => {}
+            "mode" | "threads" => return bad(word, "it needs a value, for example mode=data or threads=4"),
+            "sync" | "dirsync" => {
+                return bad(word, "synchronous mounts are not offered; call fsync where it matters");
+            }
+            "allow_root" => {
+                return bad(word, "file modes and the namespace's owner decide who may read; leave it out");
+            }
+            _ if word.starts_with("x-") || word.starts_with("X-") => {}
+            _ => return unknown(word),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flags(&self) -> MountFlags {
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::RDONLY, self.read_only);
+        flags.set(MountFlags::NOSUID, !self.suid);
+        flags.set(MountFlags::NODEV, !self.dev);
+        flags.set(MountFlags::NOEXEC, !self.exec);
+        flags.set(MountFlags::NOATIME, !self.atime);
+        flags
+    }
+}
+
+fn parse_mode(value: &str) -> Result<Mode> {
+    match value {
+        "work" => Ok(Mode::Work),
+        "data" => Ok(Mode::Data),
+        _ => {
+            bad(&format!("mode={value}"), "mode is work (home directories, checkpoints) or data (data sets)")
+        }
+    }
+}
+
+fn parse_threads(value: &str) -> Result<usize> {
+    match value.parse() {
+        Ok(threads) if (1..=THREADS_ALLOWED).contains(&threads) => Ok(threads),
+        _ => bad(&format!("threads={value}"), &format!("give a number from 1 to {THREADS_ALLOWED}")),
+    }
+}
+
+fn bad<T>(word: &str, why: &str) -> Result<T> {
+    Err(Error::new(Kind::Invalid, format!("mount option {word:?} cannot be used: {why}")))
+}
+
+fn unknown<T>(word: &str) -> Result<T> {
+    bad(
+        word,
+        "it is not known; known are ro, rw, mode=work|data, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
+         atime, noatime, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safe_by_default_and_read_only_means_data() {
+        let options = MountOptions::parse("").unwrap();
+        assert_eq!(options, MountOptions::default());
+        let flags = options.flags();
+        assert!(flags.contains(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME));
+        assert!(!flags.intersects(MountFlags::RDONLY | MountFlags::NOEXEC));
+        assert!((THREADS_MIN..=THREADS_MAX).contains(&options.threads));
+        assert_eq!(MountOptions::parse("ro").unwrap().mode, Mode::Data);
+        assert_eq!(MountOptions::parse("mode=work,ro").unwrap().mode, Mode::Work);
+        assert_eq!(MountOptions::parse("rw").unwrap().mode, Mode::Work);
+        assert_eq!(MountOptions::parse("mode=data").unwrap().mode, Mode::Data);
+    }
+
+    #[test]
+    fn what_fstab_passes_is_taken() {
+        let line = "defaults,_netdev,user,noauto,nofail,x-systemd.automount,x-gvfs-show,comment=home, rw ,noexec,suid,dev";
+        let options = MountOptions::parse(line).unwrap();
+        assert!(options.suid && options.dev && !options.exec && !options.read_only);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_the_mend() {
+        for (text, says) in [
+            ("rw,colour=blue", "colour=blue"),
+            ("turbo", "it is not known; known are ro"),
+            ("mode=fast", "mode is work"),
+            ("mode", "needs a value"),
+            ("threads=0", "from 1 to 64"),
+            ("threads=many", "from 1 to 64"),
+            ("uid=1000", "granary ns set"),
+            ("sync", "fsync"),
+        ] {
+            let e = MountOptions::parse(text).unwrap_err();
+            assert_eq!(e.kind(), Kind::Invalid);
+            assert!(e.to_string().contains(says), "{text}: {e}");
+            assert!(e.to_string().starts_with("mount option"), "{e}");
+        }
+    }
+}
