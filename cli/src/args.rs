@@ -1,0 +1,336 @@
+//! The command line. Settings' flags are made from the table in [`crate::settings`]; the rest is declared here.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+use crate::settings::{SETTINGS, Scope, Sources, Unit, dashed};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "granary",
+    version,
+    about = "A POSIX file system over object storage, as fast as the node's disk",
+    after_help = "Every setting is a flag, a GRANARY_* variable and a key of granary.toml; the first that gives it wins.\n\
+                  Exit codes: 0 done, 1 failed, 2 cannot be used as given, 3 the store is unavailable."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Init(InitArgs),
+    Node(NodeArgs),
+    Mount(MountArgs),
+    Umount(UmountArgs),
+    Sync(SyncArgs),
+    Status(StatusArgs),
+    Ns(NsArgs),
+    /// Print the version
+    Version,
+}
+
+/// Make a volume: metadata in a folder, objects in a store
+///
+/// The store is tried first (write, read, list, delete), so that wrong keys or a missing bucket are told now.
+/// S3's endpoint, region and keys are taken as the AWS tools take them (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...).
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary init --meta /var/lib/granary/meta --store s3://training/granary")]
+pub struct InitArgs {
+    #[command(flatten)]
+    pub flags: NodeFlags,
+}
+
+/// Run the node process: every mount of this machine is served by it
+///
+/// In the foreground; `granary mount` starts one in the background when none runs. SIGTERM stops it cleanly.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary node --meta /var/lib/granary/meta --cache /nvme/granary --dirty-bytes-max 64GiB"
+)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+    /// Tell on standard output, in one line of JSON, that the node is ready or why it is not.
+    #[arg(long, hide = true)]
+    pub notify: bool,
+    #[command(flatten)]
+    pub flags: NodeFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Run it in the foreground (the default)
+    Run {
+        #[command(flatten)]
+        flags: NodeFlags,
+    },
+    /// Stop the running node: unmount everything, keep what is not yet stored on its disk
+    Stop {
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+}
+
+/// Mount a namespace at a directory, and return when it can be used
+///
+/// A namespace that does not exist is made: user/NAME belongs to that user with mode 0700, group/NAME to that group
+/// with mode 2770, dataset/NAME and bucket/NAME to the caller with mode 0755. Starts the node if none runs.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary mount user/alice /mnt/alice -o mode=work")]
+pub struct MountArgs {
+    /// user/NAME, group/NAME, dataset/NAME or bucket/NAME
+    pub namespace: String,
+    /// An existing directory
+    pub dir: PathBuf,
+    /// Mount options: mode=work|data, ro, noatime, ...; settings too (cache=/nvme/granary)
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<String>,
+    #[command(flatten)]
+    pub flags: NodeFlags,
+}
+
+/// Unmount a directory
+///
+/// What is not in the store yet stays on the node's disk, and the node goes on storing it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary umount --drain /mnt/alice")]
+pub struct UmountArgs {
+    pub dir: PathBuf,
+    /// Detach at once although it is in use; programs that use it may finish
+    #[arg(long, short)]
+    pub lazy: bool,
+    /// Return when everything is in the store
+    #[arg(long)]
+    pub drain: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Return when everything written before is in the store
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary sync /mnt/alice")]
+pub struct SyncArgs {
+    /// A mounted directory, or anything below one
+    pub path: PathBuf,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Show the node, its mounts, and what is not in the store yet
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary status --json")]
+pub struct StatusArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Make, list, change and remove namespaces
+///
+/// Works through the node when it runs, and on the metadata folder itself otherwise.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary ns create user/alice --bytes-max 1TiB")]
+pub struct NsArgs {
+    #[command(subcommand)]
+    pub command: NsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NsCommand {
+    /// Make a namespace
+    #[command(after_help = "Example: granary ns create group/asr --bytes-max 10TiB --durability object")]
+    Create {
+        name: String,
+        #[command(flatten)]
+        what: NsFields,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// List namespaces with owner, mode and usage
+    #[command(visible_alias = "ls", after_help = "Example: granary ns list --json")]
+    List {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Change a namespace; what is not given stays
+    #[command(after_help = "Example: granary ns set user/alice --bytes-max 2TiB")]
+    Set {
+        name: String,
+        #[command(flatten)]
+        what: NsFields,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Remove a namespace that is empty and not mounted
+    #[command(visible_alias = "rm", after_help = "Example: granary ns remove user/alice --force")]
+    Remove {
+        name: String,
+        /// Also when it has files: they are gone for good
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct NsFields {
+    /// Owner of its top directory: a login or a number
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
+    /// Group of its top directory: a name or a number
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Permission bits of its top directory, in octal
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<String>,
+    /// Quota of bytes, for example 1TiB; 0: none
+    #[arg(long, value_name = "SIZE")]
+    pub bytes_max: Option<String>,
+    /// Quota of files and directories; 0: none
+    #[arg(long, value_name = "COUNT")]
+    pub inodes_max: Option<u64>,
+    /// Where fsync makes bytes safe: on the node's disk, or in the store
+    #[arg(long, value_name = "WHERE")]
+    pub durability: Option<DurabilityArg>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    Local,
+    Object,
+}
+
+/// The flags of settings, as they were given. `NODE`: those of the node process too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingFlags<const NODE: bool> {
+    pub config: Option<PathBuf>,
+    pub given: Vec<(String, String)>,
+}
+
+pub type PlaceFlags = SettingFlags<false>;
+pub type NodeFlags = SettingFlags<true>;
+
+impl<const NODE: bool> SettingFlags<NODE> {
+    /// With these in front: what `other` gives, wins.
+    pub fn and<const OTHER: bool>(mut self, other: SettingFlags<OTHER>) -> NodeFlags {
+        self.given.extend(other.given);
+        NodeFlags { config: other.config.or(self.config), given: self.given }
+    }
+
+    pub fn sources(&self) -> Sources {
+        Sources::new(self.config.clone(), self.given.clone())
+    }
+}
+
+impl<const NODE: bool> Args for SettingFlags<NODE> {
+    fn augment_args(command: ClapCommand) -> ClapCommand {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("Settings file [default: GRANARY_CONFIG, then /etc/granary/granary.toml if it exists]")
+            .help_heading("Settings");
+        let wanted = SETTINGS.iter().filter(|s| NODE || s.scope == Scope::Place);
+        command.arg(config).args(wanted.map(|s| {
+            let value = match s.unit {
+                Unit::Path => "PATH",
+                Unit::Text => "TEXT",
+                Unit::Bytes => "SIZE",
+                Unit::Period => "PERIOD",
+                Unit::Count => "COUNT",
+                Unit::Port => "PORT",
+            };
+            let heading = match s.scope {
+                Scope::Place => "Settings",
+                Scope::Node => "Settings of the node process",
+                Scope::Limit => "Limits (sizes like 16GiB, periods like 2s; --help shows all)",
+            };
+            Arg::new(s.name)
+                .long(dashed(s.name))
+                .value_name(value)
+                .help(s.help)
+                .help_heading(heading)
+                .hide_short_help(s.scope != Scope::Place)
+        }))
+    }
+
+    fn augment_args_for_update(command: ClapCommand) -> ClapCommand {
+        Self::augment_args(command)
+    }
+}
+
+impl<const NODE: bool> FromArgMatches for SettingFlags<NODE> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.config = matches.get_one::<PathBuf>("config").cloned();
+        for s in SETTINGS.iter().filter(|s| NODE || s.scope == Scope::Place) {
+            if let Some(value) = matches.get_one::<String>(s.name) {
+                self.given.push((s.name.to_owned(), value.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        Cli::command().debug_assert();
+        fn check(command: &ClapCommand) {
+            for sub in command.get_subcommands() {
+                if sub.get_name() == "help" {
+                    continue;
+                }
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                let example = sub.get_after_help().is_some_and(|h| h.to_string().contains("Example: granary"));
+                assert!(example || ["version", "run", "stop"].contains(&sub.get_name()), "{}", sub.get_name());
+                check(sub);
+            }
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_of_the_node() {
+        let mut line = vec!["granary".to_owned(), "node".to_owned()];
+        for s in SETTINGS {
+            line.extend([format!("--{}", dashed(s.name)), "1".to_owned()]);
+        }
+        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else { panic!("not the node command") };
+        assert_eq!(node.flags.given.len(), SETTINGS.len());
+    }
+
+    #[test]
+    fn flags_after_a_subcommand_win() {
+        let line = ["granary", "node", "--meta", "/a", "run", "--meta", "/b"];
+        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else { panic!("not the node command") };
+        let Some(NodeCommand::Run { flags }) = node.command else { panic!("not run") };
+        let settings = Sources { env: Vec::new(), ..node.flags.and(flags).sources() }.resolve().unwrap();
+        assert_eq!(settings.meta, PathBuf::from("/b"));
+    }
+
+    #[test]
+    fn unknown_flags_are_refused() {
+        let e = Cli::try_parse_from(["granary", "node", "--dirty-byte-max", "1"]).unwrap_err();
+        assert!(e.to_string().contains("--dirty-bytes-max"), "{e}");
+        assert!(Cli::try_parse_from(["granary", "status", "--dirty-bytes-max", "1"]).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! `granary ns`: through the node when one runs, directly on the metadata folder otherwise.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use granary_core::NamespaceName;
+use granary_meta::{Durability, NamespaceChange, NamespaceInfo, Volume};
+
+use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags};
+use crate::client::{Client, block_on};
+use crate::exit::{Failure, Outcome};
+use crate::settings::Settings;
+use crate::units::{parse_bytes, show_bytes};
+use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
+use crate::{log, namespaces, removal, users, volume};
+
+pub fn run(args: &NsArgs) -> Outcome<()> {
+    match &args.command {
+        NsCommand::Create { name, what, flags } => create(name, what, flags),
+        NsCommand::List { json, flags } => list(*json, flags),
+        NsCommand::Set { name, what, flags } => set(name, what, flags),
+        NsCommand::Remove { name, force, flags } => remove(name, *force, flags),
+    }
+}
+
+/// The node, when one runs at this socket.
+fn node(settings: &Settings) -> Outcome<Option<Client>> {
+    let client = Client::new(&settings.socket);
+    Ok(block_on(client.is_there())?.then_some(client))
+}
+
+/// The volume itself, while no node has it.
+fn with_volume<T>(settings: &Settings, work: impl FnOnce(&Arc<Volume>) -> Outcome<T>) -> Outcome<T> {
+    log::start_quiet();
+    let volume = volume::open(settings)?;
+    let outcome = work(&volume);
+    volume.shutdown()?;
+    outcome
+}
+
+fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let name: NamespaceName = name.parse()?;
+    let change = fields(what)?;
+    let request = CreateRequest {
+        uid: change.uid,
+        gid: change.gid,
+        mode: change.mode,
+        bytes_max: change.bytes_max.unwrap_or(0),
+        inodes_max: change.inodes_max.unwrap_or(0),
+        durability: change.durability.unwrap_or_default(),
+        ..namespaces::by_name(&name)
+    };
+    let info: NamespaceInfo = match node(&settings)? {
+        Some(client) => block_on(client.post("/v1/namespaces/create", &request))?,
+        None => {
+            let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+            with_volume(&settings, |volume| namespaces::create(volume, &request, uid, gid))?
+        }
+    };
+    super::print(&show(&[info]))
+}
+
+fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let all: Vec<NamespaceInfo> = match node(&settings)? {
+        Some(client) => block_on(client.get("/v1/namespaces"))?,
+        None => with_volume(&settings, |volume| Ok(volume.namespaces()?))?,
+    };
+    if json {
+        let text =
+            serde_json::to_string_pretty(&all).map_err(|e| Failure::failed(format!("cannot print the list: {e}")))?;
+        return super::print(&(text + "\n"));
+    }
+    super::print(&show(&all))
+}
+
+fn set(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let name: NamespaceName = name.parse()?;
+    let change = fields(what)?;
+    if change == NamespaceChange::default() {
+        return Err(Failure::usage(format!(
+            "nothing to change of {name}; give --owner, --group, --mode, --bytes-max, --inodes-max or --durability"
+        )));
+    }
+    let info: NamespaceInfo = match node(&settings)? {
+        Some(client) => {
+            let request = ChangeRequest { namespace: name.to_string(), change };
+            block_on(client.post("/v1/namespaces/set", &request))?
+        }
+        None => with_volume(&settings, |volume| namespaces::change(volume, &name, change))?,
+    };
+    super::print(&show(&[info]))
+}
+
+fn remove(name: &str, force: bool, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let name: NamespaceName = name.parse()?;
+    if let Some(client) = node(&settings)? {
+        let request = RemoveRequest { namespace: name.to_string(), force };
+        let _: serde_json::Value = block_on(client.post("/v1/namespaces/remove", &request))?;
+        return Ok(());
+    }
+    with_volume(&settings, |volume| block_on(removal::remove_offline(&settings, volume, &name, force)))
+}
+
+fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
+    let number_or = |text: &str, find: &dyn Fn(&str) -> Option<u32>, kind: &str| {
+        text.parse::<u32>()
+            .ok()
+            .or_else(|| find(text))
+            .ok_or_else(|| Failure::usage(format!("there is no {kind} {text:?} here; give a name this system knows, or a number")))
+    };
+    let owner = what.owner.as_deref().map(|t| number_or(t, &|t| users::by_login(t).map(|u| u.uid), "user"));
+    let group = what.group.as_deref().map(|t| number_or(t, &users::group, "group"));
+    let mode = what.mode.as_deref().map(|text| {
+        u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
+            .map_err(|_| Failure::usage(format!("mode {text:?} is not octal; write it as chmod does, for example 0750")))
+    });
+    let bytes_max = what.bytes_max.as_deref().map(|text| {
+        parse_bytes(text).map_err(|why| Failure::usage(format!("--bytes-max cannot be used: {why}")))
+    });
+    Ok(NamespaceChange {
+        uid: owner.transpose()?,
+        gid: group.transpose()?,
+        mode: mode.transpose()?,
+        bytes_max: bytes_max.transpose()?,
+        inodes_max: what.inodes_max,
+        durability: what.durability.map(|d| match d {
+            DurabilityArg::Local => Durability::Local,
+            DurabilityArg::Object => Durability::Object,
+        }),
+    })
+}
+
+/// A table for people.
+fn show(all: &[NamespaceInfo]) -> String {
+    let mut rows = vec![["NAME", "OWNER", "GROUP", "MODE", "BYTES", "FILES", "FSYNC"].map(str::to_owned)];
+    for info in all {
+        let of = |used: String, max: String, limited: bool| if limited { format!("{used} of {max}") } else { used };
+        let usage = &info.usage;
+        rows.push([
+            info.name.to_string(),
+            info.uid.to_string(),
+            info.gid.to_string(),
+            format!("{:04o}", info.mode),
+            of(show_bytes(usage.bytes), show_bytes(usage.bytes_max), usage.bytes_max > 0),
+            of(usage.inodes.to_string(), usage.inodes_max.to_string(), usage.inodes_max > 0),
+            match info.durability {
+                Durability::Local => "local",
+                Durability::Object => "object",
+            }
+            .to_owned(),
+        ]);
+    }
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (width, cell) in widths.iter().zip(row) {
+            // Writing to a string does not fail.
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use granary_core::NamespaceId;
+    use granary_meta::Usage;
+
+    #[test]
+    fn fields_are_checked() {
+        let what = NsFields {
+            owner: Some("root".into()),
+            group: Some("12".into()),
+            mode: Some("02770".into()),
+            bytes_max: Some("1TiB".into()),
+            inodes_max: Some(5),
+            durability: Some(DurabilityArg::Object),
+        };
+        let change = fields(&what).unwrap();
+        assert_eq!((change.uid, change.gid, change.mode), (Some(0), Some(12), Some(0o2770)));
+        assert_eq!((change.bytes_max, change.inodes_max), (Some(1 << 40), Some(5)));
+        for (what, part) in [
+            (NsFields { owner: Some("no-such-user-here".into()), ..NsFields::default() }, "no-such-user-here"),
+            (NsFields { mode: Some("rwx".into()), ..NsFields::default() }, "octal"),
+            (NsFields { bytes_max: Some("much".into()), ..NsFields::default() }, "--bytes-max"),
+        ] {
+            let e = fields(&what).unwrap_err();
+            assert!(e.exit == 2 && e.message.contains(part), "{e}");
+        }
+    }
+
+    #[test]
+    fn the_table() {
+        let info = NamespaceInfo {
+            id: NamespaceId(1),
+            name: "user/alice".parse().unwrap(),
+            uid: 1000,
+            gid: 100,
+            mode: 0o700,
+            durability: Durability::Local,
+            usage: Usage { bytes: 1 << 30, inodes: 3, bytes_max: 1 << 40, inodes_max: 0 },
+        };
+        let text = show(&[info]);
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains("user/alice  1000   100    0700  1.0 GiB of 1.0 TiB  3      local"), "{text}");
+    }
+}

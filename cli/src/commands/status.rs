@@ -1,0 +1,161 @@
+//! `granary status`.
+
+use std::fmt::Write;
+
+use crate::args::StatusArgs;
+use crate::client::{Client, block_on};
+use crate::exit::{Failure, Outcome};
+use crate::units::{show_bytes, show_period_ms};
+use crate::wire::{SpaceStatus, Status};
+
+pub fn run(args: &StatusArgs) -> Outcome<()> {
+    let settings = args.flags.sources().resolve()?;
+    let status: Status = block_on(async { Client::new(&settings.socket).get("/v1/status").await })?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&status)
+            .map_err(|e| Failure::failed(format!("cannot print the status: {e}")))?;
+        return super::print(&(text + "\n"));
+    }
+    super::print(&show(&status))
+}
+
+/// For people.
+pub fn show(status: &Status) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{name:<8} {value}");
+    };
+    line(
+        "node",
+        format!(
+            "{}, pid {}, version {}, up {}, {} of memory",
+            status.node,
+            status.pid,
+            status.version,
+            show_period_ms(status.uptime_ms),
+            show_bytes(status.memory_bytes)
+        ),
+    );
+    line("volume", format!("{}, metadata in {}", status.volume, status.meta));
+    line("store", status.store.clone());
+    line(
+        "cache",
+        format!(
+            "{}, {} of {} cached, {} free on the disk",
+            status.cache,
+            show_bytes(status.read_cache_bytes),
+            show_bytes(status.read_cache_bytes_max),
+            show_bytes(status.cache_disk_free_bytes)
+        ),
+    );
+    if status.mounts.is_empty() {
+        line("mounts", "none".to_owned());
+    }
+    for mount in &status.mounts {
+        let read_only = if mount.read_only { ", read-only" } else { "" };
+        line("mount", format!("{} at {}, {}{read_only}", mount.space.namespace, mount.dir, mount.mode));
+        for detail in details(&mount.space) {
+            line("", detail);
+        }
+    }
+    for space in &status.draining {
+        line("draining", format!("{}, not mounted", space.namespace));
+        for detail in details(space) {
+            line("", detail);
+        }
+    }
+    out
+}
+
+fn details(space: &SpaceStatus) -> Vec<String> {
+    let quota = match space.usage.bytes_max {
+        0 => String::new(),
+        max => format!(" of {}", show_bytes(max)),
+    };
+    let mut lines = vec![format!("holds {}{quota} in {} files", show_bytes(space.usage.bytes), space.usage.inodes)];
+    lines.push(if space.dirty_files == 0 {
+        "all of it is in the store".to_owned()
+    } else {
+        format!(
+            "{} in {} files not in the store yet, the oldest for {}",
+            show_bytes(space.dirty_bytes),
+            space.dirty_files,
+            show_period_ms(space.oldest_dirty_ms)
+        )
+    });
+    if space.uploaded_objects > 0 {
+        lines.push(format!(
+            "{} in {} objects stored since the node opened it",
+            show_bytes(space.uploaded_bytes),
+            space.uploaded_objects
+        ));
+    }
+    if let Some(error) = &space.error {
+        lines.push(format!("storing fails, and is tried again: {error}"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::MountStatus;
+    use granary_meta::Usage;
+
+    fn status() -> Status {
+        let space = SpaceStatus {
+            namespace: "user/alice".to_owned(),
+            dirty_bytes: 3 << 20,
+            dirty_files: 2,
+            oldest_dirty_ms: 1500,
+            uploaded_bytes: 1 << 30,
+            uploaded_objects: 70,
+            usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, inodes_max: 0 },
+            error: Some("store does not answer".to_owned()),
+        };
+        Status {
+            version: "1".into(),
+            pid: 7,
+            node: "00000000000000aa".into(),
+            uptime_ms: 61_000,
+            volume: "v".into(),
+            store: "file:///s".into(),
+            meta: "/m".into(),
+            cache: "/c".into(),
+            memory_bytes: 1 << 20,
+            cache_disk_free_bytes: 1 << 30,
+            read_cache_bytes: 0,
+            read_cache_bytes_max: 64 << 30,
+            mounts: vec![MountStatus {
+                dir: "/mnt/alice".into(),
+                mode: "work".into(),
+                read_only: true,
+                space: space.clone(),
+            }],
+            draining: vec![SpaceStatus { namespace: "group/asr".into(), dirty_files: 0, ..space }],
+        }
+    }
+
+    #[test]
+    fn people_see_what_matters() {
+        let text = show(&status());
+        for part in [
+            "user/alice at /mnt/alice, work, read-only",
+            "5.0 GiB of 1.0 TiB in 12 files",
+            "3.0 MiB in 2 files not in the store yet, the oldest for 1 s",
+            "tried again: store does not answer",
+            "group/asr, not mounted",
+            "up 1 min 1 s",
+        ] {
+            assert!(text.contains(part), "{part:?} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn programs_read_it_back() {
+        let json = serde_json::to_value(status()).unwrap();
+        assert_eq!(json["mounts"][0]["namespace"], "user/alice");
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status());
+    }
+}

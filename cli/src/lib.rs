@@ -1,0 +1,68 @@
+//! One binary, every command: short-lived commands that talk to the node process over its socket, and that process.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `args`, `settings`, `units` | the command line, and one table of settings for flags, variables and file |
+//! | `commands` | one file a command, and `mount.fuse.granary` |
+//! | `start`, `client`, `wire`, `progress` | starting a node, talking to it, what is said, what a person sees meanwhile |
+//! | `node` | the node process: its socket, its mounts, its end |
+//! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
+
+pub mod args;
+pub mod client;
+pub mod commands;
+pub mod exit;
+pub mod log;
+pub mod namespaces;
+pub mod node;
+pub mod progress;
+pub mod randomness;
+pub mod removal;
+pub mod settings;
+pub mod start;
+pub mod units;
+pub mod users;
+pub mod volume;
+pub mod wire;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::exit::Failure;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let name = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    if name == "mount.fuse.granary" {
+        return commands::mount_helper::main(&args[1..]);
+    }
+    // Clap prints its own refusals and help, and ends with 2 or 0.
+    let cli = Cli::parse_from(&args);
+    let outcome = match cli.command {
+        Command::Init(args) => commands::init::run(&args),
+        Command::Node(args) => commands::node::run(args),
+        Command::Mount(args) => commands::mount::run(&args),
+        Command::Umount(args) => commands::umount::run(&args),
+        Command::Sync(args) => commands::sync::run(&args),
+        Command::Status(args) => commands::status::run(&args),
+        Command::Ns(args) => commands::ns::run(&args),
+        Command::Version => commands::version::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+/// The one message a person reads.
+pub fn report(failure: &Failure) {
+    eprintln!("granary: {failure}");
+}

@@ -1,0 +1,182 @@
+//! The node process: one a machine. It has the volume's metadata, its store, the cache directory and every mount, and
+//! listens on a UNIX socket for the commands.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
+//! | [`mounts`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
+//! | [`metrics`] | what Prometheus sees |
+//! | [`signals`], [`shutdown`] | how it ends |
+//! | [`notify`] | telling the starter that it is ready, or why not |
+
+pub mod api;
+pub mod identity;
+pub mod lock;
+pub mod metrics;
+pub mod mounts;
+pub mod notify;
+pub mod peer;
+pub mod server;
+pub mod shutdown;
+pub mod signals;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use granary_cache::ReadCache;
+use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
+use granary_meta::Volume;
+use granary_store::Store;
+use prometheus_client::registry::Registry;
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rustix::process::{Resource, Rlimit};
+
+use crate::exit::{Failure, Outcome};
+use crate::settings::Settings;
+use crate::{log, randomness, volume};
+use lock::CacheLock;
+use mounts::Mounts;
+use notify::Starter;
+use signals::Stop;
+
+/// The whole node, for those who serve its socket.
+pub struct Node {
+    pub settings: Settings,
+    pub volume: Arc<Volume>,
+    pub store: Arc<dyn Store>,
+    pub reads: Arc<ReadCache>,
+    pub clock: Arc<dyn Clock>,
+    pub id: NodeId,
+    pub mounts: Mounts,
+    pub registry: Registry,
+    pub stop: Stop,
+    /// Monotonic time of the start.
+    started: Duration,
+}
+
+/// What mounting needs of the node.
+pub struct Parts {
+    pub settings: Settings,
+    pub volume: Arc<Volume>,
+    pub store: Arc<dyn Store>,
+    pub reads: Arc<ReadCache>,
+    pub clock: Arc<dyn Clock>,
+    pub id: NodeId,
+    pub memory: ByteBudget,
+    /// Seeds the generators of object ids. The lock guards its state, for a few instructions.
+    pub seeds: Mutex<StdRng>,
+}
+
+impl Parts {
+    /// A generator of its own for each tree.
+    pub fn random(&self) -> Box<dyn FnMut() -> u128 + Send> {
+        let mut seeds = self.seeds.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Box::new(randomness::bits(StdRng::from_rng(&mut *seeds)))
+    }
+}
+
+/// Runs the node until it is told to stop.
+pub fn run(settings: Settings, starter: &Starter) -> Outcome<()> {
+    raise_open_files();
+    // Before the log, which may be in it.
+    let lock = CacheLock::acquire(&settings.cache)?;
+    log::start(&settings)?;
+    let outcome = run_locked(settings, starter);
+    if let Err(failure) = &outcome
+        && starter.waits()
+    {
+        tracing::error!("the node ends: {failure}");
+    }
+    drop(lock);
+    outcome
+}
+
+fn run_locked(settings: Settings, starter: &Starter) -> Outcome<()> {
+    lock::check_room(&settings.cache, settings.limits.cache_free_bytes_min)?;
+    let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(64)
+        .thread_name("granary")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start the node's runtime", &e))?;
+    let outcome = runtime.block_on(serve(settings, starter));
+    // What is left are readers of a store that does not answer; nothing of theirs is lost.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    outcome
+}
+
+async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
+    // Bound early, so that a second node at this socket is told before it touches anything. Those who connect wait.
+    let gate = server::bind(&settings.socket)?;
+    let metrics_listener = metrics::listen(settings.metrics_port).await?;
+    let node = Arc::new(open(settings).await?);
+    signals::watch(&node.stop)?;
+    node.mounts.recover().await?;
+    let servers = server::start(&node, gate, metrics_listener);
+    tracing::info!(
+        node = %node.id,
+        volume = node.volume.info().uuid,
+        "serving {} at {}",
+        node.store.describe(),
+        node.settings.socket.display()
+    );
+    starter.ready();
+    node.stop.begin.cancelled().await;
+    starter.stopping();
+    shutdown::run(&node, servers).await
+}
+
+async fn open(settings: Settings) -> Outcome<Node> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let started = clock.monotonic();
+    let volume = volume::open(&settings)?;
+    let info = volume.info().clone();
+    let mut generator = randomness::generator()?;
+    let id = identity::identify(&settings.cache, &info.uuid, || generator.next_u64())?;
+    let mut registry = Registry::default();
+    let store = volume::store(&info.store_url, &settings, clock.clone(), &mut registry)?;
+    volume::check_marker(&*store, &info).await?;
+    let memory = ByteBudget::new(settings.limits.memory_bytes_max);
+    let reads = ReadCache::open(
+        &settings.cache.join("read"),
+        &settings.limits,
+        store.clone(),
+        clock.clone(),
+        memory.clone(),
+    )?;
+    let parts = Parts {
+        settings: settings.clone(),
+        volume: volume.clone(),
+        store: store.clone(),
+        reads: reads.clone(),
+        clock: clock.clone(),
+        id,
+        memory: memory.clone(),
+        seeds: Mutex::new(generator),
+    };
+    let mounts = Mounts::start(parts);
+    metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
+    let stop = Stop::default();
+    Ok(Node { settings, volume, store, reads, clock, id, mounts, registry, stop, started })
+}
+
+/// Descriptors: as many as the system lets us have. Passthrough files, cache files and connections share them.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!("cannot raise the limit of open files from {:?}: {e}", limit.current);
+    }
+}
+
+/// Runs what waits for a disk or a database beside the runtime's own threads.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Failure::failed(format!("a bug in granary: a task ended early ({e}); please report it"))))
+}

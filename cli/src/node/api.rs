@@ -1,0 +1,350 @@
+//! The requests of [`crate::wire`], each checked against who asks.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use granary_cache::Tree;
+use granary_core::{Kind, NamespaceName};
+use granary_meta::NamespaceInfo;
+use tokio::sync::mpsc;
+
+use super::mounts::{MountOrder, Space};
+use super::peer::{Peer, missing};
+use super::{Node, blocking, metrics};
+use crate::exit::{Failure, Outcome};
+use crate::wire::*;
+use crate::{namespaces, removal};
+
+/// A request's body is at most this long.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// How often a sync tells its progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+pub fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/mount", post(mount))
+        .route("/v1/unmount", post(unmount))
+        .route("/v1/sync", post(sync))
+        .route("/v1/namespaces", get(list))
+        .route("/v1/namespaces/create", post(create))
+        .route("/v1/namespaces/set", post(set))
+        .route("/v1/namespaces/remove", post(remove))
+        .route("/v1/stop", post(stop))
+        .route("/metrics", get(own_metrics))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(node)
+}
+
+/// For the loopback port, where nobody is known: counters and sizes only.
+pub fn metrics_router(node: Arc<Node>) -> Router {
+    Router::new().route("/metrics", get(all_metrics)).fallback(unknown).with_state(node)
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.exit {
+            2 => StatusCode::BAD_REQUEST,
+            3 => StatusCode::SERVICE_UNAVAILABLE,
+            _ if self.is(Kind::NotFound) => StatusCode::NOT_FOUND,
+            _ if self.is(Kind::Permission) => StatusCode::FORBIDDEN,
+            _ if self.is(Kind::Busy) || self.is(Kind::Exists) || self.is(Kind::NotEmpty) => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+/// A JSON body, refused in our words.
+struct Ask<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Ask<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Ask<T>, Failure> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Ask(body)),
+            Err(e) => Err(refused(&e)),
+        }
+    }
+}
+
+fn refused(e: &JsonRejection) -> Failure {
+    Failure::usage(format!("the request cannot be understood: {}", e.body_text()))
+}
+
+type Who = ConnectInfo<Peer>;
+type On = State<Arc<Node>>;
+
+async fn unknown(request: Request) -> Failure {
+    Failure::of_kind(
+        Kind::NotFound,
+        format!(
+            "this node (version {}) knows no request {} {}; it may be older than the command: `granary node stop` lets the \
+             next mount start a newer one",
+            env!("CARGO_PKG_VERSION"),
+            request.method(),
+            request.uri().path()
+        ),
+    )
+}
+
+async fn status(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Status>> {
+    // Names are looked up in the system's user database, which may be slow.
+    blocking(move || Ok(Json(status_for(&node, &peer)))).await
+}
+
+fn status_for(node: &Node, peer: &Peer) -> Status {
+    let (mut mounts, mut draining) = (Vec::new(), Vec::new());
+    for space in node.mounts.table().spaces().into_iter().filter(|space| peer.may(&space.name)) {
+        let shown = show_space(&space);
+        for dir in &space.dirs {
+            mounts.push(MountStatus {
+                dir: dir.0.display().to_string(),
+                mode: space.mode.to_owned(),
+                read_only: dir.1,
+                space: shown.clone(),
+            });
+        }
+        if space.dirs.is_empty() && space.status.dirty_files > 0 {
+            draining.push(shown);
+        }
+    }
+    let info = node.volume.info();
+    let free = super::lock::disk_room(&node.settings.cache).map_or(0, |(free, _)| free);
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        node: node.id.to_string(),
+        uptime_ms: node.clock.monotonic().saturating_sub(node.started).as_millis() as u64,
+        volume: info.uuid.clone(),
+        store: node.store.describe(),
+        meta: node.settings.meta.display().to_string(),
+        cache: node.settings.cache.display().to_string(),
+        memory_bytes: metrics::resident_bytes(),
+        cache_disk_free_bytes: free,
+        read_cache_bytes: node.reads.usage().0,
+        read_cache_bytes_max: node.settings.limits.cache_bytes_max,
+        mounts,
+        draining,
+    }
+}
+
+fn show_space(space: &Space) -> SpaceStatus {
+    SpaceStatus {
+        namespace: space.name.to_string(),
+        dirty_bytes: space.status.dirty_bytes,
+        dirty_files: space.status.dirty_files,
+        oldest_dirty_ms: space.status.oldest_dirty_ms,
+        uploaded_bytes: space.status.uploaded_bytes,
+        uploaded_objects: space.status.uploaded_objects,
+        usage: space.usage,
+        error: space.status.error.clone(),
+    }
+}
+
+async fn mount(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<MountRequest>) -> Outcome<Json<MountReply>> {
+    let name: NamespaceName = request.namespace.parse()?;
+    if let Some(meta) = &request.meta
+        && Path::new(meta) != node.settings.meta
+    {
+        return Err(Failure::of_kind(
+            Kind::Invalid,
+            format!(
+                "the node at {} serves the volume in {}, not the one in {meta}; stop it with `granary node stop`, or name \
+                 another node with --socket (and --cache)",
+                node.settings.socket.display(),
+                node.settings.meta.display()
+            ),
+        ));
+    }
+    let dir = PathBuf::from(&request.dir);
+    if !dir.is_absolute() {
+        return Err(Failure::usage(format!("cannot mount at {:?}: give an absolute path", request.dir)));
+    }
+    let options = granary_fuse::MountOptions::parse(&request.options)?;
+    let volume = node.volume.clone();
+    let (owner, wanted) = (peer.clone(), name.clone());
+    let created = blocking(move || {
+        owner.check(&wanted)?;
+        let gid = owner.gids.last().copied().unwrap_or(0);
+        match namespaces::create(&volume, &namespaces::by_name(&wanted), owner.uid, gid) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.is(Kind::Exists) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    })
+    .await?;
+    let order = MountOrder { name: name.clone(), dir, options, owner: (!peer.administrator).then_some(peer.uid) };
+    let done = node.mounts.mount(order).await?;
+    Ok(Json(MountReply {
+        namespace: name.to_string(),
+        dir: request.dir,
+        mode: done.mode.to_owned(),
+        bound: done.bound,
+        created,
+    }))
+}
+
+/// The namespace mounted at, or above, this path, if the peer may know.
+async fn space_at(node: &Arc<Node>, peer: &Peer, path: &str) -> Outcome<(NamespaceName, Arc<Tree>, PathBuf)> {
+    let (table, peer) = (node.mounts.table(), peer.clone());
+    let path = path.to_owned();
+    blocking(move || {
+        table.at(Path::new(&path)).filter(|(name, ..)| peer.may(name)).ok_or_else(|| {
+            Failure::of_kind(
+                Kind::NotFound,
+                format!("nothing of this node is mounted at {path}; `granary status` shows what is mounted where"),
+            )
+        })
+    })
+    .await
+}
+
+async fn unmount(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<UnmountRequest>,
+) -> Outcome<Json<UnmountReply>> {
+    let (name, tree, dir) = space_at(&node, &peer, &request.dir).await?;
+    if dir != Path::new(&request.dir) {
+        return Err(Failure::of_kind(
+            Kind::Invalid,
+            format!("{} is no mount point; {name} is mounted at {}", request.dir, dir.display()),
+        ));
+    }
+    node.mounts.unmount(dir, request.lazy).await?;
+    Ok(Json(UnmountReply { namespace: name.to_string(), dirty_bytes: tree.status().dirty_bytes }))
+}
+
+async fn sync(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<SyncRequest>) -> Outcome<Response> {
+    let tree = match (&request.dir, &request.namespace) {
+        (Some(dir), None) => space_at(&node, &peer, dir).await?.1,
+        (None, Some(name)) => {
+            let name: NamespaceName = name.parse()?;
+            let wanted = name.clone();
+            blocking(move || peer.check(&wanted)).await?;
+            node.mounts.table().tree(&name).ok_or_else(|| missing(&name))?
+        }
+        _ => return Err(Failure::usage("give a sync either `dir` or `namespace`")),
+    };
+    // The task ends when the caller goes away (nobody receives), or the node stops.
+    let (lines, answer) = mpsc::channel(4);
+    let stop = node.stop.begin.clone();
+    tokio::spawn(async move {
+        let last = tokio::select! {
+            last = follow(&tree, &lines) => last,
+            () = stop.cancelled() => Some(SyncLine::Failed(Failure::of_kind(
+                Kind::Unavailable,
+                "the node was told to stop; what is not in the store is kept on its disk, and stored after the next start",
+            ))),
+        };
+        if let Some(last) = last {
+            let _ = lines.send(last).await; // the caller may be gone
+        }
+    });
+    let body = futures::stream::unfold(answer, |mut answer| async move {
+        let line = answer.recv().await?;
+        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+        bytes.push(b'\n');
+        Some((Ok::<_, Infallible>(Bytes::from(bytes)), answer))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
+}
+
+/// Syncs while telling progress; `None` when nobody listens any more.
+async fn follow(tree: &Arc<Tree>, lines: &mpsc::Sender<SyncLine>) -> Option<SyncLine> {
+    let work = tree.sync();
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        tokio::select! {
+            outcome = &mut work => return Some(match outcome {
+                Ok(()) => SyncLine::Done,
+                Err(e) => SyncLine::Failed(e.into()),
+            }),
+            _ = tick.tick() => {
+                let status = tree.status();
+                let line = SyncLine::Progress {
+                    dirty_bytes: status.dirty_bytes,
+                    dirty_files: status.dirty_files,
+                    uploaded_bytes: status.uploaded_bytes,
+                    error: status.error,
+                };
+                lines.send(line).await.ok()?;
+            }
+        }
+    }
+}
+
+async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<NamespaceInfo>>> {
+    blocking(move || {
+        let all = node.volume.namespaces()?;
+        Ok(Json(all.into_iter().filter(|info| peer.may(&info.name)).collect()))
+    })
+    .await
+}
+
+async fn create(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<CreateRequest>,
+) -> Outcome<Json<NamespaceInfo>> {
+    peer.check_administrator("make namespaces")?;
+    blocking(move || {
+        let gid = peer.gids.last().copied().unwrap_or(0);
+        Ok(Json(namespaces::create(&node.volume, &request, peer.uid, gid)?))
+    })
+    .await
+}
+
+async fn set(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<ChangeRequest>) -> Outcome<Json<NamespaceInfo>> {
+    peer.check_administrator("change namespaces")?;
+    let name: NamespaceName = request.namespace.parse()?;
+    blocking(move || Ok(Json(namespaces::change(&node.volume, &name, request.change)?))).await
+}
+
+async fn remove(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<RemoveRequest>,
+) -> Outcome<Json<serde_json::Value>> {
+    peer.check_administrator("remove namespaces")?;
+    let name: NamespaceName = request.namespace.parse()?;
+    let id = node.mounts.remove(name.clone(), request.force).await?;
+    removal::remove_objects(&*node.store, id, &name).await?;
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn stop(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply>> {
+    peer.check_administrator("stop the node")?;
+    tracing::info!(uid = peer.uid, "told to stop");
+    node.stop.begin.cancel();
+    Ok(Json(StopReply { pid: std::process::id() }))
+}
+
+async fn own_metrics(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {
+    peer.check_administrator("read the metrics, which name all namespaces,")?;
+    all_metrics(State(node)).await
+}
+
+async fn all_metrics(State(node): On) -> Outcome<Response> {
+    blocking(move || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &node.registry)
+            .map_err(|e| Failure::failed(format!("cannot write the metrics: {e}")))?;
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    })
+    .await
+}

@@ -1,0 +1,127 @@
+//! The cache directory belongs to one node process: it is made, locked, and has room.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use granary_core::Kind;
+use rustix::fs::FlockOperation;
+
+use crate::exit::{Failure, Outcome};
+use crate::units::show_bytes;
+
+/// A node needs at least this much beyond what it leaves to others: a few log segments and the node's own files.
+const ROOM_BYTES_MIN: u64 = 64 << 20;
+
+/// Held for the life of the node process; the kernel gives it back however that ends.
+#[derive(Debug)]
+pub struct CacheLock {
+    _file: File,
+}
+
+impl CacheLock {
+    /// Makes `dir` (mode 0700) if it is missing, and locks `dir/lock`, which says who holds it. `Busy` names the holder.
+    pub fn acquire(dir: &Path) -> Outcome<CacheLock> {
+        let cannot =
+            |e: &std::io::Error| Failure::io(format!("cannot use the cache directory {}", dir.display()), e);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| cannot(&e))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(dir.join("lock"))
+            .map_err(|e| cannot(&e))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder); // only for the message
+                return Err(Failure::of_kind(
+                    Kind::Busy,
+                    format!(
+                        "the cache directory {} is in use by another granary node ({}); stop that with \
+                         `granary node stop`, or give this one another --cache",
+                        dir.display(),
+                        describe(holder.trim())
+                    ),
+                ));
+            }
+            Err(e) => return Err(cannot(&e.into())),
+        }
+        let pid = std::process::id();
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}")).map_err(|e| cannot(&e))?;
+        Ok(CacheLock { _file: file })
+    }
+}
+
+fn describe(pid: &str) -> String {
+    match pid.parse::<u32>() {
+        Ok(pid) => format!("pid {pid}"),
+        Err(_) => "its pid is not known yet".to_owned(),
+    }
+}
+
+/// Free and total bytes of the disk that `dir` is on, as an ordinary user sees them.
+pub fn disk_room(dir: &Path) -> Outcome<(u64, u64)> {
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(|e| Failure::io(format!("cannot ask for the free space of {}", dir.display()), &e.into()))?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+}
+
+/// Refuses a cache disk on which the node could not even begin.
+pub fn check_room(dir: &Path, free_bytes_min: u64) -> Outcome<()> {
+    let (free, total) = disk_room(dir)?;
+    let needed = free_bytes_min.saturating_add(ROOM_BYTES_MIN);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Failure::of_kind(
+        Kind::NoSpace,
+        format!(
+            "the disk of the cache directory {} has {} free of {}, and {} are needed ({} left to others by the setting \
+             cache_free_bytes_min, and {} to begin with); free some space, lower the setting, or give another --cache",
+            dir.display(),
+            show_bytes(free),
+            show_bytes(total),
+            show_bytes(needed),
+            show_bytes(free_bytes_min),
+            show_bytes(ROOM_BYTES_MIN),
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_who_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("a/cache");
+        let held = CacheLock::acquire(&cache).unwrap();
+        let e = CacheLock::acquire(&cache).unwrap_err();
+        assert!(e.is(Kind::Busy) && e.message.contains(&format!("pid {}", std::process::id())), "{e}");
+        drop(held);
+        CacheLock::acquire(&cache).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&cache).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        check_room(dir.path(), 0).unwrap();
+        let e = check_room(dir.path(), 1 << 50).unwrap_err();
+        assert!(e.is(Kind::NoSpace) && e.message.contains("1.0 PiB"), "{e}");
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let e = CacheLock::acquire(&file.path().join("cache")).unwrap_err();
+        assert!(e.message.contains("cannot use the cache directory"), "{e}");
+    }
+}

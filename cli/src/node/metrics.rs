@@ -1,0 +1,157 @@
+//! What Prometheus sees: the store's counters, and the state of every namespace on this node, read when asked.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use granary_cache::ReadCache;
+use granary_core::ByteBudget;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::net::TcpListener;
+
+use super::lock::disk_room;
+use super::mounts::{Space, Table};
+use crate::exit::{Failure, Outcome};
+
+/// The loopback port, when one is wanted.
+pub async fn listen(port: Option<u16>) -> Outcome<Option<TcpListener>> {
+    let Some(port) = port else { return Ok(None) };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|e| Failure::io(format!("cannot listen at {address} for metrics (setting metrics_port)"), &e))?;
+    Ok(Some(listener))
+}
+
+/// Resident memory of this process, in bytes; 0 when the kernel does not say.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|n| n.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Adds what is read when asked.
+pub fn register(
+    registry: &mut Registry,
+    table: Arc<Table>,
+    reads: Arc<ReadCache>,
+    cache: &Path,
+    memory: ByteBudget,
+) {
+    registry.register_collector(Box::new(MountCollector { table: table.clone() }));
+    registry.register_collector(Box::new(NodeCollector { table, reads, cache: cache.to_owned(), memory }));
+}
+
+/// What the kernel asked of each mount.
+struct MountCollector {
+    table: Arc<Table>,
+}
+
+impl fmt::Debug for MountCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for MountCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let spaces = self.table.spaces();
+        let all: Vec<&granary_fuse::Metrics> = spaces.iter().map(|space| &*space.metrics).collect();
+        granary_fuse::Metrics::encode_all(&all, encoder)
+    }
+}
+
+struct NodeCollector {
+    table: Arc<Table>,
+    reads: Arc<ReadCache>,
+    cache: PathBuf,
+    memory: ByteBudget,
+}
+
+impl fmt::Debug for NodeCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeCollector").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    namespace: String,
+}
+
+type Value = fn(&Space) -> u64;
+
+impl Collector for NodeCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let spaces = self.table.spaces();
+        let gauges: [(&str, &str, Option<&Unit>, Value); 5] = [
+            ("granary_dirty", "Bytes not yet in the store", Some(&Unit::Bytes), |s| s.status.dirty_bytes),
+            ("granary_dirty_files", "Files not yet in the store", None, |s| s.status.dirty_files),
+            ("granary_oldest_dirty_milliseconds", "Age of the oldest byte not yet in the store", None, |s| {
+                s.status.oldest_dirty_ms
+            }),
+            ("granary_drain_failing", "1 while storing fails and is tried again", None, |s| u64::from(s.status.error.is_some())),
+            ("granary_mountpoints", "Directories at which the namespace is mounted", None, |s| s.dirs.len() as u64),
+        ];
+        for (name, help, unit, value) in gauges {
+            let family = encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Gauge)?;
+            each(family, &spaces, |space, encoder| ConstGauge::new(value(space) as i64).encode(encoder))?;
+        }
+        let counters: [(&str, &str, Option<&Unit>, Value); 2] = [
+            ("granary_uploaded", "Bytes of objects stored", Some(&Unit::Bytes), |s| s.status.uploaded_bytes),
+            ("granary_uploaded_objects", "Objects stored", None, |s| s.status.uploaded_objects),
+        ];
+        for (name, help, unit, value) in counters {
+            let family = encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Counter)?;
+            each(family, &spaces, |space, encoder| ConstCounter::new(value(space)).encode(encoder))?;
+        }
+        for (name, count) in self.reads.stats().named() {
+            let name = format!("granary_read_cache_{name}");
+            let counter = ConstCounter::new(count);
+            let one = encoder.encode_descriptor(&name, "Of the read cache, since it was opened", None, counter.metric_type())?;
+            counter.encode(one)?;
+        }
+        let free = disk_room(&self.cache).map_or(0, |(free, _)| free);
+        for (name, help, value) in [
+            ("granary_memory_resident", "Resident memory of the node process", resident_bytes()),
+            ("granary_memory_in_flight", "Memory held by data in flight", self.memory.used()),
+            ("granary_memory_in_flight_max", "Limit of the memory held by data in flight", self.memory.max()),
+            ("granary_read_cache", "Bytes in the read cache", self.reads.usage().0),
+            ("granary_cache_disk_free", "Free space of the cache's disk", free),
+        ] {
+            let gauge = ConstGauge::new(value as i64);
+            let one = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), gauge.metric_type())?;
+            gauge.encode(one)?;
+        }
+        Ok(())
+    }
+}
+
+/// One sample for each namespace.
+fn each(
+    mut family: prometheus_client::encoding::MetricEncoder<'_>,
+    spaces: &[Space],
+    sample: impl Fn(&Space, prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    for space in spaces {
+        let labels = Labels { namespace: space.name.to_string() };
+        sample(space, family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory() {
+        assert!(resident_bytes() > 1 << 20);
+    }
+}

@@ -1,0 +1,532 @@
+//! Every namespace that is open on this node, and where it is mounted.
+//!
+//! One task, [`Keeper`], opens, mounts, unmounts and closes, one order after another, so that two commands never race
+//! for a namespace. Everybody else looks at the [`Table`]. Where a namespace is mounted is asked of the kernel each time,
+//! so that what umount(8) or a container did is seen.
+//!
+//! | state of a namespace | tree | mount |
+//! |---|---|---|
+//! | not in the table | | |
+//! | mounted | open | session alive, one mount and perhaps bind mounts of it |
+//! | draining | open, storing what is dirty | session ended |
+//! | lingering | open | detached lazily, programs still use it; it may not be mounted until they end |
+//!
+//! A tree stays open until the node stops: the next mount of it finds everything as it was.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use granary_cache::{Tree, TreeParts, TreeStatus};
+use granary_core::{Kind, NamespaceId, NamespaceName};
+use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
+use granary_meta::{LocalNamespace, Metadata, Usage};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Parts, blocking};
+use crate::exit::{Failure, Outcome};
+use crate::removal::{self, stage_dir};
+
+/// Orders that wait for the keeper; whoever gives one more waits to give it.
+const ORDERS_MAX: usize = 16;
+/// How often a busy mount is tried again while the node stops.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the kernel has to end a session after its last unmount.
+const SESSION_END_WAIT: Duration = Duration::from_secs(10);
+
+/// One namespace that is open.
+#[derive(Clone)]
+struct Served {
+    name: NamespaceName,
+    meta: Arc<LocalNamespace>,
+    tree: Arc<Tree>,
+    mounted: Option<Arc<Mounted>>,
+    /// Kept from mount to mount, so that counters only go up.
+    metrics: Arc<granary_fuse::Metrics>,
+    /// Mountpoints that were asked to be read-only.
+    read_only: Vec<PathBuf>,
+}
+
+impl Served {
+    /// The session, while it lives.
+    fn session(&self) -> Option<&Arc<Mounted>> {
+        self.mounted.as_ref().filter(|mounted| !mounted.has_ended())
+    }
+
+    /// Where the kernel shows it, the first made first.
+    fn dirs(&self) -> Vec<PathBuf> {
+        let Some(session) = self.session() else { return Vec::new() };
+        let mut dirs: Vec<_> = session.mountpoints().unwrap_or_default().into_iter().map(|mount| mount.path).collect();
+        dirs.reverse();
+        dirs.dedup();
+        dirs
+    }
+}
+
+/// What others may know of one open namespace.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub name: NamespaceName,
+    pub usage: Usage,
+    pub status: TreeStatus,
+    /// Directories, and whether each was asked to be read-only.
+    pub dirs: Vec<(PathBuf, bool)>,
+    /// Of its mounts; empty while there is none.
+    pub mode: &'static str,
+    pub metrics: Arc<granary_fuse::Metrics>,
+}
+
+/// The open namespaces, for those who look.
+#[derive(Default)]
+pub struct Table {
+    /// Guards the map for a look-up or a change, never across I/O.
+    served: Mutex<BTreeMap<NamespaceId, Served>>,
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Served> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn get(&self, id: NamespaceId) -> Option<Served> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Reads the kernel's table of mounts.
+    pub fn spaces(&self) -> Vec<Space> {
+        let spaces = self.all().into_iter().map(|served| Space {
+            usage: served.meta.usage(),
+            status: served.tree.status(),
+            dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
+            mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
+            metrics: served.metrics.clone(),
+            name: served.name,
+        });
+        spaces.collect()
+    }
+
+    /// The namespace mounted at or above `path`, with that directory.
+    pub fn at(&self, path: &Path) -> Option<(NamespaceName, Arc<Tree>, PathBuf)> {
+        let served = self.all();
+        let found = served.iter().flat_map(|s| s.dirs().into_iter().map(move |dir| (s, dir)));
+        let (served, dir) =
+            found.filter(|(_, dir)| path.starts_with(dir)).max_by_key(|(_, dir)| dir.components().count())?;
+        Some((served.name.clone(), served.tree.clone(), dir))
+    }
+
+    pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {
+        self.lock().values().find(|served| served.name == *name).map(|served| served.tree.clone())
+    }
+}
+
+impl Served {
+    fn is_read_only(&self, dir: &Path) -> bool {
+        self.session().is_some_and(|session| session.vfs().options().read_only)
+            || self.read_only.iter().any(|other| other == dir)
+    }
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Work => "work",
+        Mode::Data => "data",
+    }
+}
+
+/// A mount that is wanted.
+#[derive(Clone, Debug)]
+pub struct MountOrder {
+    pub name: NamespaceName,
+    pub dir: PathBuf,
+    pub options: MountOptions,
+    /// The user who asks, when that is not an administrator.
+    pub owner: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountDone {
+    pub mode: &'static str,
+    pub bound: bool,
+}
+
+type Reply<T> = oneshot::Sender<Outcome<T>>;
+
+enum Order {
+    Recover(Reply<()>),
+    Mount(MountOrder, Reply<MountDone>),
+    Unmount { dir: PathBuf, lazy: bool, reply: Reply<()> },
+    Remove { name: NamespaceName, force: bool, reply: Reply<NamespaceId> },
+    Close { hurry: CancellationToken, reply: Reply<()> },
+}
+
+/// Gives orders to the keeper.
+pub struct Mounts {
+    orders: mpsc::Sender<Order>,
+    table: Arc<Table>,
+}
+
+impl Mounts {
+    pub fn start(parts: Parts) -> Mounts {
+        let (orders, inbox) = mpsc::channel(ORDERS_MAX);
+        let table = Arc::new(Table::default());
+        tokio::spawn(Keeper { parts: Arc::new(parts), table: table.clone() }.run(inbox));
+        Mounts { orders, table }
+    }
+
+    pub fn table(&self) -> Arc<Table> {
+        self.table.clone()
+    }
+
+    /// Opens every namespace that has bytes on this node, so that they go on to the store. One that cannot be opened is
+    /// told in the log, and does not keep the others from being served.
+    pub async fn recover(&self) -> Outcome<()> {
+        self.order(Order::Recover).await
+    }
+
+    /// Returns when the mount can be used.
+    pub async fn mount(&self, order: MountOrder) -> Outcome<MountDone> {
+        self.order(|reply| Order::Mount(order, reply)).await
+    }
+
+    /// Unmounts one directory; `Busy` names who uses it.
+    pub async fn unmount(&self, dir: PathBuf, lazy: bool) -> Outcome<()> {
+        self.order(|reply| Order::Unmount { dir, lazy, reply }).await
+    }
+
+    /// Removes a namespace that is not mounted, but not yet its objects.
+    pub async fn remove(&self, name: NamespaceName, force: bool) -> Outcome<NamespaceId> {
+        self.order(|reply| Order::Remove { name, force, reply }).await
+    }
+
+    /// Unmounts everything and closes every tree; the last order. `hurry`: do not wait for busy mounts.
+    pub async fn close(&self, hurry: &CancellationToken) -> Outcome<()> {
+        self.order(|reply| Order::Close { hurry: hurry.clone(), reply }).await
+    }
+
+    async fn order<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Outcome<T> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || Failure::of_kind(Kind::Unavailable, "the node is stopping; start it again with `granary node`");
+        self.orders.send(order(reply)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
+    }
+}
+
+/// The task that mounts.
+struct Keeper {
+    parts: Arc<Parts>,
+    table: Arc<Table>,
+}
+
+impl Keeper {
+    async fn run(self, mut inbox: mpsc::Receiver<Order>) {
+        // Whoever asked may have gone; then nobody wants the answer.
+        while let Some(order) = inbox.recv().await {
+            match order {
+                Order::Recover(reply) => drop(reply.send(self.recover().await)),
+                Order::Mount(order, reply) => drop(reply.send(self.mount(order).await)),
+                Order::Unmount { dir, lazy, reply } => drop(reply.send(self.unmount(dir, lazy).await)),
+                Order::Remove { name, force, reply } => drop(reply.send(self.remove(name, force).await)),
+                Order::Close { hurry, reply } => {
+                    drop(reply.send(self.close(&hurry).await));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn recover(&self) -> Outcome<()> {
+        let stage = self.parts.settings.cache.join("stage");
+        let cannot = |e: &std::io::Error| Failure::io(format!("cannot look into {}", stage.display()), e);
+        let entries = match std::fs::read_dir(&stage) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(cannot(&e)),
+        };
+        for entry in entries {
+            let name = entry.map_err(|e| cannot(&e))?.file_name();
+            let id = name.to_str().filter(|n| n.len() == 8).and_then(|n| u32::from_str_radix(n, 16).ok());
+            let Some(id) = id else { continue };
+            if let Err(failure) = self.open(NamespaceId(id)).await {
+                tracing::error!(
+                    "what is staged in {} cannot be brought back now ({failure}); it is kept, and tried again at the \
+                     namespace's next mount",
+                    stage.join(&name).display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The namespace, opened if it is not open.
+    async fn open(&self, id: NamespaceId) -> Outcome<Served> {
+        if let Some(served) = self.table.get(id) {
+            return Ok(served);
+        }
+        let volume = self.parts.volume.clone();
+        let (meta, info) = blocking(move || {
+            let meta = volume.namespace_by_id(id)?;
+            let info = meta.info()?;
+            Ok((meta, info))
+        })
+        .await?;
+        let parts = &self.parts;
+        let tree = Tree::open(TreeParts {
+            stage_dir: stage_dir(&parts.settings.cache, id),
+            node: parts.id,
+            limits: parts.settings.limits.clone(),
+            meta: meta.clone(),
+            store: parts.store.clone(),
+            reads: parts.reads.clone(),
+            clock: parts.clock.clone(),
+            random: parts.random(),
+            memory: parts.memory.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        })
+        .await?;
+        let metrics = granary_fuse::Metrics::new(info.name.as_str());
+        let served = Served { name: info.name, meta, tree, mounted: None, metrics, read_only: Vec::new() };
+        self.table.lock().insert(id, served.clone());
+        Ok(served)
+    }
+
+    async fn mount(&self, mut order: MountOrder) -> Outcome<MountDone> {
+        if let Some(uid) = order.owner {
+            (order.options.suid, order.options.dev) = (false, false);
+            let dir = order.dir.clone();
+            blocking(move || check_own(&dir, uid)).await?;
+        }
+        let (volume, name) = (self.parts.volume.clone(), order.name.clone());
+        let id = blocking(move || Ok(volume.namespace_info(&name)?.id)).await?;
+        let served = self.open(id).await?;
+        let done = match served.session().cloned() {
+            Some(session) => self.bind(&served, &session, &order).await?,
+            None => self.mount_first(id, &served, &order).await?,
+        };
+        let mut table = self.table.lock();
+        if let Some(served) = table.get_mut(&id) {
+            served.read_only.retain(|dir| *dir != order.dir);
+            if order.options.read_only {
+                served.read_only.push(order.dir.clone());
+            }
+        }
+        tracing::info!(namespace = %order.name, dir = %order.dir.display(), mode = done.mode, bound = done.bound, "mounted");
+        Ok(done)
+    }
+
+    async fn mount_first(&self, id: NamespaceId, served: &Served, order: &MountOrder) -> Outcome<MountDone> {
+        let options = VfsOptions {
+            mode: order.options.mode,
+            read_only: order.options.read_only,
+            name: served.name.to_string(),
+            small_file_bytes_max: self.parts.settings.limits.small_file_bytes_max,
+            ..VfsOptions::default()
+        };
+        let vfs = Vfs::new(served.meta.clone(), served.tree.clone(), options, self.parts.clock.clone());
+        let parts = MountParts {
+            vfs,
+            mountpoint: order.dir.clone(),
+            options: order.options.clone(),
+            metrics: served.metrics.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let mounted = Arc::new(blocking(move || Ok(granary_fuse::mount(parts)?)).await?);
+        if let Some(served) = self.table.lock().get_mut(&id) {
+            served.mounted = Some(mounted.clone());
+            served.read_only.clear();
+        }
+        tokio::spawn(watch(served.name.clone(), mounted));
+        Ok(MountDone { mode: mode_name(order.options.mode), bound: false })
+    }
+
+    /// A second mountpoint: the same mount, seen at another place.
+    async fn bind(&self, served: &Served, session: &Arc<Mounted>, order: &MountOrder) -> Outcome<MountDone> {
+        let name = &served.name;
+        let Some(from) = served.dirs().into_iter().next() else {
+            return Err(Failure::of_kind(
+                Kind::Busy,
+                format!(
+                    "{name} was unmounted while programs used it, and they still do; end them, or stop the node, and mount \
+                     it again then"
+                ),
+            ));
+        };
+        let vfs = session.vfs();
+        if vfs.mode() != order.options.mode {
+            return Err(Failure::of_kind(
+                Kind::Invalid,
+                format!(
+                    "{name} is mounted at {} in mode {}, and cannot be mounted in mode {} at the same time; give \
+                     mode={1}, or unmount that first",
+                    from.display(),
+                    mode_name(vfs.mode()),
+                    mode_name(order.options.mode),
+                ),
+            ));
+        }
+        if vfs.options().read_only && !order.options.read_only {
+            return Err(Failure::of_kind(
+                Kind::Invalid,
+                format!(
+                    "{name} is mounted read-only at {}, and cannot be mounted writable at the same time; give ro, or \
+                     unmount that first",
+                    from.display()
+                ),
+            ));
+        }
+        let (to, options) = (order.dir.clone(), order.options.clone());
+        blocking(move || Ok(granary_fuse::bind(&from, &to, &options)?)).await?;
+        Ok(MountDone { mode: mode_name(order.options.mode), bound: true })
+    }
+
+    async fn unmount(&self, dir: PathBuf, lazy: bool) -> Outcome<()> {
+        let served = self.table.all().into_iter().find(|served| served.dirs().contains(&dir));
+        let Some(served) = served else {
+            return Err(Failure::of_kind(
+                Kind::NotFound,
+                format!("nothing of this node is mounted at {}; `granary status` shows what is mounted where", dir.display()),
+            ));
+        };
+        let target = dir.clone();
+        blocking(move || Ok(granary_fuse::unmount(&target, lazy)?)).await?;
+        tracing::info!(namespace = %served.name, dir = %dir.display(), lazy, "unmounted");
+        let Some(session) = served.mounted.filter(|_| !lazy) else { return Ok(()) };
+        if !session.mountpoints()?.is_empty() {
+            return Ok(());
+        }
+        // The last one: what programs did is handed over before we answer.
+        match tokio::time::timeout(SESSION_END_WAIT, session.wait()).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(_) => Err(Failure::of_kind(
+                Kind::Busy,
+                format!(
+                    "{} is unmounted here, and still used in another mount namespace (a container?); end that, to be able to \
+                     mount it again",
+                    dir.display()
+                ),
+            )),
+        }
+    }
+
+    async fn remove(&self, name: NamespaceName, force: bool) -> Outcome<NamespaceId> {
+        let volume = self.parts.volume.clone();
+        let wanted = name.clone();
+        let id = blocking(move || Ok(volume.namespace_info(&wanted)?.id)).await?;
+        let open = self.table.get(id);
+        if let Some(session) = open.as_ref().and_then(|served| served.session()) {
+            let dir = session.path().display();
+            return Err(Failure::of_kind(Kind::Busy, format!("namespace {name} is mounted at {dir}; unmount it first")));
+        }
+        let was_open = open.is_some();
+        if let Some(served) = open {
+            served.tree.shutdown().await?;
+            self.table.lock().remove(&id);
+        }
+        let (volume, cache) = (self.parts.volume.clone(), self.parts.settings.cache.clone());
+        let outcome = blocking(move || removal::remove_metadata(&volume, &cache, &name, force)).await;
+        if outcome.is_err() && was_open {
+            self.open(id).await?; // its bytes go on to the store
+        }
+        outcome
+    }
+
+    async fn close(&self, hurry: &CancellationToken) -> Outcome<()> {
+        let wait = Duration::from_millis(self.parts.settings.stop_wait_ms);
+        let deadline = self.parts.clock.monotonic() + wait; // one for all: each is tried at least once
+        let all = self.table.all();
+        for served in &all {
+            let Some(session) = served.session() else { continue };
+            let mut told = false;
+            while let Err(e) = session.stop(Stop::Clean).await {
+                if !told {
+                    tracing::warn!("{e}");
+                    told = true;
+                }
+                if hurry.is_cancelled() || self.parts.clock.monotonic() >= deadline {
+                    tracing::warn!("detaching {} although it is in use; its programs get errors from now on", served.name);
+                    if let Err(e) = session.stop(Stop::Abort).await {
+                        tracing::warn!("{e}");
+                    }
+                    break;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(BUSY_INTERVAL) => {}
+                    () = hurry.cancelled() => {}
+                }
+            }
+        }
+        let mut outcome = Ok(());
+        for served in all {
+            if let Err(e) = served.tree.shutdown().await {
+                let failure = Failure::from(e).context(format_args!("cannot close {} cleanly", served.name));
+                tracing::error!("{failure}");
+                outcome = outcome.and(Err(failure));
+            }
+        }
+        self.table.lock().clear();
+        outcome
+    }
+}
+
+/// Sees a session's end, whoever caused it, so that its files are given back.
+async fn watch(name: NamespaceName, mounted: Arc<Mounted>) {
+    match mounted.wait().await {
+        Ok(()) => tracing::info!(namespace = %name, "the mount has ended"),
+        Err(e) => tracing::error!(namespace = %name, "the mount ended badly: {e}"),
+    }
+}
+
+/// A user may mount at a directory of their own that nobody but root can move or replace: otherwise a symbolic link put in
+/// its way would have us mount over somebody else's.
+fn check_own(dir: &Path, uid: u32) -> Outcome<()> {
+    use std::os::unix::fs::MetadataExt;
+    let refuse = |why: String| {
+        Err(Failure::of_kind(
+            Kind::Permission,
+            format!(
+                "user {uid} may not mount at {}: {why}; have root make a directory of yours in one that only root can \
+                 change, for example /mnt/NAME, or mount with sudo",
+                dir.display()
+            ),
+        ))
+    };
+    for (above, part) in dir.ancestors().enumerate() {
+        let meta = match std::fs::symlink_metadata(part) {
+            Ok(meta) if meta.is_dir() => meta,
+            Ok(_) => return refuse(format!("{} is no directory", part.display())),
+            Err(e) => return refuse(format!("{} cannot be looked at ({})", part.display(), crate::exit::plain(&e))),
+        };
+        if above == 0 && meta.uid() != uid {
+            return refuse("it belongs to somebody else".to_owned());
+        }
+        if above > 0 && (meta.uid() != 0 || meta.mode() & 0o022 != 0) {
+            return refuse(format!("others than root can change {}", part.display()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_mount_only_where_nobody_can_move_the_directory() {
+        // The temporary directory is writable by everybody, so nothing below it will do.
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let me = rustix::process::geteuid().as_raw();
+        assert!(check_own(&top, me).unwrap_err().message.contains("others than root can change"));
+        assert!(check_own(&top, me + 1).unwrap_err().message.contains("somebody else"));
+        std::os::unix::fs::symlink("/etc", top.join("link")).unwrap();
+        assert!(check_own(&top.join("link"), me).unwrap_err().message.contains("no directory"));
+        assert!(check_own(&top.join("none"), me).unwrap_err().message.contains("cannot be looked at"));
+        // Root's own directories are all right for root.
+        assert!(check_own(Path::new("/etc"), 0).is_ok());
+    }
+}

@@ -1,0 +1,119 @@
+//! What a person sees while a sync runs: bytes and files left, and the rate. Nothing when nobody looks.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use granary_core::{Clock, SystemClock};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::units::{show_bytes, show_period_ms};
+use crate::wire::SyncLine;
+
+/// Bytes stored per second, smoothed over the last seconds, from samples of a counter.
+#[derive(Debug, Default)]
+pub struct Rate {
+    last: Option<(Duration, u64)>,
+    bytes_per_s: f64,
+}
+
+impl Rate {
+    /// `total` bytes had been stored at `now`.
+    pub fn sample(&mut self, now: Duration, total: u64) {
+        if let Some((then, before)) = self.last {
+            let seconds = now.saturating_sub(then).as_secs_f64();
+            if seconds < 0.1 {
+                return;
+            }
+            let current = total.saturating_sub(before) as f64 / seconds;
+            // The first sample counts whole; later ones decay over about five seconds.
+            let weight = if self.bytes_per_s == 0.0 { 1.0 } else { 1.0 - (-seconds / 5.0).exp() };
+            self.bytes_per_s += (current - self.bytes_per_s) * weight;
+        }
+        self.last = Some((now, total));
+    }
+
+    pub fn bytes_per_s(&self) -> u64 {
+        self.bytes_per_s as u64
+    }
+
+    /// How long `bytes` will take; unknown while nothing moves.
+    pub fn left_ms(&self, bytes: u64) -> Option<u64> {
+        (self.bytes_per_s >= 1.0).then(|| (bytes as f64 / self.bytes_per_s * 1000.0) as u64)
+    }
+}
+
+/// Progress of one sync on the terminal.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    rate: Rate,
+    /// Most bytes that were left at any time: the bar's full length.
+    most: u64,
+}
+
+impl Progress {
+    /// Drawn on standard error when that is a terminal.
+    pub fn new(what: &str) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:24}] {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(what.to_owned());
+            bar
+        });
+        Progress { bar, rate: Rate::default(), most: 0 }
+    }
+
+    pub fn on_line(&mut self, line: &SyncLine) {
+        let Some(bar) = &self.bar else { return };
+        let SyncLine::Progress { dirty_bytes, dirty_files, uploaded_bytes, error } = line else {
+            bar.finish_and_clear();
+            return;
+        };
+        self.rate.sample(SystemClock.monotonic(), *uploaded_bytes);
+        self.most = self.most.max(*dirty_bytes);
+        bar.set_length(self.most);
+        bar.set_position(self.most - dirty_bytes);
+        bar.set_message(describe(*dirty_bytes, *dirty_files, &self.rate, error.as_deref()));
+    }
+}
+
+fn describe(bytes: u64, files: u64, rate: &Rate, error: Option<&str>) -> String {
+    let mut text = format!("{} in {files} files left, {}/s", show_bytes(bytes), show_bytes(rate.bytes_per_s()));
+    if let Some(ms) = rate.left_ms(bytes) {
+        text += &format!(", {}", show_period_ms(ms.div_ceil(1000) * 1000));
+    }
+    if let Some(error) = error {
+        text += &format!(" (trying again: {error})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_follows_the_counter() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.left_ms(1), None);
+        for second in 0..20 {
+            rate.sample(Duration::from_secs(second), second * 1_000_000);
+        }
+        assert!((990_000..=1_000_000).contains(&rate.bytes_per_s()), "{}", rate.bytes_per_s());
+        assert_eq!(rate.left_ms(2_000_000).map(|ms| ms / 100), Some(20));
+        for second in 20..60 {
+            rate.sample(Duration::from_secs(second), 20_000_000);
+        }
+        assert!(rate.bytes_per_s() < 5_000);
+    }
+
+    #[test]
+    fn what_is_shown() {
+        let mut rate = Rate::default();
+        rate.sample(Duration::ZERO, 0);
+        rate.sample(Duration::from_secs(1), 1 << 20);
+        let text = describe(3 << 20, 12, &rate, Some("store does not answer"));
+        assert_eq!(text, "3.0 MiB in 12 files left, 1.0 MiB/s, 3 s (trying again: store does not answer)");
+    }
+}

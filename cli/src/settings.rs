@@ -1,0 +1,334 @@
+//! Settings: one table, three ways to give each. A setting `dirty_bytes_max` is the flag `--dirty-bytes-max`, the
+//! variable `GRANARY_DIRTY_BYTES_MAX` and the key `dirty_bytes_max` of `granary.toml`; the first of these that gives
+//! it wins, then comes the default.
+//!
+//! The file is the one of `--config`, else of `GRANARY_CONFIG`, else `/etc/granary/granary.toml` if that exists. The working
+//! directory is never searched: root's commands must not obey a file somebody else left there.
+//!
+//! What is not a setting is refused by name, with the nearest setting. A variable that begins with `GRANARY_` is refused
+//! only when it looks like a misspelt setting, since Kubernetes makes variables from the names of services.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use granary_core::limits::Limits;
+
+use crate::exit::{Exit, Failure, Outcome, plain};
+use crate::units;
+
+/// How a setting's value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Path,
+    Text,
+    Bytes,
+    Period,
+    Count,
+    Port,
+}
+
+/// Which commands have a flag for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Says which volume and node is meant: every command.
+    Place,
+    /// Concerns the node process: commands that start or are one.
+    Node,
+    /// A field of [`Limits`]; the same commands as `Node`.
+    Limit,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    pub unit: Unit,
+    pub scope: Scope,
+    pub help: &'static str,
+}
+
+const fn setting(name: &'static str, unit: Unit, scope: Scope, help: &'static str) -> Setting {
+    Setting { name, unit, scope, help }
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    setting("meta", Unit::Path, Scope::Place, "Folder of the volume's metadata"),
+    setting("cache", Unit::Path, Scope::Place, "Folder on the node's disk for cached and not yet stored bytes"),
+    setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
+    setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
+    setting("log", Unit::Text, Scope::Node, "What to log: error, warn, info, debug, or granary_cache=debug,info"),
+    setting("log_format", Unit::Text, Scope::Node, "human, json, or auto (human on a terminal)"),
+    setting("log_file", Unit::Path, Scope::Node, "Log to this file (kept below 32 MiB) instead of standard error"),
+    setting("metrics_port", Unit::Port, Scope::Node, "Loopback port for Prometheus, at /metrics"),
+    setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
+    setting("small_file_bytes_max", Unit::Bytes, Scope::Limit, "Files up to this size are packed"),
+    setting("small_period_ms", Unit::Period, Scope::Limit, "Small files leave for the store after this long"),
+    setting("large_period_ms", Unit::Period, Scope::Limit, "Large files leave after this long without writes"),
+    setting("dirty_bytes_max", Unit::Bytes, Scope::Limit, "Bytes not yet in the store; writers wait at it"),
+    setting("dirty_files_max", Unit::Count, Scope::Limit, "Files not yet in the store; writers wait at it"),
+    setting("cache_bytes_max", Unit::Bytes, Scope::Limit, "Disk space of the read cache"),
+    setting("cache_free_bytes_min", Unit::Bytes, Scope::Limit, "Free space on the cache's disk left to others"),
+    setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
+    setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once"),
+    setting("fetches_max", Unit::Count, Scope::Limit, "Downloads at once"),
+    setting("log_segment_bytes_max", Unit::Bytes, Scope::Limit, "Size of one segment of the stage log"),
+    setting("open_files_max", Unit::Count, Scope::Limit, "Open descriptors of cache and stage"),
+    setting("commit_interval_ms", Unit::Period, Scope::Limit, "Longest time of an operation in memory only"),
+    setting("sync_interval_ms", Unit::Period, Scope::Limit, "Longest time without fsync on the node's disk"),
+    setting("retry_ms_max", Unit::Period, Scope::Limit, "A store request is tried again for at most this long"),
+];
+
+/// Variables of our own that are no settings: the file's name, and what scripts around the program use.
+const OTHER_VARIABLES: [&str; 3] = ["GRANARY_CONFIG", "GRANARY_BIN", "GRANARY_CACHE_DIR"];
+
+pub const CONFIG_DEFAULT: &str = "/etc/granary/granary.toml";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Human,
+    Json,
+}
+
+/// All settings with their values; paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub meta: PathBuf,
+    pub cache: PathBuf,
+    pub socket: PathBuf,
+    pub store: Option<String>,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub log_file: Option<PathBuf>,
+    pub metrics_port: Option<u16>,
+    pub stop_wait_ms: u64,
+    pub limits: Limits,
+    /// The names that were given, and not left at their default.
+    given: Vec<&'static str>,
+}
+
+/// What was asked for, before it is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub config: Option<PathBuf>,
+    /// From flags or mount options: setting and value.
+    pub flags: Vec<(String, String)>,
+    pub env: Vec<(OsString, OsString)>,
+}
+
+#[derive(Clone, Debug)]
+struct Given {
+    text: String,
+    /// How a message names where it was given: `--meta`, `GRANARY_META`, `/etc/granary/granary.toml`.
+    origin: String,
+}
+
+type GivenSettings = BTreeMap<&'static str, Given>;
+
+impl Sources {
+    /// The process's environment and these flags.
+    pub fn new(config: Option<PathBuf>, flags: Vec<(String, String)>) -> Sources {
+        Sources { config, flags, env: std::env::vars_os().collect() }
+    }
+
+    /// The file that is read: `None` when there is none and none was asked for.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        let named = self.env.iter().find(|(name, _)| name == "GRANARY_CONFIG").map(|(_, value)| PathBuf::from(value));
+        self.config.clone().or(named).or_else(|| Some(PathBuf::from(CONFIG_DEFAULT)).filter(|path| path.exists()))
+    }
+
+    pub fn resolve(&self) -> Outcome<Settings> {
+        let mut given = GivenSettings::new();
+        if let Some(path) = self.config_file() {
+            read_file(&path, &mut given)?;
+        }
+        read_env(&self.env, &mut given)?;
+        for (name, text) in &self.flags {
+            let known = find(name).ok_or_else(|| unknown(name, "on the command line"))?;
+            given.insert(known.name, Given { text: text.clone(), origin: format!("--{}", dashed(name)) });
+        }
+        build(&given)
+    }
+}
+
+impl Settings {
+    /// Whether somebody asked for this value, rather than the default.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains(&name)
+    }
+}
+
+/// `dirty_bytes_max` as a flag: `dirty-bytes-max`.
+pub fn dashed(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.name == name)
+}
+
+fn unknown(name: &str, place: &str) -> Failure {
+    let mend = match nearest(name) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "`granary node --help` lists all of them".to_owned(),
+    };
+    Failure::usage(format!("unknown setting {name:?} {place}; {mend}"))
+}
+
+/// The known setting nearest to a misspelt one, if it is near at all.
+fn nearest(name: &str) -> Option<&'static str> {
+    let near = SETTINGS.iter().map(|s| (distance(name, s.name), s.name)).min()?;
+    (near.0 <= 1 + name.len() / 5).then_some(near.1)
+}
+
+/// Levenshtein's distance, in bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substitute = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn read_file(path: &Path, given: &mut GivenSettings) -> Outcome<()> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::usage(format!("cannot read the settings file {}: {}", path.display(), plain(&e))))?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+        Failure::usage(format!("the settings file {} is not TOML: {}", path.display(), e.to_string().trim_end()))
+    })?;
+    for (name, value) in table {
+        let known = find(&name).ok_or_else(|| unknown(&name, &format!("in {}", path.display())))?;
+        let text = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            other => {
+                return Err(Failure::usage(format!(
+                    "setting {name} in {} is a {}; write a number or a string",
+                    path.display(),
+                    other.type_str()
+                )));
+            }
+        };
+        given.insert(known.name, Given { text, origin: path.display().to_string() });
+    }
+    Ok(())
+}
+
+fn read_env(env: &[(OsString, OsString)], given: &mut GivenSettings) -> Outcome<()> {
+    for (variable, value) in env {
+        let Some(variable) = variable.to_str() else { continue };
+        let Some(name) = variable.strip_prefix("GRANARY_") else { continue };
+        if OTHER_VARIABLES.contains(&variable) {
+            continue;
+        }
+        let name = name.to_ascii_lowercase();
+        let Some(known) = find(&name) else {
+            if let Some(near) = nearest(&name) {
+                return Err(Failure::usage(format!(
+                    "unknown setting in the variable {variable}; did you mean GRANARY_{}?",
+                    near.to_ascii_uppercase()
+                )));
+            }
+            continue;
+        };
+        let text = value
+            .to_str()
+            .ok_or_else(|| Failure::usage(format!("the variable {variable} is not UTF-8; give a path or value that is")))?;
+        if text.is_empty() {
+            continue; // as unset: how shells and service files turn a variable off
+        }
+        given.insert(known.name, Given { text: text.to_owned(), origin: variable.to_owned() });
+    }
+    Ok(())
+}
+
+fn build(given: &GivenSettings) -> Outcome<Settings> {
+    let bad = |name: &str, origin: &str, why: String| Failure::usage(format!("setting {name} (from {origin}): {why}"));
+    let text = |name: &str| given.get(name).map(|g| g.text.clone());
+    let path = |name: &str, default: &str| -> Outcome<PathBuf> {
+        let Some(g) = given.get(name) else { return Ok(PathBuf::from(default)) };
+        std::path::absolute(&g.text).map_err(|e| bad(name, &g.origin, format!("{:?} is no path: {}", g.text, plain(&e))))
+    };
+    let number = |s: &Setting, g: &Given| -> Outcome<u64> {
+        match s.unit {
+            Unit::Bytes => units::parse_bytes(&g.text),
+            Unit::Period => units::parse_period_ms(&g.text),
+            _ => units::parse_count(&g.text),
+        }
+        .map_err(|why| bad(s.name, &g.origin, why))
+    };
+
+    let mut limits = serde_json::Map::new();
+    for s in SETTINGS.iter().filter(|s| s.scope == Scope::Limit) {
+        if let Some(g) = given.get(s.name) {
+            limits.insert(s.name.to_owned(), number(s, g)?.into());
+        }
+    }
+    let limits = limits_from(limits, given)?;
+
+    let log_format = match text("log_format").as_deref() {
+        None | Some("auto") => LogFormat::Auto,
+        Some("human") => LogFormat::Human,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            let origin = &given["log_format"].origin;
+            return Err(bad("log_format", origin, format!("{other:?} is not one of auto, human, json")));
+        }
+    };
+    let metrics_port = match given.get("metrics_port") {
+        None => None,
+        Some(g) => Some(g.text.parse::<u16>().ok().filter(|&port| port > 0).ok_or_else(|| {
+            bad("metrics_port", &g.origin, format!("{:?} is no port; give a number from 1 to 65535", g.text))
+        })?),
+    };
+    let stop_wait_ms = match (find("stop_wait_ms"), given.get("stop_wait_ms")) {
+        (Some(s), Some(g)) => number(s, g)?.min(3_600_000),
+        _ => 10_000,
+    };
+    Ok(Settings {
+        meta: path("meta", "/var/lib/granary/meta")?,
+        cache: path("cache", "/var/cache/granary")?,
+        socket: path("socket", "/run/granary/node.sock")?,
+        store: text("store"),
+        log: text("log").unwrap_or_else(|| "info".to_owned()),
+        log_format,
+        log_file: given.contains_key("log_file").then(|| path("log_file", "")).transpose()?,
+        metrics_port,
+        stop_wait_ms,
+        limits,
+        given: given.keys().copied().collect(),
+    })
+}
+
+fn limits_from(values: serde_json::Map<String, serde_json::Value>, given: &GivenSettings) -> Outcome<Limits> {
+    let with_origin = |message: String| {
+        // The message names the setting; say where it came from.
+        let word = message.split_whitespace().find_map(|w| given.get_key_value(w));
+        match word {
+            Some((name, g)) => Failure::usage(format!("{message} (setting {name} comes from {})", g.origin)),
+            None => Failure::usage(message),
+        }
+    };
+    for (name, value) in &values {
+        // Counts are 32 bits wide in `Limits`; say so in our words rather than serde's.
+        if matches!(name.as_str(), "uploads_max" | "fetches_max" | "open_files_max")
+            && value.as_u64().is_some_and(|v| v > u64::from(u32::MAX))
+        {
+            return Err(with_origin(format!("setting {name} = {value} cannot work; it is far too large")));
+        }
+    }
+    let limits: Limits = serde_json::from_value(serde_json::Value::Object(values))
+        .map_err(|e| Failure::new(Exit::Usage, format!("settings cannot be used: {e}")))?;
+    limits.validate().map_err(|e| with_origin(e.to_string()))?;
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+use std::io::Write;
+
+use super::*;
+
+fn sources(flags: &[(&str, &str)], env: &[(&str, &str)], file: Option<&str>) -> (Sources, tempfile::NamedTempFile) {
+    let mut config = tempfile::NamedTempFile::new().unwrap();
+    config.write_all(file.unwrap_or("").as_bytes()).unwrap();
+    let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+    let env = own(env).into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+    (Sources { config: Some(config.path().to_owned()), flags: own(flags), env }, config)
+}
+
+fn message(flags: &[(&str, &str)], env: &[(&str, &str)], file: Option<&str>) -> String {
+    let e = sources(flags, env, file).0.resolve().unwrap_err();
+    assert_eq!(e.exit, 2);
+    e.message
+}
+
+#[test]
+fn the_table_has_every_limit_once() {
+    let fields = serde_json::to_value(Limits::default()).unwrap();
+    let fields: Vec<_> = fields.as_object().unwrap().keys().cloned().collect();
+    let mut listed: Vec<_> =
+        SETTINGS.iter().filter(|s| s.scope == Scope::Limit).map(|s| s.name.to_owned()).collect();
+    listed.sort();
+    let mut sorted = fields;
+    sorted.sort();
+    assert_eq!(listed, sorted);
+    for s in SETTINGS {
+        let by_name = if s.name.contains("_bytes_") {
+            Unit::Bytes
+        } else if s.name.contains("_ms") {
+            Unit::Period
+        } else {
+            s.unit
+        };
+        assert_eq!(s.unit, by_name, "{}", s.name);
+    }
+}
+
+#[test]
+fn flag_beats_variable_beats_file_beats_default() {
+    let file = Some("dirty_bytes_max = \"1GiB\"\nsmall_period_ms = 10\nuploads_max = 7\n");
+    let env = [("GRANARY_DIRTY_BYTES_MAX", "2GiB"), ("GRANARY_SMALL_PERIOD_MS", "3s"), ("HOME", "/")];
+    let (s, _keep) = sources(&[("dirty_bytes_max", "3GiB")], &env, file);
+    let settings = s.resolve().unwrap();
+    assert_eq!(settings.limits.dirty_bytes_max, 3 << 30);
+    assert_eq!(settings.limits.small_period_ms, 3_000);
+    assert_eq!(settings.limits.uploads_max, 7);
+    assert_eq!(settings.limits.fetches_max, Limits::default().fetches_max);
+    assert_eq!(settings.meta, Path::new("/var/lib/granary/meta"));
+    assert!(settings.is_given("uploads_max") && !settings.is_given("meta"));
+}
+
+#[test]
+fn relative_paths_become_absolute() {
+    let (s, _keep) = sources(&[("meta", "here/meta")], &[], None);
+    assert!(s.resolve().unwrap().meta.is_absolute());
+}
+
+#[test]
+fn an_empty_variable_is_unset() {
+    let (s, _keep) = sources(&[], &[("GRANARY_META", "")], None);
+    assert_eq!(s.resolve().unwrap().meta, Path::new("/var/lib/granary/meta"));
+}
+
+#[test]
+fn what_is_no_setting_is_refused_with_the_nearest() {
+    let m = message(&[], &[], Some("dirty_byte_max = 1"));
+    assert!(m.contains("\"dirty_byte_max\" in /") && m.contains("did you mean \"dirty_bytes_max\"?"), "{m}");
+    let m = message(&[], &[], Some("colour = 'blue'"));
+    assert!(m.contains("colour") && m.contains("granary node --help"), "{m}");
+    let m = message(&[], &[("GRANARY_CACHE_BYTE_MAX", "1GiB")], None);
+    assert!(m.contains("GRANARY_CACHE_BYTE_MAX; did you mean GRANARY_CACHE_BYTES_MAX?"), "{m}");
+    let m = message(&[("sockt", "/x")], &[], None);
+    assert!(m.contains("did you mean \"socket\"?"), "{m}");
+}
+
+#[test]
+fn variables_of_services_and_scripts_are_left_alone() {
+    let env = [
+        ("GRANARY_SERVICE_HOST", "10.0.0.1"),
+        ("GRANARY_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("GRANARY_BIN", "/x"),
+        ("GRANARY_CACHE_DIR", "/y"),
+        ("GRANARY_TEST_S3_ENDPOINT", "http://x"),
+    ];
+    let (s, _keep) = sources(&[], &env, None);
+    s.resolve().unwrap();
+}
+
+#[test]
+fn impossible_values_name_setting_origin_and_mend() {
+    let m = message(&[], &[("GRANARY_DIRTY_BYTES_MAX", "12")], None);
+    assert!(m.contains("dirty_bytes_max = 12") && m.contains("GRANARY_DIRTY_BYTES_MAX") && m.contains("from"), "{m}");
+    let m = message(&[("small_period_ms", "soon")], &[], None);
+    assert!(m.contains("small_period_ms") && m.contains("--small-period-ms") && m.contains("2s"), "{m}");
+    let m = message(&[("uploads_max", "5000000000")], &[], None);
+    assert!(m.contains("uploads_max"), "{m}");
+    let m = message(&[("metrics_port", "70000")], &[], None);
+    assert!(m.contains("65535"), "{m}");
+    let m = message(&[("log_format", "xml")], &[], None);
+    assert!(m.contains("auto, human, json"), "{m}");
+}
+
+#[test]
+fn a_bad_file_is_named() {
+    let m = message(&[], &[], Some("meta = "));
+    assert!(m.contains("is not TOML"), "{m}");
+    let m = message(&[], &[], Some("meta = [1]"));
+    assert!(m.contains("setting meta") && m.contains("array"), "{m}");
+    let missing = Sources { config: Some("/nonexistent/granary.toml".into()), ..Sources::default() };
+    assert!(missing.resolve().unwrap_err().message.contains("/nonexistent/granary.toml: No such file"));
+    let by_variable = Sources { env: vec![("GRANARY_CONFIG".into(), "/nonexistent/b.toml".into())], ..Sources::default() };
+    assert!(by_variable.resolve().unwrap_err().message.contains("/nonexistent/b.toml"));
+}

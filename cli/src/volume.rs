@@ -1,0 +1,87 @@
+//! The volume of these settings: its metadata, its store, and that the two belong together.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use granary_core::{Clock, Kind, SystemClock};
+use granary_meta::engine::RocksEngine;
+use granary_meta::{Volume, VolumeInfo};
+use granary_store::Store;
+use prometheus_client::registry::Registry;
+
+use crate::exit::{Failure, Outcome, plain};
+use crate::settings::Settings;
+
+/// How long a starting node waits for the store to say whose it is, before it starts without.
+const MARKER_WAIT: Duration = Duration::from_secs(5);
+
+/// Whether there is an engine in the folder.
+pub fn is_there(meta: &Path) -> Outcome<bool> {
+    match std::fs::symlink_metadata(meta.join("CURRENT")) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Failure::failed(format!("cannot look into the metadata folder {}: {}", meta.display(), plain(&e)))),
+    }
+}
+
+/// No volume there: says how to make one.
+fn missing(meta: &Path) -> Failure {
+    Failure::of_kind(
+        Kind::NotFound,
+        format!(
+            "there is no volume in {}; make one with `granary init --meta {0} --store URL`, or name another with --meta",
+            meta.display()
+        ),
+    )
+}
+
+/// Opens the volume's metadata for this process alone.
+pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
+    if !is_there(&settings.meta)? {
+        return Err(missing(&settings.meta));
+    }
+    let engine = RocksEngine::open(&settings.meta)?;
+    let volume = Volume::open(engine, Arc::new(SystemClock), &settings.limits).map_err(|e| {
+        if e.kind() == Kind::NotFound { missing(&settings.meta) } else { e.into() }
+    })?;
+    check_asked(settings, volume.info())?;
+    Ok(volume)
+}
+
+/// A store that was asked for must be the volume's.
+fn check_asked(settings: &Settings, info: &VolumeInfo) -> Outcome<()> {
+    match &settings.store {
+        Some(asked) if asked.trim_end_matches('/') != info.store_url.trim_end_matches('/') => Err(Failure::of_kind(
+            Kind::Invalid,
+            format!(
+                "the volume in {} has its objects in {}, not in {asked}; leave --store out, or name another volume with --meta",
+                settings.meta.display(),
+                info.store_url
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The volume's store, with its metrics in `registry`.
+pub fn store(url: &str, settings: &Settings, clock: Arc<dyn Clock>, registry: &mut Registry) -> Outcome<Arc<dyn Store>> {
+    Ok(granary_store::production(url, &settings.limits, clock, registry)?)
+}
+
+/// Refuses a store that is another volume's, or no volume's. A store that does not answer now is no reason not to start:
+/// what is written meanwhile waits on the node's disk.
+pub async fn check_marker(store: &dyn Store, info: &VolumeInfo) -> Outcome<()> {
+    match tokio::time::timeout(MARKER_WAIT, granary_store::marker::check(store, &info.uuid)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) if !e.kind().is_transient() => Err(e.into()),
+        Ok(Err(e)) => {
+            tracing::warn!("starting although the store {} does not answer: {e}", store.describe());
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!("starting although the store {} did not answer within {MARKER_WAIT:?}", store.describe());
+            Ok(())
+        }
+    }
+}

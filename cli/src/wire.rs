@@ -1,0 +1,175 @@
+//! What goes over the node's socket: HTTP/1.1 with JSON bodies, version `/v1`.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /v1/status` | | [`Status`] |
+//! | `POST /v1/mount` | [`MountRequest`] | [`MountReply`] |
+//! | `POST /v1/unmount` | [`UnmountRequest`] | [`UnmountReply`] |
+//! | `POST /v1/sync` | [`SyncRequest`] | lines of [`SyncLine`], each a JSON object and a newline; the last is `Done` or `Failed` |
+//! | `GET /v1/namespaces` | | list of [`NamespaceInfo`](granary_meta::NamespaceInfo) |
+//! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
+//! | `POST /v1/namespaces/set` | [`ChangeRequest`] | `NamespaceInfo` |
+//! | `POST /v1/namespaces/remove` | [`RemoveRequest`] | `{}` |
+//! | `POST /v1/stop` | | [`StopReply`] |
+//! | `GET /metrics` | | Prometheus' text format |
+//!
+//! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
+//! known are refused, so that a newer client's wish is never half done.
+
+use granary_meta::{Durability, NamespaceChange, Usage};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountRequest {
+    pub namespace: String,
+    /// Absolute and without symbolic links.
+    pub dir: String,
+    /// As after `-o`.
+    #[serde(default)]
+    pub options: String,
+    /// The volume that is meant, when the caller named one: another volume's node refuses.
+    #[serde(default)]
+    pub meta: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountReply {
+    pub namespace: String,
+    pub dir: String,
+    pub mode: String,
+    /// The namespace was mounted elsewhere; this is a bind mount of it.
+    pub bound: bool,
+    /// The namespace did not exist and was made.
+    pub created: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnmountRequest {
+    pub dir: String,
+    /// Detach although it is in use: it vanishes now and ends with its last user.
+    #[serde(default)]
+    pub lazy: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmountReply {
+    pub namespace: String,
+    /// What is not in the store yet; the node goes on storing it.
+    pub dirty_bytes: u64,
+}
+
+/// One of the two.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncRequest {
+    #[serde(default)]
+    pub dir: Option<String>,
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncLine {
+    Progress {
+        dirty_bytes: u64,
+        dirty_files: u64,
+        /// Bytes uploaded since the namespace was opened.
+        uploaded_bytes: u64,
+        /// The drain's last failure; it goes on trying.
+        error: Option<String>,
+    },
+    Done,
+    Failed(Failure),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateRequest {
+    pub namespace: String,
+    /// What is left out is chosen by the name: see `granary mount`.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    #[serde(default)]
+    pub gid: Option<u32>,
+    #[serde(default)]
+    pub mode: Option<u32>,
+    #[serde(default)]
+    pub bytes_max: u64,
+    #[serde(default)]
+    pub inodes_max: u64,
+    #[serde(default)]
+    pub durability: Durability,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRequest {
+    pub namespace: String,
+    pub change: NamespaceChange,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    pub namespace: String,
+    /// Also when it is not empty.
+    #[serde(default)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StopReply {
+    /// The process to wait for.
+    pub pid: u32,
+}
+
+/// A node, its volume, and what the caller may see of its mounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// 16 hexadecimal digits.
+    pub node: String,
+    pub uptime_ms: u64,
+    pub volume: String,
+    pub store: String,
+    pub meta: String,
+    pub cache: String,
+    /// Resident memory of the node process.
+    pub memory_bytes: u64,
+    pub cache_disk_free_bytes: u64,
+    pub read_cache_bytes: u64,
+    pub read_cache_bytes_max: u64,
+    pub mounts: Vec<MountStatus>,
+    /// Namespaces that are not mounted, but have bytes on this node that are not in the store.
+    pub draining: Vec<SpaceStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStatus {
+    pub dir: String,
+    pub mode: String,
+    pub read_only: bool,
+    #[serde(flatten)]
+    pub space: SpaceStatus,
+}
+
+/// One namespace on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceStatus {
+    pub namespace: String,
+    pub dirty_bytes: u64,
+    pub dirty_files: u64,
+    /// Age of the oldest byte that is not in the store.
+    pub oldest_dirty_ms: u64,
+    pub uploaded_bytes: u64,
+    pub uploaded_objects: u64,
+    pub usage: Usage,
+    /// The last failure of the drain, if it has not succeeded since.
+    pub error: Option<String>,
+}

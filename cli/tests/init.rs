@@ -1,0 +1,107 @@
+//! `granary init`: what it makes, and what it refuses without leaving anything behind.
+
+mod common;
+
+use common::{CannedS3, World, exists};
+
+#[test]
+fn a_volume_is_made_once() {
+    let world = World::empty();
+    let url = world.store_url();
+    let out = world.run(&["init", "--store", &format!("{url}/")]).unwrap_ok();
+    assert!(out.contains(&url), "{out}");
+    assert!(exists(&world.path("store/granary-volume")) && exists(&world.path("meta/CURRENT")));
+    world.run(&["init", "--store", &url]).refused(1, &["already has this volume", "granary mount"]);
+    let other = format!("file://{}", world.path("other").display());
+    world.run(&["init", "--store", &other]).refused(1, &["already has another volume", &url, "--meta"]);
+    assert!(!exists(&world.path("other")));
+}
+
+#[test]
+fn a_store_holds_one_volume() {
+    let world = World::with_volume();
+    let meta = world.path("meta2");
+    world
+        .run(&["init", "--meta", meta.to_str().unwrap(), "--store", &world.store_url()])
+        .refused(1, &["already holds another volume", "--store"]);
+    assert!(!exists(&meta));
+}
+
+#[test]
+fn an_interrupted_init_goes_on() {
+    let world = World::with_volume();
+    let marker = world.path("store/granary-volume");
+    let before = std::fs::read(&marker).unwrap();
+    std::fs::remove_file(&marker).unwrap(); // as if it was stopped before the store was marked
+    world.try_node(&[]).err().unwrap().refused(1, &["granary init"]);
+    world.run(&["init", "--store", &world.store_url()]).unwrap_ok();
+    assert_eq!(std::fs::read(&marker).unwrap(), before);
+}
+
+#[test]
+fn places_that_cannot_be_are_refused() {
+    let world = World::empty();
+    world.run(&["init"]).refused(2, &["--store s3://BUCKET/PREFIX"]);
+    world.run(&["init", "--store", "/srv/x"]).refused(2, &["file:///FOLDER"]);
+    world.run(&["init", "--store", "file://srv/x"]).refused(2, &["whole path"]);
+    let in_the_way = world.path("file");
+    std::fs::write(&in_the_way, "precious").unwrap();
+    let ran = world.run(&["init", "--store", &format!("file://{}/store", in_the_way.display())]);
+    assert!(ran.code == 1 && ran.err.contains("file/store"), "{ran:?}");
+    let ran = world.run(&["init", "--store", "file:///proc/granary-store"]);
+    assert!(ran.code == 1 && ran.err.contains("/proc/granary-store"), "{ran:?}");
+    assert!(!exists(&world.meta()));
+
+    std::fs::create_dir(world.meta()).unwrap();
+    std::fs::write(world.path("meta/thesis.tex"), "precious").unwrap();
+    world.run(&["init", "--store", &world.store_url()]).refused(1, &["has files that are no volume's"]);
+    assert_eq!(std::fs::read_dir(world.meta()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_told() {
+    let world = World::empty();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener); // nobody listens there now
+    let env = [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("AWS_ACCESS_KEY_ID", "x"),
+        ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("GRANARY_RETRY_MS_MAX", "50"),
+    ];
+    let ran = world.run_with(&["init", "--store", "s3://bucket/prefix"], &env);
+    ran.refused(3, &["bucket", &url]);
+    assert!(!exists(&world.meta()));
+}
+
+#[test]
+fn what_the_store_refuses_is_told() {
+    let cases: [(&str, fn(&str) -> (u16, &'static str), i32, &[&str]); 4] = [
+        ("wrong key", |_| (403, "InvalidAccessKeyId"), 3, &["AWS_ACCESS_KEY_ID"]),
+        ("wrong secret", |_| (403, "SignatureDoesNotMatch"), 3, &["AWS_SECRET_ACCESS_KEY"]),
+        ("missing bucket", |_| (404, "NoSuchBucket"), 1, &["bucket"]),
+        (
+            "read-only bucket",
+            |method| if matches!(method, "PUT" | "POST" | "DELETE") { (403, "AccessDenied") } else { (200, "") },
+            3,
+            &["write"],
+        ),
+    ];
+    for (what, answer, code, parts) in cases {
+        let (world, server) = (World::empty(), CannedS3::new(answer));
+        let ran = world.run_with(&["init", "--store", "s3://bucket/prefix"], &server.env());
+        assert_eq!(ran.code, code, "{what}: {ran:?}");
+        ran.refused(code, parts);
+        assert!(ran.err.contains("bucket"), "{what}: {}", ran.err);
+        assert!(!exists(&world.meta()), "{what}");
+    }
+}
+
+#[test]
+fn missing_keys_are_told() {
+    let world = World::empty();
+    let env = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("HOME", world.dir.path().to_str().unwrap())];
+    let ran = world.run_with(&["init", "--store", "s3://bucket"], &env);
+    ran.refused(3, &["AWS_ACCESS_KEY_ID"]);
+}
