@@ -1,0 +1,369 @@
+//! The order of a round: every piece of work on every system, one right after another, each at rest before the next begins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::clock::Stopwatch;
+use crate::content::Content;
+use crate::process::drop_caches;
+use crate::report::{Aim, RAW_PUTS, Report, Row};
+use crate::stop;
+use crate::system::{EXT4, Ext4, GRANARY, Granary, Juicefs, Mode, Programs, System};
+use crate::target::Target;
+use crate::tree::Tree;
+use crate::work::{Limits, Outcome, Set, create, large, read, tree as tree_work};
+
+/// Parts that can be run alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// Small files: create, read, stat
+    Small,
+    /// 4 KiB and fsync
+    Fsync,
+    /// One large file
+    Large,
+    /// A real tree: untar, find, objects, cold read, memory
+    Tree,
+    /// Mount mode `data`
+    Data,
+    /// The drain's rate beside raw PUTs (S3 stores only)
+    Drain,
+}
+
+impl Group {
+    pub fn value_variants() -> &'static [Group] {
+        <Group as ValueEnum>::value_variants()
+    }
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub quick: bool,
+    pub small: usize,
+    pub medium: usize,
+    pub large_bytes: u64,
+    pub tree_files: usize,
+    pub drain_bytes: u64,
+    pub limits: Limits,
+}
+
+impl Scale {
+    pub fn full() -> Self {
+        let limits = Limits { seconds_min: 2.0, seconds_max: 15.0 };
+        Scale {
+            quick: false,
+            small: 10_000,
+            medium: 3_000,
+            large_bytes: 1 << 30,
+            tree_files: 10_401,
+            drain_bytes: 600 << 20,
+            limits,
+        }
+    }
+
+    pub fn quick() -> Self {
+        let limits = Limits { seconds_min: 0.2, seconds_max: 2.0 };
+        Scale {
+            quick: true,
+            small: 1_000,
+            medium: 300,
+            large_bytes: 100 << 20,
+            tree_files: 1_000,
+            drain_bytes: 60 << 20,
+            limits,
+        }
+    }
+}
+
+const SMALL: Set = Set { name: "small", size: 4 << 10, id: 1 };
+const MEDIUM: Set = Set { name: "medium", size: 100 << 10, id: 2 };
+const DRAINED: Set = Set { name: "drained", size: 100 << 10, id: 3 };
+/// Granary's default concurrency of uploads, and a block's payload.
+const UPLOADS_MAX: usize = 4;
+const OBJECT_BYTES: usize = 15 << 20;
+
+pub struct Plan<'a> {
+    pub programs: Programs,
+    pub target: &'a Target,
+    pub tree: &'a Tree,
+    pub dir: &'a Path,
+    pub scale: Scale,
+    pub seed: u64,
+    pub groups: Vec<Group>,
+}
+
+/// The systems of one round.
+struct Round<'a> {
+    plan: &'a Plan<'a>,
+    number: u32,
+    report: &'a mut Report,
+    content: Content,
+    ext4: Ext4,
+    granary: Granary,
+    juicefs: Option<Juicefs>,
+    /// Files that there are: a slow system makes fewer.
+    made: HashMap<(&'static str, &'static str), usize>,
+}
+
+fn row(work: impl Into<String>, unit: &'static str, aim: Aim) -> Row {
+    Row { work: work.into(), unit, base: EXT4, aim, samples: BTreeMap::new() }
+}
+
+impl Plan<'_> {
+    pub fn round(&self, number: u32, report: &mut Report) -> Result<()> {
+        let name = format!("round-{}", number + 1);
+        eprintln!("{name}: making fresh file systems");
+        let dir = self.dir.join(&name);
+        std::fs::create_dir(&dir)?;
+        let juicefs = self.programs.juicefs.as_deref();
+        let mut round = Round {
+            plan: self,
+            number,
+            report,
+            content: Content::new(self.seed),
+            ext4: Ext4::make(&dir)?,
+            granary: Granary::make(&self.programs.granary, &dir, self.target, &name).context("Granary")?,
+            juicefs: juicefs
+                .map(|binary| Juicefs::make(binary, &dir, self.target, &format!("juicefs-{}", number + 1)))
+                .transpose()
+                .context("JuiceFS")?,
+            made: HashMap::new(),
+        };
+        let has = |group| self.groups.contains(&group);
+        if has(Group::Small) || has(Group::Data) {
+            round.create()?;
+        }
+        if has(Group::Small) {
+            round.small(Mode::Work)?;
+        }
+        if has(Group::Fsync) {
+            round.fsync()?;
+        }
+        if has(Group::Large) {
+            round.large()?;
+        }
+        if has(Group::Tree) || has(Group::Data) {
+            round.unpack()?;
+        }
+        if has(Group::Tree) {
+            round.find(Mode::Work)?;
+            round.cold()?;
+        }
+        if has(Group::Data) {
+            round.granary.remount(Mode::Data)?;
+            round.small(Mode::Data)?;
+            round.find(Mode::Data)?;
+            round.granary.remount(Mode::Work)?;
+        }
+        if has(Group::Drain) && self.target.is_s3() {
+            round.drain()?;
+        }
+        drop(round);
+        self.target.clear()
+    }
+}
+
+impl Round<'_> {
+    /// Runs `work` on every system, and puts what `value` makes of it into the row.
+    fn each(
+        &mut self,
+        row: &Row,
+        peers: bool,
+        value: fn(&Outcome) -> f64,
+        mut work: impl FnMut(&mut dyn System, &Content) -> Result<Outcome>,
+    ) -> Result<Vec<(&'static str, Outcome)>> {
+        let mut systems: Vec<&mut dyn System> = vec![&mut self.ext4, &mut self.granary];
+        if let Some(juicefs) = self.juicefs.as_mut().filter(|_| peers) {
+            systems.push(juicefs);
+        }
+        let turn = self.number as usize % systems.len();
+        systems.rotate_left(turn);
+        let mut outcomes = Vec::new();
+        for system in systems {
+            stop::check()?;
+            let name = system.name();
+            let outcome = work(system, &self.content).with_context(|| format!("{}: on {name}", row.work))?;
+            system.settle().with_context(|| format!("{name} does not come to rest"))?;
+            self.report.add(row, name, value(&outcome));
+            outcomes.push((name, outcome));
+        }
+        Ok(outcomes)
+    }
+
+    fn create(&mut self) -> Result<()> {
+        let Scale { small, medium, limits, .. } = self.plan.scale;
+        for (set, count, threads, title, aim) in [
+            (SMALL, small, 1, "create + write 4 KiB + close, 1 thread", Aim::RatioMin(0.2)),
+            (MEDIUM, medium, 8, "create + write 100 KiB + close, 8 threads", Aim::None),
+        ] {
+            let outcomes =
+                self.each(&row(title, "files/s", aim), true, Outcome::rate, |system, content| {
+                    create::warm_up(system.root(), set, content)?;
+                    create::files(system.root(), set, count, threads, content, limits)
+                })?;
+            self.made.extend(outcomes.iter().map(|(system, o)| ((*system, set.name), o.done as usize)));
+        }
+        Ok(())
+    }
+
+    fn small(&mut self, mode: Mode) -> Result<()> {
+        let (limits, seed) = (self.plan.scale.limits, self.plan.seed);
+        let (label, read_aim, peers) = match mode {
+            Mode::Work => ("`work`", 0.12, true),
+            Mode::Data => ("`data`", 0.7, false),
+        };
+        let made = self.made.clone();
+        let count =
+            |system: &dyn System, set: Set| made.get(&(system.name(), set.name)).copied().unwrap_or(0);
+        for (set, size) in [(SMALL, "4 KiB"), (MEDIUM, "100 KiB")] {
+            for threads in [1, 8] {
+                let plural = if threads == 1 { "" } else { "s" };
+                let title = format!("open + read + close {size}, warm, {threads} thread{plural}, {label}");
+                let row = row(title, "files/s", Aim::RatioMin(read_aim));
+                self.each(&row, peers, Outcome::rate, |system, content| {
+                    read::warm(system.root(), set, count(system, set), threads, content, seed, limits)
+                })?;
+            }
+        }
+        let row = row(format!("stat, warm, 1 thread, {label}"), "files/s", Aim::RatioMin(0.9));
+        self.each(&row, peers, Outcome::rate, |system, _| {
+            read::stat(system.root(), SMALL, count(system, SMALL), seed, limits)
+        })?;
+        Ok(())
+    }
+
+    fn fsync(&mut self) -> Result<()> {
+        let limits = self.plan.scale.limits;
+        self.each(
+            &row("append 4 KiB + fsync", "calls/s", Aim::None),
+            true,
+            Outcome::rate,
+            |system, content| large::write_fsync(system.root(), "appended.log", content, limits),
+        )?;
+        Ok(())
+    }
+
+    fn large(&mut self) -> Result<()> {
+        let bytes = self.plan.scale.large_bytes;
+        let size = format!("{} MiB", bytes >> 20);
+        let write = row(format!("write {size} + fsync"), "MB/s", Aim::RatioMin(0.9));
+        self.each(&write, true, Outcome::mb_rate, |system, content| {
+            large::write(system.root(), "0.ckpt", 64 << 20, content)?; // the first of its directory warms up
+            system.settle()?;
+            large::write(system.root(), "1.ckpt", bytes, content)
+        })?;
+        let read = row(format!("read {size} back from the node's disk, `work`"), "MB/s", Aim::RatioMin(0.9));
+        self.each(&read, true, Outcome::mb_rate, |system, content| {
+            drop_caches()?;
+            let outcome = large::read(system.root(), "1.ckpt", bytes)?;
+            large::verify(system.root(), "1.ckpt", bytes, content)?;
+            Ok(outcome)
+        })?;
+        Ok(())
+    }
+
+    fn unpack(&mut self) -> Result<()> {
+        let (tree, target) = (self.plan.tree, self.plan.target);
+        let prefix = format!("round-{}", self.number + 1);
+        let before = target.usage(&prefix)?;
+        self.each(
+            &row("untar a tree of small files", "files/s", Aim::None),
+            true,
+            Outcome::rate,
+            |system, _| tree_work::unpack(system.root(), tree),
+        )?;
+        let objects = target.usage(&prefix)?.objects - before.objects;
+        ensure!(objects > 0, "granary sync returned, and nothing of the tree is in the store");
+        let title = format!("objects made from its {} files", tree.files.len());
+        self.report.add(&row(title, "objects", Aim::ValueMax(30.0)), GRANARY, objects as f64);
+        Ok(())
+    }
+
+    fn find(&mut self, mode: Mode) -> Result<()> {
+        let (tree, limits) = (self.plan.tree, self.plan.scale.limits);
+        let (label, peers) = if mode == Mode::Work { ("`work`", true) } else { ("`data`", false) };
+        let row = row(format!("find -printf %s, warm, {label}"), "entries/s", Aim::RatioMin(0.9));
+        self.each(&row, peers, Outcome::rate, |system, _| tree_work::find(system.root(), tree, limits))?;
+        Ok(())
+    }
+
+    /// Reads the tree with nothing cached, then once more, and looks at what that takes in memory.
+    fn cold(&mut self) -> Result<()> {
+        let (tree, seed) = (self.plan.tree, self.plan.seed);
+        let limits = Limits { seconds_max: 120.0, ..self.plan.scale.limits };
+        let title = "read the tree once, cold (nothing on the node), 8 threads";
+        let mut memory = Vec::new();
+        self.each(&row(title, "files/s", Aim::None), true, Outcome::rate, |system, _| {
+            system.forget()?;
+            drop_caches()?;
+            let outcome = tree_work::read_once(system.root(), tree, 8, seed, limits)?;
+            tree_work::read_once(system.root(), tree, 8, seed + 1, limits)?;
+            memory.extend(system.memory()?.map(|m| (system.name(), m)));
+            Ok(outcome)
+        })?;
+        for (system, m) in memory {
+            let title =
+                |what| format!("memory of the node process with {} files cached, {what}", tree.files.len());
+            self.report.add(
+                &row(title("resident"), "MiB", Aim::ValueMax(256.0)),
+                system,
+                m.rss_kib as f64 / 1024.0,
+            );
+            self.report.add(
+                &row(title("peak"), "MiB", Aim::ValueMax(256.0)),
+                system,
+                m.peak_kib as f64 / 1024.0,
+            );
+        }
+        Ok(())
+    }
+
+    /// How fast what is written leaves, beside PUTs of the same size and concurrency by a program that does nothing else.
+    fn drain(&mut self) -> Result<()> {
+        let Scale { drain_bytes, .. } = self.plan.scale;
+        let target = self.plan.target;
+        let round = self.number + 1;
+        let stored = || Ok::<_, anyhow::Error>(target.usage(&format!("round-{round}"))?.bytes);
+        let all_there = |before: u64, written: u64| -> Result<()> {
+            let there = stored()? - before;
+            ensure!(there >= written, "granary sync returned with {there} of {written} bytes in the store");
+            Ok(())
+        };
+        let raw = || {
+            let prefix = format!("raw-{round}");
+            target.raw_puts(&prefix, OBJECT_BYTES, (drain_bytes as usize).div_ceil(OBJECT_BYTES), UPLOADS_MAX)
+        };
+        let aim = Aim::RatioMin(0.8);
+
+        let blocks =
+            Row { base: RAW_PUTS, ..row("drain of a large file (blocks): `granary sync`", "MB/s", aim) };
+        self.report.add(&blocks, RAW_PUTS, raw()?.mb_rate());
+        let before = stored()?;
+        large::write(self.granary.root(), "2.ckpt", drain_bytes, &self.content)?;
+        let watch = Stopwatch::start();
+        self.granary.sync()?;
+        let outcome = Outcome { done: drain_bytes, seconds: watch.seconds() };
+        all_there(before, drain_bytes)?;
+        self.granary.settle()?;
+        self.report.add(&blocks, GRANARY, outcome.mb_rate());
+
+        let title = "drain of 100 KiB files (packs): first write to the end of `granary sync`";
+        let packs = Row { base: RAW_PUTS, ..row(title, "MB/s", aim) };
+        self.report.add(&packs, RAW_PUTS, raw()?.mb_rate());
+        let count = drain_bytes as usize / DRAINED.size;
+        let limits = Limits { seconds_max: 300.0, ..self.plan.scale.limits };
+        let before = stored()?;
+        let watch = Stopwatch::start();
+        let made = create::files(self.granary.root(), DRAINED, count, 8, &self.content, limits)?.done;
+        self.granary.sync()?;
+        let outcome = Outcome { done: made * DRAINED.size as u64, seconds: watch.seconds() };
+        all_there(before, made * DRAINED.size as u64)?;
+        self.granary.settle()?;
+        self.report.add(&packs, GRANARY, outcome.mb_rate());
+        Ok(())
+    }
+}

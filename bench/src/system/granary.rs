@@ -1,0 +1,137 @@
+//! Granary: a node process of its own, with metadata and cache on an image of its own.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{GRANARY, System};
+use crate::disk::Disk;
+use crate::process::{Memory, end_marked, force_unmount, is_mounted, memory, run};
+use crate::target::Target;
+
+const NAMESPACE: &str = "user/bench";
+/// How long a node may take to stop before it is killed.
+const STOP_S: f64 = 20.0;
+
+/// The mount's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Work,
+    Data,
+}
+
+#[derive(Debug)]
+pub struct Granary {
+    binary: PathBuf,
+    variables: HashMap<String, String>,
+    root: PathBuf,
+    cache: PathBuf,
+    socket: PathBuf,
+    _disk: Disk, // after what lies on it was stopped
+}
+
+impl Granary {
+    /// A new volume below `prefix` of the store, mounted in mode `work`.
+    pub fn make(binary: &Path, dir: &Path, target: &Target, prefix: &str) -> Result<Self> {
+        let disk = Disk::make(dir, "granary-disk")?;
+        let root = dir.join(GRANARY);
+        std::fs::create_dir(&root)?;
+        let (meta, cache, socket) =
+            (disk.path().join("meta"), disk.path().join("cache"), dir.join("node.sock"));
+        let mut variables = target.variables();
+        for (name, path) in [("GRANARY_META", &meta), ("GRANARY_CACHE", &cache), ("GRANARY_SOCKET", &socket)]
+        {
+            variables.insert(name.into(), path.to_string_lossy().into_owned());
+        }
+        let granary = Granary { binary: binary.into(), variables, root, cache, socket, _disk: disk };
+        run(granary.command("init").arg("--meta").arg(meta).args(["--store", &target.granary_url(prefix)?]))?;
+        granary.mount(Mode::Work)?;
+        Ok(granary)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(name).envs(&self.variables);
+        command
+    }
+
+    fn mount(&self, mode: Mode) -> Result<()> {
+        let mut command = self.command("mount");
+        command.arg(NAMESPACE).arg(&self.root);
+        if mode == Mode::Data {
+            command.args(["-o", "mode=data"]);
+        }
+        run(&mut command)?;
+        anyhow::ensure!(
+            is_mounted(&self.root),
+            "granary mount said nothing, and {} is no mount",
+            self.root.display()
+        );
+        Ok(())
+    }
+
+    fn unmount(&self) -> Result<()> {
+        run(self.command("umount").arg(&self.root)).map(|_| ())
+    }
+
+    fn stop_node(&self) -> Result<()> {
+        run(self.command("node").arg("stop"))?;
+        end_marked(&self.socket, STOP_S);
+        Ok(())
+    }
+
+    /// Everything written so far is in the store.
+    pub fn sync(&self) -> Result<()> {
+        run(self.command("sync").arg(&self.root)).map(|_| ())
+    }
+
+    /// The same tree, mounted in another mode.
+    pub fn remount(&self, mode: Mode) -> Result<()> {
+        self.sync()?;
+        self.unmount()?;
+        self.mount(mode)
+    }
+}
+
+impl System for Granary {
+    fn name(&self) -> &'static str {
+        GRANARY
+    }
+
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.sync()?;
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        self.sync()?;
+        self.unmount()?;
+        self.stop_node()?;
+        std::fs::remove_dir_all(&self.cache)?;
+        self.mount(Mode::Work)
+    }
+
+    fn memory(&self) -> Result<Option<Memory>> {
+        memory(&self.socket).map(Some)
+    }
+}
+
+impl Drop for Granary {
+    fn drop(&mut self) {
+        if is_mounted(&self.root) && self.unmount().is_err() {
+            force_unmount(&self.root);
+        }
+        if self.socket.exists() {
+            let _ = run(self.command("node").arg("stop"));
+        }
+        end_marked(&self.socket, STOP_S);
+        force_unmount(&self.root);
+    }
+}

@@ -1,0 +1,238 @@
+//! Where the objects of the systems measured go, and what can be asked of it without them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStore, ObjectStoreExt, path::Path as Key};
+use tokio::runtime::Runtime;
+
+use crate::ceph::Ceph;
+use crate::clock::Stopwatch;
+use crate::work::Outcome;
+
+const CEPH_BUCKET: &str = "granary-bench";
+
+/// `--store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    File,
+    Ceph,
+    S3 { bucket: String, prefix: String },
+}
+
+impl StoreKind {
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "file" => return Ok(StoreKind::File),
+            "ceph" => return Ok(StoreKind::Ceph),
+            _ => {}
+        }
+        let rest = text.strip_prefix("s3://").context("a store is file, ceph or s3://bucket/prefix")?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        ensure!(!bucket.is_empty(), "a store is s3://bucket/prefix");
+        Ok(StoreKind::S3 { bucket: bucket.into(), prefix: prefix.trim_matches('/').into() })
+    }
+}
+
+#[derive(Debug)]
+enum Place {
+    Folder(PathBuf),
+    Bucket { bucket: String, prefix: String, variables: HashMap<String, String> },
+}
+
+/// Objects and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// The store of the run; what it started is stopped when dropped.
+#[derive(Debug)]
+pub struct Target {
+    pub describe: String,
+    place: Place,
+    store: Arc<dyn ObjectStore>,
+    runtime: Runtime,
+    _ceph: Option<Ceph>,
+}
+
+impl Target {
+    pub fn open(kind: &StoreKind, dir: &Path, ceph_tool: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let (place, describe, ceph) = match kind {
+            StoreKind::File => {
+                let folder = dir.join("store");
+                std::fs::create_dir(&folder)?;
+                (Place::Folder(folder), "a folder of the same disk".to_owned(), None)
+            }
+            StoreKind::Ceph => {
+                let (ceph, variables) = Ceph::start(ceph_tool, dir, CEPH_BUCKET)?;
+                let place = Place::Bucket { bucket: CEPH_BUCKET.into(), prefix: String::new(), variables };
+                (place, "Ceph RGW, one OSD, same machine, loopback".to_owned(), Some(ceph))
+            }
+            StoreKind::S3 { bucket, prefix } => {
+                let variables = std::env::vars().filter(|(k, _)| k.starts_with("AWS_")).collect();
+                let place = Place::Bucket { bucket: bucket.clone(), prefix: prefix.clone(), variables };
+                (place, format!("s3://{bucket}/{prefix}"), None)
+            }
+        };
+        let store: Arc<dyn ObjectStore> = match &place {
+            Place::Folder(folder) => Arc::new(LocalFileSystem::new_with_prefix(folder)?),
+            Place::Bucket { bucket, variables, .. } => {
+                let variable = |name: &str| {
+                    variables
+                        .get(name)
+                        .with_context(|| format!("{name} is not set, and an S3 store needs it"))
+                };
+                let s3 = AmazonS3Builder::new()
+                    .with_endpoint(variable("AWS_ENDPOINT_URL")?)
+                    .with_access_key_id(variable("AWS_ACCESS_KEY_ID")?)
+                    .with_secret_access_key(variable("AWS_SECRET_ACCESS_KEY")?)
+                    .with_region(variables.get("AWS_REGION").map_or("us-east-1", String::as_str))
+                    .with_bucket_name(bucket)
+                    .with_virtual_hosted_style_request(false)
+                    .with_unsigned_payload(true)
+                    .with_allow_http(true);
+                Arc::new(s3.build()?)
+            }
+        };
+        Ok(Target { describe, place, store, runtime, _ceph: ceph })
+    }
+
+    /// Variables that programs need to reach it.
+    pub fn variables(&self) -> HashMap<String, String> {
+        match &self.place {
+            Place::Folder(_) => HashMap::new(),
+            Place::Bucket { variables, .. } => variables.clone(),
+        }
+    }
+
+    pub fn is_s3(&self) -> bool {
+        matches!(self.place, Place::Bucket { .. })
+    }
+
+    fn key(&self, below: &str) -> String {
+        match &self.place {
+            Place::Bucket { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{below}"),
+            _ => below.to_owned(),
+        }
+    }
+
+    /// As `granary init --store` takes it.
+    pub fn granary_url(&self, below: &str) -> Result<String> {
+        Ok(match &self.place {
+            Place::Folder(folder) => {
+                let path = folder.join(below);
+                std::fs::create_dir_all(&path)?;
+                format!("file://{}", path.display())
+            }
+            Place::Bucket { bucket, .. } => format!("s3://{bucket}/{}", self.key(below)),
+        })
+    }
+
+    /// As `juicefs format` takes it.
+    pub fn juicefs_flags(&self) -> Vec<String> {
+        match &self.place {
+            Place::Folder(folder) => {
+                vec!["--storage".into(), "file".into(), "--bucket".into(), format!("{}/", folder.display())]
+            }
+            Place::Bucket { bucket, variables, .. } => {
+                let variable = |name: &str| variables.get(name).cloned().unwrap_or_default();
+                let (key, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
+                let url = format!("{}/{bucket}", variable("AWS_ENDPOINT_URL"));
+                let flags =
+                    ["--storage", "s3", "--bucket", &url, "--access-key", &key, "--secret-key", &secret];
+                flags.map(str::to_owned).to_vec()
+            }
+        }
+    }
+
+    pub fn usage(&self, below: &str) -> Result<Usage> {
+        let prefix = Key::from(self.key(below));
+        self.runtime.block_on(async {
+            let mut usage = Usage::default();
+            let mut list = self.store.list(Some(&prefix));
+            while let Some(meta) = list.try_next().await? {
+                usage.objects += 1;
+                usage.bytes += meta.size;
+            }
+            Ok(usage)
+        })
+    }
+
+    /// PUTs of noise, `concurrency` at a time, nothing else. `done` is bytes. The objects are deleted, outside the time.
+    pub fn raw_puts(
+        &self,
+        below: &str,
+        object_bytes: usize,
+        count: usize,
+        concurrency: usize,
+    ) -> Result<Outcome> {
+        let mut body = vec![0; object_bytes];
+        crate::content::Content::new(count as u64).fill(&mut body, 0, 0);
+        let body = Bytes::from(body);
+        let keys: Vec<Key> = (0..count).map(|i| Key::from(self.key(&format!("{below}/{i:04}")))).collect();
+        let puts = |keys: Vec<Key>| {
+            futures::stream::iter(keys.into_iter().map(|key| {
+                let body = body.clone();
+                async move { self.store.put(&key, body.into()).await.map(|_| ()) }
+            }))
+            .buffer_unordered(concurrency)
+            .try_collect::<()>()
+        };
+        self.runtime.block_on(async {
+            puts(keys[..concurrency.min(count)].to_vec()).await?; // connections are open
+            let watch = Stopwatch::start();
+            puts(keys.clone()).await?;
+            let seconds = watch.seconds();
+            let keys = futures::stream::iter(keys.clone()).map(Ok).boxed();
+            self.store.delete_stream(keys).try_collect::<Vec<_>>().await?;
+            Ok(Outcome { done: (object_bytes * count) as u64, seconds })
+        })
+    }
+
+    /// Forgets a round's objects in a folder, which shares the disk; a bucket is left to its owner.
+    pub fn clear(&self) -> Result<()> {
+        if let Place::Folder(folder) = &self.place {
+            std::fs::remove_dir_all(folder)?;
+            std::fs::create_dir(folder)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_parsed() {
+        assert_eq!(StoreKind::parse("file").unwrap(), StoreKind::File);
+        assert_eq!(StoreKind::parse("ceph").unwrap(), StoreKind::Ceph);
+        let s3 = |bucket: &str, prefix: &str| StoreKind::S3 { bucket: bucket.into(), prefix: prefix.into() };
+        assert_eq!(StoreKind::parse("s3://b").unwrap(), s3("b", ""));
+        assert_eq!(StoreKind::parse("s3://b/p/q/").unwrap(), s3("b", "p/q"));
+        assert!(StoreKind::parse("s3://").is_err());
+        assert!(StoreKind::parse("gs://b").is_err());
+    }
+
+    #[test]
+    fn a_folder_counts_its_objects_and_raw_puts_leave_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::open(&StoreKind::File, dir.path(), Path::new("")).unwrap();
+        assert!(target.granary_url("round").unwrap().ends_with("/store/round"));
+        std::fs::write(dir.path().join("store/round/a"), b"123").unwrap();
+        assert_eq!(target.usage("round").unwrap(), Usage { objects: 1, bytes: 3 });
+        assert_eq!(target.raw_puts("raw", 5000, 6, 4).unwrap().done, 30_000);
+        assert_eq!(target.usage("raw").unwrap(), Usage::default());
+        target.clear().unwrap();
+        assert_eq!(target.usage("round").unwrap(), Usage::default());
+    }
+}

@@ -1,0 +1,30 @@
+//! What whole-system tests are made of: a real node process with its own directories, real mounts, real stores.
+//!
+//! Every [`Node`] has a directory of its own for metadata, cache, socket, store and mountpoints, and takes all of it
+//! down when dropped, also when the test failed. Needs root and `/dev/fuse`; says so when they are missing.
+
+use std::io::Read;
+
+mod node;
+mod program;
+mod tree;
+
+pub use node::{Node, StoreKind, drop_page_cache};
+pub use program::{Output, run, run_ok, until};
+pub use tree::{Tree, fill, read_tree};
+
+/// A seed that is printed, so that a failure can be had again: `GRANARY_TEST_SEED` sets it.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("GRANARY_TEST_SEED") {
+        Ok(text) => text.parse().expect("GRANARY_TEST_SEED is a number"),
+        Err(_) => {
+            let mut bytes = [0; 8];
+            std::fs::File::open("/dev/urandom")
+                .and_then(|mut f| f.read_exact(&mut bytes))
+                .expect("random bytes");
+            u64::from_le_bytes(bytes)
+        }
+    };
+    println!("seed: GRANARY_TEST_SEED={seed}");
+    seed
+}

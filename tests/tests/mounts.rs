@@ -1,0 +1,147 @@
+//! Mountpoints and processes in every bad state: a clear message, an exit code, nothing left behind.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use granary_tests::{Node, StoreKind, run, run_ok, until};
+
+#[test]
+fn mountpoints_that_cannot_be_used() {
+    let node = Node::new(StoreKind::Folder);
+    let path = |name: &str| node.path(name).to_string_lossy().into_owned();
+    node.fails(&["mount", "user/alice", &path("missing")], "does not exist");
+    fs::write(node.path("file"), "").expect("write");
+    node.fails(&["mount", "user/alice", &path("file")], "not a directory");
+    fs::create_dir_all(node.path("full/x")).expect("mkdir");
+    node.fails(&["mount", "user/alice", &path("full")], "not empty");
+    node.ok(&["mount", "user/alice", &path("full"), "-o", "nonempty"]);
+    assert!(!node.path("full/x").exists(), "the mount covers it");
+    node.fails(&["mount", "user/bob", &path("full")], "already");
+    node.umount(&node.path("full"));
+    assert!(node.path("full/x").exists());
+    node.fails(&["umount", &path("full")], "not");
+    for bad in ["", "alice", "/user/alice", "user/..", "user/a\nb", &format!("user/{}", "a".repeat(80))] {
+        node.fails(&["mount", bad, &path("file")], "KIND/NAME");
+    }
+    fs::create_dir(node.path("dir")).expect("mkdir");
+    node.fails(&["mount", "user/alice", &path("dir"), "-o", "mode=fast"], "mode");
+    node.fails(&["mount", "user/alice", &path("dir"), "-o", "colour=blue"], "colour");
+}
+
+#[test]
+fn a_mount_left_dead_by_a_killed_node_is_cleaned_up() {
+    let mut node = Node::new(StoreKind::Folder);
+    let dir = node.mount("user/alice", "");
+    fs::write(dir.join("kept"), "bytes").expect("write");
+    run_ok("sync -f $1/kept", &[&dir]);
+    node.kill();
+    assert_eq!(fs::metadata(&dir).expect_err("the mount is dead").raw_os_error(), Some(libc::ENOTCONN));
+    node.start();
+    node.mount("user/alice", "");
+    assert_eq!(fs::read_to_string(dir.join("kept")).expect("read"), "bytes");
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    assert_eq!(mounts.lines().filter(|l| l.contains(&*dir.to_string_lossy())).count(), 1, "{mounts}");
+}
+
+#[test]
+fn a_busy_mount_is_reported_by_process() {
+    let node = Node::new(StoreKind::Folder);
+    let dir = node.mount("user/alice", "");
+    fs::write(dir.join("held"), "x").expect("write");
+    let mut holder = Command::new("tail")
+        .args(["-f", "held"])
+        .current_dir(&dir)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("tail starts");
+    until("tail is in the directory", || {
+        fs::read_link(format!("/proc/{}/cwd", holder.id())).is_ok_and(|cwd| cwd == dir)
+            && fs::read_to_string(format!("/proc/{}/comm", holder.id())).is_ok_and(|c| c.trim() == "tail")
+    });
+    let text = dir.to_string_lossy().into_owned();
+    node.fails(&["umount", &text], &holder.id().to_string());
+    node.fails(&["umount", &text], "tail");
+    holder.kill().expect("kill");
+    holder.wait().expect("wait");
+    node.umount(&dir);
+}
+
+#[test]
+fn sigterm_unmounts_and_keeps_everything() {
+    let mut node = Node::new(StoreKind::Folder);
+    let dir = node.mount("user/alice", "");
+    fs::write(dir.join("a"), "1").expect("write");
+    node.stop();
+    assert!(!dir.join("a").exists(), "it is unmounted");
+    assert!(!node.path("node.sock").exists());
+    node.start();
+    node.mount("user/alice", "");
+    assert_eq!(fs::read_to_string(dir.join("a")).expect("read"), "1");
+}
+
+#[test]
+fn one_node_for_a_cache_directory_and_for_a_metadata_directory() {
+    let node = Node::new(StoreKind::Folder);
+    let pid = node.pid().to_string();
+    let other = node.path("other.sock").to_string_lossy().into_owned();
+    let out = run(node.command(&["node"]).env("GRANARY_SOCKET", &other));
+    assert_eq!(out.stderr.contains("panicked"), false);
+    assert!(out.code.is_some_and(|c| c != 0) && out.stderr.contains(&pid), "{}", out.stderr);
+    let out =
+        run(node.command(&["node"]).env("GRANARY_SOCKET", &other).env("GRANARY_CACHE", node.path("cache2")));
+    assert!(out.code.is_some_and(|c| c != 0) && out.stderr.contains("another process"), "{}", out.stderr);
+}
+
+#[test]
+fn mount_starts_a_node_by_itself_and_node_stop_ends_it() {
+    let mut node = Node::new(StoreKind::Folder);
+    node.stop();
+    let dir = node.mount("user/alice", "");
+    fs::write(dir.join("x"), "y").expect("write");
+    node.ok(&["node", "stop"]);
+    assert!(!dir.join("x").exists());
+    node.start();
+    node.mount("user/alice", "");
+    assert_eq!(fs::read_to_string(dir.join("x")).expect("read"), "y");
+}
+
+#[test]
+fn fstab_and_mount_work() {
+    let node = Node::new(StoreKind::Folder);
+    let dir = node.path("by-mount");
+    fs::create_dir(&dir).expect("mkdir");
+    // mount(8) looks for helpers in /sbin only; the helper is called the way it would be.
+    let helper = node.path("mount.fuse.granary");
+    let binary = node.command(&[]).get_program().to_owned();
+    symlink(fs::canonicalize(binary).expect("binary"), &helper).expect("symlink");
+    let options = format!(
+        "rw,mode=work,meta={},cache={},socket={}",
+        node.path("meta").display(),
+        node.path("cache").display(),
+        node.path("node.sock").display()
+    );
+    run_ok(
+        "$1 user/alice $2 -o $3",
+        &[helper.into_os_string(), dir.clone().into_os_string(), options.into()],
+    );
+    fs::write(dir.join("x"), "y").expect("write");
+    let line = run_ok("grep \" $1 \" /proc/self/mounts", &[&dir]);
+    assert!(line.contains("fuse.granary") && line.starts_with("user/alice"), "{line}");
+    node.umount(&dir);
+}
+
+#[test]
+fn read_only_mounts_refuse_writes_in_both_modes() {
+    let node = Node::new(StoreKind::Folder);
+    let dir = node.mount("user/alice", "");
+    fs::write(dir.join("x"), "y").expect("write");
+    node.umount(&dir);
+    for options in ["ro", "ro,mode=work"] {
+        let dir = node.mount("user/alice", options);
+        assert_eq!(fs::read_to_string(dir.join("x")).expect("read"), "y");
+        let e = fs::write(dir.join("z"), "").expect_err("read-only");
+        assert_eq!(e.raw_os_error(), Some(libc::EROFS));
+        node.umount(&dir);
+    }
+}
