@@ -1,0 +1,32 @@
+//! Objects in the store: the trait every backend and wrapper implements, and the formats of blocks and packs.
+//!
+//! ```text
+//! caller -> RetryStore -> MeterStore -> FolderStore | S3Store            production()
+//! test   -> RetryStore -> FaultStore -> MemoryStore                      stacked as the test wants it
+//! ```
+//!
+//! [`format`](mod@format) knows bytes and does no I/O; backends do one request for one call; everything between is a wrapper.
+
+pub mod api;
+pub mod backend;
+pub mod fault;
+pub mod format;
+pub mod inspect;
+pub mod key;
+pub mod marker;
+pub mod memory;
+pub mod meter;
+pub mod operation;
+mod probe;
+pub mod retry;
+mod stack;
+
+pub use api::{ObjectMeta, Store};
+pub use backend::{Environment, Options, open};
+pub use fault::{Fault, FaultStore};
+pub use memory::MemoryStore;
+pub use meter::MeterStore;
+pub use operation::Operation;
+pub use probe::probe;
+pub use retry::{RetryOptions, RetryStore};
+pub use stack::{production, production_with, stacked};

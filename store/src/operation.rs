@@ -1,0 +1,36 @@
+//! The five things that can be asked of a store, for wrappers that count, limit or break them.
+
+use prometheus_client::encoding::EncodeLabelValue;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operation {
+    Get,
+    Put,
+    Head,
+    Delete,
+    List,
+}
+
+impl Operation {
+    pub const ALL: [Operation; 5] =
+        [Operation::Get, Operation::Put, Operation::Head, Operation::Delete, Operation::List];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Get => "get",
+            Operation::Put => "put",
+            Operation::Head => "head",
+            Operation::Delete => "delete",
+            Operation::List => "list",
+        }
+    }
+}
+
+impl EncodeLabelValue for Operation {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
