@@ -221,7 +221,7 @@ impl File {
     /// Whether nothing is lost when the table forgets it.
     pub(crate) fn is_forgettable(&self) -> bool {
         let s = self.state();
-        !s.is_held() && !s.busy && s.writers == 0 && s.readers == 0 && !s.counted.large && s.error.is_none()
+        !s.is_held() && !s.busy && s.writers == 0 && s.readers == 0 && !s.counted.large
     }
 
     /// Puts it on the committer's list again.
@@ -236,7 +236,7 @@ impl File {
     }
 
     pub(crate) fn remember(&self, hint: crate::tree::PathHint) {
-        self.state().hint = Some(hint);
+        self.state().hint = Some(Arc::new(hint));
     }
 
     /// A write error for the next fsync or close; the first one stays.

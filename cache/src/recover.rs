@@ -96,9 +96,7 @@ async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> 
                 );
             }
         }
-        if good < bytes.len() {
-            task.log.cut(id, good as u64)?;
-        }
+        task.log.keep(id, good as u64)?;
         let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
         task.log.adopt(id, good as u64, payload, inodes.len() as u64);
@@ -123,7 +121,7 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
         if last.head.seq <= attr.staged_seq {
             continue;
         }
-        let file = shared.open(&attr, last.head.hint.clone()).await?;
+        let file = shared.open(&attr, last.head.hint.as_deref().cloned()).await?;
         let applied = apply(shared, &file, segment, &records);
         done.replayed += applied;
         let committed = file.commit().await;

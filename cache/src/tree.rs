@@ -141,8 +141,8 @@ impl Tree {
         if let Err(e) = &result {
             file.set_error(e); // it stays held, and the committer tries again
         }
+        file.rest();
         if !file.has_users() {
-            file.rest();
             self.shared.table.retire(&file);
         }
         result

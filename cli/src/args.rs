@@ -300,8 +300,13 @@ mod tests {
                     continue;
                 }
                 assert!(sub.get_about().is_some(), "{}", sub.get_name());
-                let example = sub.get_after_help().is_some_and(|h| h.to_string().contains("Example: granary"));
-                assert!(example || ["version", "run", "stop"].contains(&sub.get_name()), "{}", sub.get_name());
+                let example =
+                    sub.get_after_help().is_some_and(|h| h.to_string().contains("Example: granary"));
+                assert!(
+                    example || ["version", "run", "stop"].contains(&sub.get_name()),
+                    "{}",
+                    sub.get_name()
+                );
                 check(sub);
             }
         }
@@ -314,14 +319,18 @@ mod tests {
         for s in SETTINGS {
             line.extend([format!("--{}", dashed(s.name)), "1".to_owned()]);
         }
-        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else { panic!("not the node command") };
+        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("not the node command")
+        };
         assert_eq!(node.flags.given.len(), SETTINGS.len());
     }
 
     #[test]
     fn flags_after_a_subcommand_win() {
         let line = ["granary", "node", "--meta", "/a", "run", "--meta", "/b"];
-        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else { panic!("not the node command") };
+        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("not the node command")
+        };
         let Some(NodeCommand::Run { flags }) = node.command else { panic!("not run") };
         let settings = Sources { env: Vec::new(), ..node.flags.and(flags).sources() }.resolve().unwrap();
         assert_eq!(settings.meta, PathBuf::from("/b"));

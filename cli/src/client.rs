@@ -56,7 +56,12 @@ impl Client {
     }
 
     /// Sends a request whose answer is lines of progress, and gives each to `on_line` until the last.
-    pub async fn follow(&self, path: &str, body: &impl Serialize, mut on_line: impl FnMut(&SyncLine)) -> Outcome<()> {
+    pub async fn follow(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut on_line: impl FnMut(&SyncLine),
+    ) -> Outcome<()> {
         let mut answer = self.send(Method::POST, path, encode(body)?).await?;
         let mut buffer = Vec::new();
         while let Some(frame) = answer.frame().await {
@@ -148,7 +153,9 @@ impl Client {
 }
 
 fn encode(body: &impl Serialize) -> Outcome<Bytes> {
-    serde_json::to_vec(body).map(Bytes::from).map_err(|e| Failure::failed(format!("cannot form the request: {e}")))
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|e| Failure::failed(format!("cannot form the request: {e}")))
 }
 
 /// No socket, or nobody behind it.

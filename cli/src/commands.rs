@@ -19,7 +19,9 @@ use crate::exit::{Failure, Outcome, plain};
 pub fn print(text: &str) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::io("cannot write to standard output", &e)),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::io("cannot write to standard output", &e))
+        }
         _ => Ok(()),
     }
 }
@@ -28,15 +30,15 @@ pub fn print(text: &str) -> Outcome<()> {
 /// is dead or hangs can still be named.
 pub fn real_dir(dir: &Path) -> Outcome<PathBuf> {
     let cannot = |e: &std::io::Error| {
-        Failure::of_kind(granary_core::Kind::NotFound, format!("cannot find the directory {}: {}", dir.display(), plain(e)))
+        Failure::of_kind(
+            granary_core::Kind::NotFound,
+            format!("cannot find the directory {}: {}", dir.display(), plain(e)),
+        )
     };
     let absolute = std::path::absolute(dir).map_err(|e| cannot(&e))?;
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return Ok(absolute); // the root
+        return absolute.canonicalize().map_err(|e| cannot(&e)); // the root, or it ends with `..`
     };
-    if name == ".." {
-        return absolute.canonicalize().map_err(|e| cannot(&e));
-    }
     let path = parent.canonicalize().map_err(|e| cannot(&e))?.join(name);
     match std::fs::symlink_metadata(&path) {
         Ok(meta) if meta.is_symlink() => path.canonicalize().map_err(|e| cannot(&e)),

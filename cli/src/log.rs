@@ -17,7 +17,10 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Starts logging for this process, as the settings say. Called once, by commands that log.
 pub fn start(settings: &Settings) -> Outcome<()> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| {
-        Failure::usage(format!("setting log = {:?} cannot be used: {e}; write error, warn, info or debug", settings.log))
+        Failure::usage(format!(
+            "setting log = {:?} cannot be used: {e}; write error, warn, info or debug",
+            settings.log
+        ))
     })?;
     let terminal = settings.log_file.is_none() && io::stderr().is_terminal();
     let json = match settings.log_format {
@@ -45,7 +48,8 @@ pub fn start(settings: &Settings) -> Outcome<()> {
 pub fn start_quiet() {
     let filter = EnvFilter::new("warn");
     // Fails only when logging was started before, which is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).try_init();
 }
 
 /// An append-only file of at most [`FILE_BYTES_MAX`], and its predecessor.

@@ -14,7 +14,8 @@ use crate::wire::CreateRequest;
 pub fn defaults(name: &NamespaceName, caller_uid: u32, caller_gid: u32) -> (u32, u32, u32) {
     match name.kind() {
         NamespaceKind::User => {
-            let (uid, gid) = users::by_login(name.leaf()).map_or((caller_uid, caller_gid), |u| (u.uid, u.gid));
+            let (uid, gid) =
+                users::by_login(name.leaf()).map_or((caller_uid, caller_gid), |u| (u.uid, u.gid));
             (uid, gid, 0o700)
         }
         NamespaceKind::Group => match users::group(name.leaf()) {
@@ -39,7 +40,12 @@ pub fn by_name(namespace: &NamespaceName) -> CreateRequest {
 }
 
 /// Makes it; `Exists` when it is there.
-pub fn create(volume: &Volume, request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outcome<NamespaceInfo> {
+pub fn create(
+    volume: &Volume,
+    request: &CreateRequest,
+    caller_uid: u32,
+    caller_gid: u32,
+) -> Outcome<NamespaceInfo> {
     let name: NamespaceName = request.namespace.parse()?;
     let (uid, gid, mode) = defaults(&name, caller_uid, caller_gid);
     let mode = request.mode.unwrap_or(mode);

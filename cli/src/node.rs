@@ -4,7 +4,8 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
-//! | [`mounts`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
 //! | [`metrics`] | what Prometheus sees |
 //! | [`signals`], [`shutdown`] | how it ends |
@@ -14,12 +15,14 @@ pub mod api;
 pub mod identity;
 pub mod lock;
 pub mod metrics;
+pub mod mountpoint;
 pub mod mounts;
 pub mod notify;
 pub mod peer;
 pub mod server;
 pub mod shutdown;
 pub mod signals;
+pub mod table;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -175,8 +178,10 @@ fn raise_open_files() {
 }
 
 /// Runs what waits for a disk or a database beside the runtime's own threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|e| Err(Failure::failed(format!("a bug in granary: a task ended early ({e}); please report it"))))
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
+        Err(Failure::failed(format!("a bug in granary: a task ended early ({e}); please report it")))
+    })
 }

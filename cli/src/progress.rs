@@ -48,6 +48,8 @@ pub struct Progress {
     rate: Rate,
     /// Most bytes that were left at any time: the bar's full length.
     most: u64,
+    /// What was last told where there is no terminal: failures only, each once.
+    told: Option<String>,
 }
 
 impl Progress {
@@ -61,11 +63,11 @@ impl Progress {
             bar.set_prefix(what.to_owned());
             bar
         });
-        Progress { bar, rate: Rate::default(), most: 0 }
+        Progress { bar, rate: Rate::default(), most: 0, told: None }
     }
 
     pub fn on_line(&mut self, line: &SyncLine) {
-        let Some(bar) = &self.bar else { return };
+        let Some(bar) = &self.bar else { return self.tell_failure(line) };
         let SyncLine::Progress { dirty_bytes, dirty_files, uploaded_bytes, error } = line else {
             bar.finish_and_clear();
             return;
@@ -78,8 +80,31 @@ impl Progress {
     }
 }
 
+impl Progress {
+    fn tell_failure(&mut self, line: &SyncLine) {
+        if let SyncLine::Progress { error, .. } = line
+            && *error != self.told
+        {
+            if let Some(error) = error {
+                eprintln!("granary: storing fails, and is tried again: {error}");
+            }
+            self.told = error.clone();
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// Also when the sync ends by an error: the line is not left on the terminal.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn describe(bytes: u64, files: u64, rate: &Rate, error: Option<&str>) -> String {
-    let mut text = format!("{} in {files} files left, {}/s", show_bytes(bytes), show_bytes(rate.bytes_per_s()));
+    let mut text =
+        format!("{} in {files} files left, {}/s", show_bytes(bytes), show_bytes(rate.bytes_per_s()));
     if let Some(ms) = rate.left_ms(bytes) {
         text += &format!(", {}", show_period_ms(ms.div_ceil(1000) * 1000));
     }

@@ -7,7 +7,8 @@ use crate::exit::{Failure, Outcome};
 
 /// A generator seeded by the system: for object ids, node ids and volume ids.
 pub fn generator() -> Outcome<StdRng> {
-    StdRng::try_from_rng(&mut SysRng).map_err(|e| Failure::failed(format!("the system gives no random numbers: {e}")))
+    StdRng::try_from_rng(&mut SysRng)
+        .map_err(|e| Failure::failed(format!("the system gives no random numbers: {e}")))
 }
 
 /// 128 random bits at each call.

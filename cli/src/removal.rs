@@ -24,7 +24,12 @@ pub fn stage_dir(cache: &Path, id: NamespaceId) -> PathBuf {
 }
 
 /// While no node runs.
-pub async fn remove_offline(settings: &Settings, volume: &Arc<Volume>, name: &NamespaceName, force: bool) -> Outcome<()> {
+pub async fn remove_offline(
+    settings: &Settings,
+    volume: &Arc<Volume>,
+    name: &NamespaceName,
+    force: bool,
+) -> Outcome<()> {
     // A node without a socket of ours could still have the stage open.
     let _lock = settings.cache.exists().then(|| CacheLock::acquire(&settings.cache)).transpose()?;
     let store =
@@ -35,7 +40,12 @@ pub async fn remove_offline(settings: &Settings, volume: &Arc<Volume>, name: &Na
 }
 
 /// The metadata, durably, and then the stage. The namespace must not be in use. `NotEmpty` when it has files, unless `force`.
-pub fn remove_metadata(volume: &Volume, cache: &Path, name: &NamespaceName, force: bool) -> Outcome<NamespaceId> {
+pub fn remove_metadata(
+    volume: &Volume,
+    cache: &Path,
+    name: &NamespaceName,
+    force: bool,
+) -> Outcome<NamespaceId> {
     let id = volume.namespace_info(name)?.id;
     volume.remove_namespace(name, force)?;
     let stage = stage_dir(cache, id);

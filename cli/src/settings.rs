@@ -54,21 +54,46 @@ const fn setting(name: &'static str, unit: Unit, scope: Scope, help: &'static st
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
     setting("meta", Unit::Path, Scope::Place, "Folder of the volume's metadata"),
-    setting("cache", Unit::Path, Scope::Place, "Folder on the node's disk for cached and not yet stored bytes"),
+    setting(
+        "cache",
+        Unit::Path,
+        Scope::Place,
+        "Folder on the node's disk for cached and not yet stored bytes",
+    ),
     setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
     setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
-    setting("log", Unit::Text, Scope::Node, "What to log: error, warn, info, debug, or granary_cache=debug,info"),
+    setting(
+        "log",
+        Unit::Text,
+        Scope::Node,
+        "What to log: error, warn, info, debug, or granary_cache=debug,info",
+    ),
     setting("log_format", Unit::Text, Scope::Node, "human, json, or auto (human on a terminal)"),
-    setting("log_file", Unit::Path, Scope::Node, "Log to this file (kept below 32 MiB) instead of standard error"),
+    setting(
+        "log_file",
+        Unit::Path,
+        Scope::Node,
+        "Log to this file (kept below 32 MiB) instead of standard error",
+    ),
     setting("metrics_port", Unit::Port, Scope::Node, "Loopback port for Prometheus, at /metrics"),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting("small_file_bytes_max", Unit::Bytes, Scope::Limit, "Files up to this size are packed"),
     setting("small_period_ms", Unit::Period, Scope::Limit, "Small files leave for the store after this long"),
-    setting("large_period_ms", Unit::Period, Scope::Limit, "Large files leave after this long without writes"),
+    setting(
+        "large_period_ms",
+        Unit::Period,
+        Scope::Limit,
+        "Large files leave after this long without writes",
+    ),
     setting("dirty_bytes_max", Unit::Bytes, Scope::Limit, "Bytes not yet in the store; writers wait at it"),
     setting("dirty_files_max", Unit::Count, Scope::Limit, "Files not yet in the store; writers wait at it"),
     setting("cache_bytes_max", Unit::Bytes, Scope::Limit, "Disk space of the read cache"),
-    setting("cache_free_bytes_min", Unit::Bytes, Scope::Limit, "Free space on the cache's disk left to others"),
+    setting(
+        "cache_free_bytes_min",
+        Unit::Bytes,
+        Scope::Limit,
+        "Free space on the cache's disk left to others",
+    ),
     setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
     setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once"),
     setting("fetches_max", Unit::Count, Scope::Limit, "Downloads at once"),
@@ -76,7 +101,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("open_files_max", Unit::Count, Scope::Limit, "Open descriptors of cache and stage"),
     setting("commit_interval_ms", Unit::Period, Scope::Limit, "Longest time of an operation in memory only"),
     setting("sync_interval_ms", Unit::Period, Scope::Limit, "Longest time without fsync on the node's disk"),
-    setting("retry_ms_max", Unit::Period, Scope::Limit, "A store request is tried again for at most this long"),
+    setting(
+        "retry_ms_max",
+        Unit::Period,
+        Scope::Limit,
+        "A store request is tried again for at most this long",
+    ),
 ];
 
 /// Variables of our own that are no settings: the file's name, and what scripts around the program use.
@@ -134,8 +164,12 @@ impl Sources {
 
     /// The file that is read: `None` when there is none and none was asked for.
     pub fn config_file(&self) -> Option<PathBuf> {
-        let named = self.env.iter().find(|(name, _)| name == "GRANARY_CONFIG").map(|(_, value)| PathBuf::from(value));
-        self.config.clone().or(named).or_else(|| Some(PathBuf::from(CONFIG_DEFAULT)).filter(|path| path.exists()))
+        let named =
+            self.env.iter().find(|(name, _)| name == "GRANARY_CONFIG").map(|(_, value)| PathBuf::from(value));
+        self.config
+            .clone()
+            .or(named)
+            .or_else(|| Some(PathBuf::from(CONFIG_DEFAULT)).filter(|path| path.exists()))
     }
 
     pub fn resolve(&self) -> Outcome<Settings> {
@@ -156,6 +190,30 @@ impl Settings {
     /// Whether somebody asked for this value, rather than the default.
     pub fn is_given(&self, name: &str) -> bool {
         self.given.contains(&name)
+    }
+
+    /// The limits that somebody asked for, with their values.
+    pub fn given_limits(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut limits = self.limits_by_name();
+        limits.retain(|name, _| self.is_given(name));
+        limits
+    }
+
+    /// Of these limits, the names of those that have other values here.
+    pub fn differing(&self, limits: &serde_json::Map<String, serde_json::Value>) -> Vec<String> {
+        let ours = self.limits_by_name();
+        limits
+            .iter()
+            .filter(|(name, value)| ours.get(*name) != Some(*value))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    fn limits_by_name(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(&self.limits) {
+            Ok(serde_json::Value::Object(limits)) => limits,
+            _ => unreachable!("limits are a plain struct of numbers"),
+        }
     }
 }
 
@@ -198,10 +256,15 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 fn read_file(path: &Path, given: &mut GivenSettings) -> Outcome<()> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Failure::usage(format!("cannot read the settings file {}: {}", path.display(), plain(&e))))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Failure::usage(format!("cannot read the settings file {}: {}", path.display(), plain(&e)))
+    })?;
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        Failure::usage(format!("the settings file {} is not TOML: {}", path.display(), e.to_string().trim_end()))
+        Failure::usage(format!(
+            "the settings file {} is not TOML: {}",
+            path.display(),
+            e.to_string().trim_end()
+        ))
     })?;
     for (name, value) in table {
         let known = find(&name).ok_or_else(|| unknown(&name, &format!("in {}", path.display())))?;
@@ -238,9 +301,9 @@ fn read_env(env: &[(OsString, OsString)], given: &mut GivenSettings) -> Outcome<
             }
             continue;
         };
-        let text = value
-            .to_str()
-            .ok_or_else(|| Failure::usage(format!("the variable {variable} is not UTF-8; give a path or value that is")))?;
+        let text = value.to_str().ok_or_else(|| {
+            Failure::usage(format!("the variable {variable} is not UTF-8; give a path or value that is"))
+        })?;
         if text.is_empty() {
             continue; // as unset: how shells and service files turn a variable off
         }
@@ -250,11 +313,14 @@ fn read_env(env: &[(OsString, OsString)], given: &mut GivenSettings) -> Outcome<
 }
 
 fn build(given: &GivenSettings) -> Outcome<Settings> {
-    let bad = |name: &str, origin: &str, why: String| Failure::usage(format!("setting {name} (from {origin}): {why}"));
+    let bad = |name: &str, origin: &str, why: String| {
+        Failure::usage(format!("setting {name} (from {origin}): {why}"))
+    };
     let text = |name: &str| given.get(name).map(|g| g.text.clone());
     let path = |name: &str, default: &str| -> Outcome<PathBuf> {
         let Some(g) = given.get(name) else { return Ok(PathBuf::from(default)) };
-        std::path::absolute(&g.text).map_err(|e| bad(name, &g.origin, format!("{:?} is no path: {}", g.text, plain(&e))))
+        std::path::absolute(&g.text)
+            .map_err(|e| bad(name, &g.origin, format!("{:?} is no path: {}", g.text, plain(&e))))
     };
     let number = |s: &Setting, g: &Given| -> Outcome<u64> {
         match s.unit {

@@ -55,9 +55,8 @@ pub async fn node(settings: &Settings, flags: &NodeFlags) -> Outcome<Client> {
 }
 
 async fn start(settings: &Settings, flags: &NodeFlags) -> Outcome<()> {
-    let mut child = command(settings, flags)?
-        .spawn()
-        .map_err(|e| Failure::io("cannot start the node process", &e))?;
+    let mut child =
+        command(settings, flags)?.spawn().map_err(|e| Failure::io("cannot start the node process", &e))?;
     let Some(out) = child.stdout.take() else {
         return Err(Failure::failed("the node process was started without a pipe to tell by"));
     };
@@ -80,7 +79,10 @@ async fn start(settings: &Settings, flags: &NodeFlags) -> Outcome<()> {
         }
         Ok(_) => {
             let how = child.wait().map_or_else(|e| plain(&e), |status| status.to_string());
-            Err(Failure::failed(format!("the node process ended before it was ready ({how}); see {}", log.display())))
+            Err(Failure::failed(format!(
+                "the node process ended before it was ready ({how}); see {}",
+                log.display()
+            )))
         }
     }
 }

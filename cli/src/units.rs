@@ -39,15 +39,13 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 fn parse(text: &str, units: &[(&str, u64)], wanted: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not {wanted}");
     let trimmed = text.trim();
-    let digits_end = trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(trimmed.len());
+    let digits_end =
+        trimmed.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '_')).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits_end);
     let number = number.replace('_', "");
     let unit = unit.trim().to_ascii_lowercase();
-    let factor = if unit.is_empty() {
-        1
-    } else {
-        units.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?.1
-    };
+    let factor =
+        if unit.is_empty() { 1 } else { units.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?.1 };
     if let Some((whole, fraction)) = number.split_once('.') {
         if factor == 1 || fraction.is_empty() || fraction.len() > 9 {
             return Err(bad());
@@ -106,8 +104,14 @@ mod tests {
         ] {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
-        for (text, ms) in [("250", 250), ("2s", 2_000), ("500ms", 500), ("5min", 300_000), ("1.5h", 5_400_000), ("1d", 86_400_000)]
-        {
+        for (text, ms) in [
+            ("250", 250),
+            ("2s", 2_000),
+            ("500ms", 500),
+            ("5min", 300_000),
+            ("1.5h", 5_400_000),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(parse_period_ms(text), Ok(ms), "{text}");
         }
         for bad in ["", "GiB", "1.5", "-1", "1x", "1.GiB", "20000000P", "1..5k", "0x10"] {

@@ -42,8 +42,9 @@ pub fn by_login(login: &str) -> Option<User> {
         let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
         let mut found = std::ptr::null_mut();
         // SAFETY: all pointers are valid for the call; the buffer's length is given; the result points into `entry`.
-        let rc =
-            unsafe { libc::getpwnam_r(login.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found) };
+        let rc = unsafe {
+            libc::getpwnam_r(login.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found)
+        };
         if rc == 0 { Ok((!found.is_null()).then(|| user_of(&entry))) } else { Err(rc) }
     })
 }
@@ -68,7 +69,9 @@ pub fn group(name: &str) -> Option<u32> {
         let mut entry: libc::group = unsafe { std::mem::zeroed() };
         let mut found = std::ptr::null_mut();
         // SAFETY: as in `by_login`.
-        let rc = unsafe { libc::getgrnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found) };
+        let rc = unsafe {
+            libc::getgrnam_r(name.as_ptr(), &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found)
+        };
         if rc == 0 { Ok((!found.is_null()).then_some(entry.gr_gid)) } else { Err(rc) }
     })
 }

@@ -21,7 +21,11 @@ pub fn is_there(meta: &Path) -> Outcome<bool> {
     match std::fs::symlink_metadata(meta.join("CURRENT")) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Failure::failed(format!("cannot look into the metadata folder {}: {}", meta.display(), plain(&e)))),
+        Err(e) => Err(Failure::failed(format!(
+            "cannot look into the metadata folder {}: {}",
+            meta.display(),
+            plain(&e)
+        ))),
     }
 }
 
@@ -42,9 +46,8 @@ pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
         return Err(missing(&settings.meta));
     }
     let engine = RocksEngine::open(&settings.meta)?;
-    let volume = Volume::open(engine, Arc::new(SystemClock), &settings.limits).map_err(|e| {
-        if e.kind() == Kind::NotFound { missing(&settings.meta) } else { e.into() }
-    })?;
+    let volume = Volume::open(engine, Arc::new(SystemClock), &settings.limits)
+        .map_err(|e| if e.kind() == Kind::NotFound { missing(&settings.meta) } else { e.into() })?;
     check_asked(settings, volume.info())?;
     Ok(volume)
 }
@@ -52,20 +55,27 @@ pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
 /// A store that was asked for must be the volume's.
 fn check_asked(settings: &Settings, info: &VolumeInfo) -> Outcome<()> {
     match &settings.store {
-        Some(asked) if asked.trim_end_matches('/') != info.store_url.trim_end_matches('/') => Err(Failure::of_kind(
-            Kind::Invalid,
-            format!(
-                "the volume in {} has its objects in {}, not in {asked}; leave --store out, or name another volume with --meta",
-                settings.meta.display(),
-                info.store_url
-            ),
-        )),
+        Some(asked) if asked.trim_end_matches('/') != info.store_url.trim_end_matches('/') => {
+            Err(Failure::of_kind(
+                Kind::Invalid,
+                format!(
+                    "the volume in {} has its objects in {}, not in {asked}; leave --store out, or name another volume with --meta",
+                    settings.meta.display(),
+                    info.store_url
+                ),
+            ))
+        }
         _ => Ok(()),
     }
 }
 
 /// The volume's store, with its metrics in `registry`.
-pub fn store(url: &str, settings: &Settings, clock: Arc<dyn Clock>, registry: &mut Registry) -> Outcome<Arc<dyn Store>> {
+pub fn store(
+    url: &str,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> Outcome<Arc<dyn Store>> {
     Ok(granary_store::production(url, &settings.limits, clock, registry)?)
 }
 
@@ -80,7 +90,10 @@ pub async fn check_marker(store: &dyn Store, info: &VolumeInfo) -> Outcome<()> {
             Ok(())
         }
         Err(_) => {
-            tracing::warn!("starting although the store {} did not answer within {MARKER_WAIT:?}", store.describe());
+            tracing::warn!(
+                "starting although the store {} did not answer within {MARKER_WAIT:?}",
+                store.describe()
+            );
             Ok(())
         }
     }

@@ -33,6 +33,12 @@ pub struct MountRequest {
     /// The volume that is meant, when the caller named one: another volume's node refuses.
     #[serde(default)]
     pub meta: Option<String>,
+    /// The same for the cache directory.
+    #[serde(default)]
+    pub cache: Option<String>,
+    /// Limits the caller asked for: a node that runs has its own, and says which of these differ.
+    #[serde(default)]
+    pub limits: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,8 @@ pub struct MountReply {
     pub bound: bool,
     /// The namespace did not exist and was made.
     pub created: bool,
+    /// Limits that were asked for, and are not the node's.
+    pub ignored: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,6 +134,10 @@ pub struct RemoveRequest {
 pub struct StopReply {
     /// The process to wait for.
     pub pid: u32,
+    /// Mounts that are in use, and by whom.
+    pub busy: Vec<String>,
+    /// How long the node waits for them.
+    pub wait_ms: u64,
 }
 
 /// A node, its volume, and what the caller may see of its mounts.

@@ -77,13 +77,16 @@ fn a_store_that_does_not_answer_is_told() {
 
 #[test]
 fn what_the_store_refuses_is_told() {
-    let cases: [(&str, fn(&str) -> (u16, &'static str), i32, &[&str]); 4] = [
+    type Answer = fn(&str) -> (u16, &'static str);
+    let cases: [(&str, Answer, i32, &[&str]); 4] = [
         ("wrong key", |_| (403, "InvalidAccessKeyId"), 3, &["AWS_ACCESS_KEY_ID"]),
         ("wrong secret", |_| (403, "SignatureDoesNotMatch"), 3, &["AWS_SECRET_ACCESS_KEY"]),
         ("missing bucket", |_| (404, "NoSuchBucket"), 1, &["bucket"]),
         (
             "read-only bucket",
-            |method| if matches!(method, "PUT" | "POST" | "DELETE") { (403, "AccessDenied") } else { (200, "") },
+            |method| {
+                if matches!(method, "PUT" | "POST" | "DELETE") { (403, "AccessDenied") } else { (200, "") }
+            },
             3,
             &["write"],
         ),

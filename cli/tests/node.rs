@@ -3,9 +3,8 @@
 mod common;
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 
-use common::{Ran, World, exists};
+use common::{World, as_daemon, exists, open_to_daemon};
 use granary::client::block_on;
 use granary::wire::Status;
 use granary_meta::engine::{RocksEngine, Write};
@@ -29,10 +28,14 @@ fn it_starts_answers_and_stops() {
     assert_eq!(status.meta, world.meta().to_str().unwrap());
     assert!(status.mounts.is_empty() && status.memory_bytes > 0 && status.node.len() == 16);
     assert!(world.run(&["status"]).unwrap_ok().contains(&status.volume));
-    let json: serde_json::Value = serde_json::from_str(&world.run(&["status", "--json"]).unwrap_ok()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&world.run(&["status", "--json"]).unwrap_ok()).unwrap();
     assert_eq!(json["node"], status.node);
     let metrics = block_on(world.client().text("/metrics")).unwrap();
-    assert!(metrics.contains("# TYPE granary_memory_resident_bytes gauge") && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert!(
+        metrics.contains("# TYPE granary_memory_resident_bytes gauge") && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
     assert_eq!(std::fs::metadata(world.path("node.sock")).unwrap().permissions().mode() & 0o777, 0o666);
 
     let ran = node.stop();
@@ -89,7 +92,9 @@ fn one_metadata_folder_has_one_process() {
     let ran = world.try_node(&["--cache", cache.to_str().unwrap()]).err().unwrap();
     ran.refused(1, &["another granary node listens at", "--socket"]);
     // Offline commands do not open what a node that listens elsewhere has.
-    world.run(&["ns", "list", "--socket", socket.to_str().unwrap()]).refused(1, &["in use by another process"]);
+    world
+        .run(&["ns", "list", "--socket", socket.to_str().unwrap()])
+        .refused(1, &["in use by another process"]);
 }
 
 #[test]
@@ -97,7 +102,10 @@ fn a_cache_directory_belongs_to_one_volume_and_one_format() {
     let (one, two) = (World::with_volume(), World::with_volume());
     one.node().stop();
     let cache = one.path("cache");
-    two.try_node(&["--cache", cache.to_str().unwrap()]).err().unwrap().refused(2, &["belongs to another volume", "--cache"]);
+    two.try_node(&["--cache", cache.to_str().unwrap()])
+        .err()
+        .unwrap()
+        .refused(2, &["belongs to another volume", "--cache"]);
     std::fs::write(cache.join("node.json"), r#"{"format": 99}"#).unwrap();
     one.try_node(&[]).err().unwrap().refused(1, &["format version 99", "newer granary"]);
     std::fs::write(cache.join("node.json"), "{").unwrap();
@@ -109,7 +117,10 @@ fn metadata_and_store_belong_together() {
     let (one, two) = (World::with_volume(), World::with_volume());
     std::fs::copy(two.path("store/granary-volume"), one.path("store/granary-volume")).unwrap();
     one.try_node(&[]).err().unwrap().refused(2, &["holds volume", "the metadata is of volume"]);
-    two.try_node(&["--store", "s3://other/place"]).err().unwrap().refused(2, &["not in s3://other/place", "--meta"]);
+    two.try_node(&["--store", "s3://other/place"])
+        .err()
+        .unwrap()
+        .refused(2, &["not in s3://other/place", "--meta"]);
 }
 
 #[test]
@@ -136,12 +147,18 @@ fn a_full_cache_disk_is_told_with_numbers() {
 fn namespaces_with_and_without_a_node() {
     let world = World::with_volume();
     let offline = world.run(&["ns", "create", "user/daemon", "--bytes-max", "1GiB"]).unwrap_ok();
-    assert!(offline.contains("user/daemon") && offline.contains("0700") && offline.contains("1.0 GiB"), "{offline}");
+    assert!(
+        offline.contains("user/daemon") && offline.contains("0700") && offline.contains("1.0 GiB"),
+        "{offline}"
+    );
     world.run(&["ns", "create", "user/daemon"]).refused(1, &["user/daemon is there already"]);
     let node = world.node();
     world.run(&["ns", "create", "group/daemon", "--durability", "object"]).unwrap_ok();
-    world.run(&["ns", "set", "user/daemon", "--bytes-max", "2GiB", "--mode", "0750", "--owner", "12"]).unwrap_ok();
-    let list: serde_json::Value = serde_json::from_str(&world.run(&["ns", "list", "--json"]).unwrap_ok()).unwrap();
+    world
+        .run(&["ns", "set", "user/daemon", "--bytes-max", "2GiB", "--mode", "0750", "--owner", "12"])
+        .unwrap_ok();
+    let list: serde_json::Value =
+        serde_json::from_str(&world.run(&["ns", "list", "--json"]).unwrap_ok()).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert_eq!((&list[0]["name"], &list[0]["mode"]), (&json!("group/daemon"), &json!(0o2770)));
     assert_eq!((&list[1]["uid"], &list[1]["usage"]["bytes_max"]), (&json!(12), &json!(2u64 << 30)));
@@ -150,7 +167,10 @@ fn namespaces_with_and_without_a_node() {
     world.run(&["ns", "set", "user/daemon"]).refused(2, &["nothing to change"]);
     node.stop();
     let list = world.run(&["ns", "list"]).unwrap_ok();
-    assert!(list.contains("user/daemon") && list.contains("0750") && !list.contains("group/daemon"), "{list}");
+    assert!(
+        list.contains("user/daemon") && list.contains("0750") && !list.contains("group/daemon"),
+        "{list}"
+    );
     world.run(&["ns", "remove", "user/daemon"]).unwrap_ok();
     assert_eq!(world.run(&["ns", "list"]).unwrap_ok().lines().count(), 1);
 }
@@ -168,13 +188,20 @@ fn requests_that_cannot_be_are_refused() {
             ("/v1/sync", json!({"namespace": bad})),
         ] {
             let failure = world.refusal(path, body);
-            assert!(failure.exit == 2 && failure.message.contains("write KIND/NAME"), "{path} {bad:?}: {failure}");
+            assert!(
+                failure.exit == 2 && failure.message.contains("write KIND/NAME"),
+                "{path} {bad:?}: {failure}"
+            );
         }
     }
     for (path, body, part) in [
         ("/v1/mount", json!({"namespace": "user/a", "dir": "mnt"}), "absolute path"),
         ("/v1/mount", json!({"namespace": "user/a", "dir": "/mnt", "options": "mode=fast"}), "mode"),
-        ("/v1/mount", json!({"namespace": "user/a", "dir": "/mnt", "meta": "/elsewhere"}), "not the one in /elsewhere"),
+        (
+            "/v1/mount",
+            json!({"namespace": "user/a", "dir": "/mnt", "meta": "/elsewhere"}),
+            "not in /elsewhere",
+        ),
         ("/v1/mount", json!({"namespace": "user/a", "dir": "/mnt", "colour": 1}), "colour"),
         ("/v1/mount", json!([]), "cannot be understood"),
         ("/v1/sync", json!({}), "either `dir` or `namespace`"),
@@ -192,18 +219,10 @@ fn requests_that_cannot_be_are_refused() {
     assert!(world.run(&["ns", "list"]).unwrap_ok().lines().count() == 1, "refused requests leave nothing");
 }
 
-/// Runs the binary as the user `daemon`; needs root, as all tests that mount do.
-fn as_daemon(world: &World, args: &[&str]) -> Ran {
-    let daemon = granary::users::by_login("daemon").unwrap();
-    Ran::of(world.command(args).uid(daemon.uid).gid(daemon.gid))
-}
-
 #[test]
 fn others_see_and_reach_only_what_is_theirs() {
     let world = World::with_volume();
-    for path in [world.dir.path().to_owned(), world.path("granary.toml")] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    open_to_daemon(&world);
     let _node = world.node();
     for name in ["user/daemon", "user/root", "group/daemon", "group/root", "dataset/x"] {
         world.run(&["ns", "create", name]).unwrap_ok();
@@ -213,7 +232,9 @@ fn others_see_and_reach_only_what_is_theirs() {
     let names: Vec<_> = list.as_array().unwrap().iter().map(|info| info["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["group/daemon", "user/daemon"]);
     as_daemon(&world, &["status"]).unwrap_ok();
-    for args in [["ns", "create", "user/evil"].as_slice(), &["ns", "remove", "user/daemon"], &["node", "stop"]] {
+    for args in
+        [["ns", "create", "user/evil"].as_slice(), &["ns", "remove", "user/daemon"], &["node", "stop"]]
+    {
         as_daemon(&world, args).refused(1, &["only root may"]);
     }
     // What is there and not granted, and what is not there, answer with the same words.

@@ -36,8 +36,12 @@ fn impossible_values_name_setting_origin_and_mend() {
 fn bad_namespace_names_are_refused_with_the_form() {
     let world = World::empty();
     let long = format!("user/{}", "a".repeat(60));
-    for bad in ["", "/user/a", "alice", "user/", "user/..", "user/a/b", "user/a\nb", "root/x", "user/-a", &long] {
-        for command in [["mount", "--", bad, "/"].as_slice(), &["ns", "create", "--", bad], &["ns", "remove", "--", bad]] {
+    for bad in
+        ["", "/user/a", "alice", "user/", "user/..", "user/a/b", "user/a\nb", "root/x", "user/-a", &long]
+    {
+        for command in
+            [["mount", "--", bad, "/"].as_slice(), &["ns", "create", "--", bad], &["ns", "remove", "--", bad]]
+        {
             world.run(command).refused(2, &["write KIND/NAME"]);
         }
     }

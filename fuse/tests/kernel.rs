@@ -7,9 +7,10 @@ mod rig;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 use granary_fuse::Op;
-use rig::{Rig, data, pattern, until, work};
+use rig::{Rig, Setup, data, pattern, until, work};
 
 fn write_new(rig: &Rig, name: &str, bytes: &[u8]) {
     let mut file = OpenOptions::new().write(true).create_new(true).open(rig.at(name)).unwrap();
@@ -71,6 +72,57 @@ fn a_large_file_is_written_and_read_by_the_kernel_itself() {
     let (_, made) = rig.requests(|| fs::write(&path, &bytes[..5 << 20]).unwrap());
     assert!(made.iter().all(|(op, _)| *op != Op::Write), "{made:?}");
     assert!(fs::read(&path).unwrap() == bytes[..5 << 20]);
+}
+
+/// A stacked file system, which the kernel does not take for passthrough. Gone when dropped.
+struct Stacked(tempfile::TempDir);
+
+impl Stacked {
+    fn new() -> Stacked {
+        let dir = tempfile::tempdir().unwrap();
+        let none = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", dir.path(), "tmpfs", none, None).unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        let places = [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")];
+        let data = places.map(|(option, name)| format!("{option}={}", at(name).display())).join(",");
+        let data = std::ffi::CString::new(data).unwrap();
+        rustix::mount::mount("none", at("merged"), "overlay", none, data.as_c_str()).unwrap();
+        Stacked(dir)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("merged")
+    }
+}
+
+impl Drop for Stacked {
+    fn drop(&mut self) {
+        let unmount = |path: &Path| rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+        let _ = unmount(&self.path());
+        let _ = unmount(self.0.path());
+    }
+}
+
+#[test]
+fn without_passthrough_large_files_are_slower_and_right() {
+    let stacked = Stacked::new();
+    let rig = Rig::new(&Setup { stage_dir: Some(stacked.path().join("stage")), ..Setup::default() });
+    let path = rig.at("model.pt");
+    let bytes = pattern(3 << 20, 2);
+    assert!(rig.mounted().vfs().passes_through());
+    let (_, made) = rig.requests(|| fs::write(&path, &bytes).unwrap());
+    assert!(made.iter().any(|(op, n)| *op == Op::Write && *n >= 3), "{made:?}");
+    assert!(!rig.mounted().vfs().passes_through(), "the kernel was asked once");
+    let one = File::open(&path).unwrap();
+    let two = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    two.write_all_at(&bytes[7..17], 7).unwrap();
+    assert!(fs::read(&path).unwrap() == bytes);
+    drop((one, two));
+    fs::write(&path, &bytes[..2 << 20]).unwrap();
+    assert!(fs::read(&path).unwrap() == bytes[..2 << 20]);
 }
 
 #[test]

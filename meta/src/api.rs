@@ -25,7 +25,14 @@ pub trait Metadata: Send + Sync + 'static {
     async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>>;
     async fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>>;
     /// `Exists` with `create_only`, `NoAttribute` with `replace_only`.
-    async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], create_only: bool, replace_only: bool) -> Result<()>;
+    async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        create_only: bool,
+        replace_only: bool,
+    ) -> Result<()>;
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()>;
 
     /// Makes an inode and its entry. `open` also counts one open, as [`Metadata::open`] does. `Exists` when the name is taken.

@@ -57,7 +57,10 @@ pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 pub(crate) fn closed() -> granary_core::Error {
-    granary_core::Error::new(granary_core::Kind::Unavailable, "the metadata engine is closed; open the volume again")
+    granary_core::Error::new(
+        granary_core::Kind::Unavailable,
+        "the metadata engine is closed; open the volume again",
+    )
 }
 
 #[cfg(test)]

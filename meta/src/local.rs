@@ -100,14 +100,19 @@ fn blocking_waiter() -> (bell::Waiter, impl FnOnce() -> Result<()>) {
         // Who asked may have gone; then nobody wants to know.
         let _ = tell.send(result);
     });
-    (waiter, move || told.recv().map_err(|_| Error::new(Kind::Bug, "the committer ended without an answer"))?)
+    (waiter, move || {
+        told.recv().map_err(|_| Error::new(Kind::Bug, "the committer ended without an answer"))?
+    })
 }
 
 impl Volume {
     /// Makes a volume in an empty engine. `Exists` when one is there, `Invalid` for a uuid that is none.
     pub fn init(engine: &dyn Engine, info: &VolumeInfo) -> Result<()> {
         if !records::is_uuid(&info.uuid) {
-            return Err(Error::new(Kind::Invalid, format!("volume uuid {:?} is not 32 hexadecimal digits", info.uuid)));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("volume uuid {:?} is not 32 hexadecimal digits", info.uuid),
+            ));
         }
         if info.store_url.len() > 4096 {
             return Err(Error::new(Kind::Invalid, "the store URL has more than 4096 bytes"));
@@ -128,7 +133,10 @@ impl Volume {
             Ok(false)
         })?;
         if !empty {
-            return Err(Error::new(Kind::Exists, "the metadata directory holds other data; choose an empty one"));
+            return Err(Error::new(
+                Kind::Exists,
+                "the metadata directory holds other data; choose an empty one",
+            ));
         }
         let first = NamespaceId(1);
         let batch = vec![
@@ -158,8 +166,13 @@ impl Volume {
         let shared = Arc::new(Shared { engine, clock, tuning, bell: Bell::default(), round: Mutex::new(()) });
         let spaces = Spaces::default();
         let thread = committer::spawn(shared.clone(), spaces.clone(), limits)?;
-        let volume =
-            Arc::new(Volume { info, shared, spaces, admin: Mutex::new(()), thread: Mutex::new(Some(thread)) });
+        let volume = Arc::new(Volume {
+            info,
+            shared,
+            spaces,
+            admin: Mutex::new(()),
+            thread: Mutex::new(Some(thread)),
+        });
         for (_, id) in volume.names()? {
             let view = &mut EngineView { engine: &*volume.shared.engine, ns: id };
             if !read::orphans(view, granary_core::Ino(0), 1)?.is_empty() {
@@ -203,7 +216,9 @@ impl Volume {
             Some(bytes) => records::decode_id(&bytes),
             None => Err(Error::new(
                 Kind::NotFound,
-                format!("there is no namespace {name}; granary ns list shows them, granary ns create makes one"),
+                format!(
+                    "there is no namespace {name}; granary ns list shows them, granary ns create makes one"
+                ),
             )),
         }
     }
@@ -217,9 +232,11 @@ impl Volume {
             return Err(Error::new(Kind::Exists, format!("namespace {} is there already", new.name)));
         }
         let next = engine.get(records::NEXT_ID_KEY)?;
-        let next = next.ok_or(Error::new(Kind::Corrupt, "the volume has no next namespace id; restore the metadata"))?;
+        let next = next
+            .ok_or(Error::new(Kind::Corrupt, "the volume has no next namespace id; restore the metadata"))?;
         let id = records::decode_id(&next)?;
-        let after = id.0.checked_add(1).ok_or(Error::new(Kind::NoSpace, "the volume's namespace ids are used up"))?;
+        let after =
+            id.0.checked_add(1).ok_or(Error::new(Kind::NoSpace, "the volume's namespace ids are used up"))?;
         let name = new.name.clone();
         let view = &mut EngineView { engine, ns: id };
         let (changes, _) = machine::apply(view, Operation::Init { new }, self.shared.clock.now())?;
@@ -268,10 +285,8 @@ impl Volume {
         if spaces.get(&id).is_some_and(|space| Arc::strong_count(space) > 1) {
             return Err(Error::new(Kind::Busy, format!("namespace {name} is in use; unmount it first")));
         }
-        let batch = vec![
-            Write::Delete(records::name_key(name)),
-            Write::DeletePrefix(id.0.to_be_bytes().to_vec()),
-        ];
+        let batch =
+            vec![Write::Delete(records::name_key(name)), Write::DeletePrefix(id.0.to_be_bytes().to_vec())];
         self.shared.engine.write(batch, true)?;
         spaces.remove(&id);
         Ok(())

@@ -36,23 +36,67 @@ pub use view::{EngineView, Records, View};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Makes an empty namespace: the first operation.
-    Init { new: NewNamespace },
+    Init {
+        new: NewNamespace,
+    },
     /// Changes settings; owner and mode are the root directory's.
-    Configure { change: NamespaceChange },
-    Create { dir: Ino, name: Box<[u8]>, new: NewInode },
-    Link { ino: Ino, dir: Ino, name: Box<[u8]> },
-    Unlink { dir: Ino, name: Box<[u8]> },
-    Rmdir { dir: Ino, name: Box<[u8]> },
-    Rename { dir: Ino, name: Box<[u8]>, to_dir: Ino, to_name: Box<[u8]>, mode: RenameMode },
-    SetAttr { ino: Ino, set: SetAttr },
-    SetXattr { ino: Ino, name: Box<[u8]>, value: Box<[u8]>, create_only: bool, replace_only: bool },
-    RemoveXattr { ino: Ino, name: Box<[u8]> },
+    Configure {
+        change: NamespaceChange,
+    },
+    Create {
+        dir: Ino,
+        name: Box<[u8]>,
+        new: NewInode,
+    },
+    Link {
+        ino: Ino,
+        dir: Ino,
+        name: Box<[u8]>,
+    },
+    Unlink {
+        dir: Ino,
+        name: Box<[u8]>,
+    },
+    Rmdir {
+        dir: Ino,
+        name: Box<[u8]>,
+    },
+    Rename {
+        dir: Ino,
+        name: Box<[u8]>,
+        to_dir: Ino,
+        to_name: Box<[u8]>,
+        mode: RenameMode,
+    },
+    SetAttr {
+        ino: Ino,
+        set: SetAttr,
+    },
+    SetXattr {
+        ino: Ino,
+        name: Box<[u8]>,
+        value: Box<[u8]>,
+        create_only: bool,
+        replace_only: bool,
+    },
+    RemoveXattr {
+        ino: Ino,
+        name: Box<[u8]>,
+    },
     Commit(Commit),
-    Relocate { object: ObjectInfo, moves: Vec<Move> },
-    ForgetObjects { ids: Vec<ObjectId> },
+    Relocate {
+        object: ObjectInfo,
+        moves: Vec<Move>,
+    },
+    ForgetObjects {
+        ids: Vec<ObjectId>,
+    },
     /// Frees an inode without name that nobody has open. At most about `extents_max` extents go in one operation; while
     /// some are left the reply is [`Reply::Freed`] with `false`.
-    Free { ino: Ino, extents_max: usize },
+    Free {
+        ino: Ino,
+        extents_max: usize,
+    },
 }
 
 /// What an operation answers.
@@ -144,13 +188,18 @@ impl Tx<'_> {
     /// A directory that entries may be added to or taken from: it has a name itself.
     fn live_directory(&mut self, ino: Ino) -> Result<Arc<Inode>> {
         let dir = self.directory(ino)?;
-        if dir.attr.nlink == 0 { Err(Error::new(Kind::NotFound, "the directory was removed")) } else { Ok(dir) }
+        if dir.attr.nlink == 0 {
+            Err(Error::new(Kind::NotFound, "the directory was removed"))
+        } else {
+            Ok(dir)
+        }
     }
 
     /// Changes a directory whose entries change: `by` entries more, `subdirs` directories among them.
     fn touch_directory(&mut self, ino: Ino, entries: i64, subdirs: i32, cookies: u64) -> Result<()> {
         let mut dir = self.inode_mut(ino)?;
-        dir.entries = dir.entries.checked_add_signed(entries).ok_or_else(|| bug("a directory's entries", ino))?;
+        dir.entries =
+            dir.entries.checked_add_signed(entries).ok_or_else(|| bug("a directory's entries", ino))?;
         dir.attr.nlink =
             dir.attr.nlink.checked_add_signed(subdirs).ok_or_else(|| bug("a directory's link count", ino))?;
         dir.next_cookie += cookies;

@@ -139,7 +139,9 @@ impl Key {
                 out.extend_from_slice(&since.nanos.to_be_bytes());
                 out.extend_from_slice(&id.0.to_be_bytes());
             }
-            Key::Inode(ino) | Key::Target(ino) | Key::Orphan(ino) => out.extend_from_slice(&ino.0.to_be_bytes()),
+            Key::Inode(ino) | Key::Target(ino) | Key::Orphan(ino) => {
+                out.extend_from_slice(&ino.0.to_be_bytes())
+            }
             Key::Listing(ino, n) | Key::Extent(ino, n) => {
                 out.extend_from_slice(&ino.0.to_be_bytes());
                 out.extend_from_slice(&n.to_be_bytes());
@@ -151,16 +153,21 @@ impl Key {
 
     /// Reads back what [`Key::encode`] wrote; `Corrupt` for anything else.
     pub fn decode(ns: NamespaceId, bytes: &[u8]) -> Result<Key> {
-        let corrupt = || Error::new(Kind::Corrupt, format!("a metadata key of namespace {ns} is damaged: {bytes:02x?}"));
+        let corrupt = || {
+            Error::new(Kind::Corrupt, format!("a metadata key of namespace {ns} is damaged: {bytes:02x?}"))
+        };
         let rest = bytes.strip_prefix(&ns.0.to_be_bytes()).ok_or_else(corrupt)?;
         let (&tag, rest) = rest.split_first().ok_or_else(corrupt)?;
         let ino = || -> Result<(Ino, &[u8])> {
             let (head, tail) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
             Ok((Ino(u64::from_be_bytes(*head)), tail))
         };
-        let only_ino = || ino().and_then(|(ino, tail)| if tail.is_empty() { Ok(ino) } else { Err(corrupt()) });
+        let only_ino =
+            || ino().and_then(|(ino, tail)| if tail.is_empty() { Ok(ino) } else { Err(corrupt()) });
         let with_name = || {
-            ino().and_then(|(ino, name)| if name.is_empty() { Err(corrupt()) } else { Ok((ino, Box::from(name))) })
+            ino().and_then(
+                |(ino, name)| if name.is_empty() { Err(corrupt()) } else { Ok((ino, Box::from(name))) },
+            )
         };
         let with_number = || -> Result<(Ino, u64)> {
             let (ino, tail) = ino()?;

@@ -35,13 +35,14 @@
 //! | 24 | 4 | frame length in bytes: 65,536 |
 //! | 28 | 4 | number of frames `n`: payload length / frame length, rounded up |
 //! | 32 | 4 n | crc32c of each frame of the payload; the last may be short |
-//! | | | *codec 1 and 2 only:* `u32` stored length of each frame |
+//! | | | *codec 1 and 2 only:* `u64` length of the payload before compression, `u32` stored length of each frame |
 //! | | | *block:* `u64` inode, `u64` offset in the file, `u64` content version |
 //! | | | *pack:* `u32` number of entries, then each of them |
 //!
-//! Codecs 1 and 2 are reserved: frames are compressed one by one and stored one after another, the payload length of trailer and
-//! metadata and all payload offsets are of the uncompressed payload, checksums are of the uncompressed frames, and a frame
-//! whose stored length is the frame's length is stored as it is. This version refuses them.
+//! Codecs 1 and 2 are reserved, and this version refuses them. With them each frame of the payload is compressed alone and stored
+//! after the one before it, so that a range read stays a range read; a frame that would grow is stored as it is, which its stored
+//! length tells. The trailer's payload length is then of the stored bytes; frames, checksums and all payload offsets (in
+//! entries, in extents) are of the payload before compression.
 //!
 //! # Entry of a pack's directory
 //!

@@ -39,6 +39,8 @@ async fn s3_in_memory() {
     }
     let store = open(&format!("s3://{}/vol/1", bucket::NAME), &options).unwrap();
     assert_eq!(store.describe(), format!("s3://a-bucket/vol/1 at {}", server.url()));
+    let debug = format!("{store:?} {options:?}");
+    assert!(debug.contains("a-bucket") && !debug.contains("test-secret"), "{debug}");
     suite::run(store.clone(), 1_001).await;
     assert_eq!(bucket.objects.lock().unwrap().len(), 5);
 

@@ -130,7 +130,11 @@ impl Node {
     /// Mounts `namespace` at a directory named after it.
     pub fn mount(&self, namespace: &str, options: &str) -> PathBuf {
         let dir = self.path(&format!("mnt-{}", namespace.replace('/', "-")));
-        fs::create_dir_all(&dir).expect("mountpoint");
+        match fs::create_dir(&dir) {
+            // It may be there, also as a mount that a killed node left dead.
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => panic!("{}: {e}", dir.display()),
+            _ => {}
+        }
         self.mount_at(namespace, &dir, options);
         dir
     }

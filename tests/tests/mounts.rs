@@ -10,9 +10,9 @@ use granary_tests::{Node, StoreKind, run, run_ok, until};
 fn mountpoints_that_cannot_be_used() {
     let node = Node::new(StoreKind::Folder);
     let path = |name: &str| node.path(name).to_string_lossy().into_owned();
-    node.fails(&["mount", "user/alice", &path("missing")], "does not exist");
+    node.fails(&["mount", "user/alice", &path("missing")], "No such file");
     fs::write(node.path("file"), "").expect("write");
-    node.fails(&["mount", "user/alice", &path("file")], "not a directory");
+    node.fails(&["mount", "user/alice", &path("file")], "no directory");
     fs::create_dir_all(node.path("full/x")).expect("mkdir");
     node.fails(&["mount", "user/alice", &path("full")], "not empty");
     node.ok(&["mount", "user/alice", &path("full"), "-o", "nonempty"]);
@@ -34,7 +34,7 @@ fn a_mount_left_dead_by_a_killed_node_is_cleaned_up() {
     let mut node = Node::new(StoreKind::Folder);
     let dir = node.mount("user/alice", "");
     fs::write(dir.join("kept"), "bytes").expect("write");
-    run_ok("sync -f $1/kept", &[&dir]);
+    run_ok("sync $1/kept", &[&dir]);
     node.kill();
     assert_eq!(fs::metadata(&dir).expect_err("the mount is dead").raw_os_error(), Some(libc::ENOTCONN));
     node.start();

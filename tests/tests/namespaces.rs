@@ -31,8 +31,8 @@ fn open_to_all(node: &Node) {
 fn a_users_tree_is_closed_to_others_and_a_groups_tree_is_shared() {
     let node = Node::new(StoreKind::Folder);
     open_to_all(&node);
-    node.ok(&["ns", "create", "user/alice", "--uid", &ALICE.to_string(), "--gid", &ALICE.to_string()]);
-    node.ok(&["ns", "create", "group/asr", "--uid", "0", "--gid", &ASR.to_string()]);
+    node.ok(&["ns", "create", "user/alice", "--owner", &ALICE.to_string(), "--group", &ALICE.to_string()]);
+    node.ok(&["ns", "create", "group/asr", "--owner", "0", "--group", &ASR.to_string()]);
     let alice = node.mount("user/alice", "");
     let asr = node.mount("group/asr", "");
 
@@ -62,9 +62,9 @@ fn quotas_are_enforced_and_shown() {
         "ns",
         "create",
         "user/alice",
-        "--uid",
+        "--owner",
         "0",
-        "--gid",
+        "--group",
         "0",
         "--bytes-max",
         "8MiB",
@@ -72,7 +72,7 @@ fn quotas_are_enforced_and_shown() {
         "20",
     ]);
     let dir = node.mount("user/alice", "");
-    let df = run_ok("df -B1 --output=size,avail $1 | tail -1; df -i --output=itotal $1 | tail -1", &[&dir]);
+    let df = run_ok("df -B1 --output=size,avail $1 | tail -1; df --output=itotal $1 | tail -1", &[&dir]);
     let numbers: Vec<u64> = df.split_whitespace().map(|n| n.parse().expect("a number")).collect();
     assert_eq!((numbers[0], numbers[2]), (8 << 20, 20), "{df}");
 

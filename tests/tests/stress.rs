@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use granary_tests::{Node, StoreKind, seed};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+/// What a file must hold, shared by its name and by who keeps it open.
+type Content = Arc<Mutex<Vec<u8>>>;
+
 /// One thread's directory and what must be in it.
 struct Model {
     dir: PathBuf,
     rng: StdRng,
-    files: BTreeMap<String, Vec<u8>>,
-    /// Files kept open, under the name they have now, if any; unlinked ones go on.
-    open: Vec<(Option<String>, File, Vec<u8>)>,
+    files: BTreeMap<String, Content>,
+    /// Files kept open; those that lost their name go on.
+    open: Vec<(File, Content)>,
 }
 
 impl Model {
@@ -28,13 +32,11 @@ impl Model {
         bytes
     }
 
-    fn any(&mut self) -> Option<String> {
-        let n = self.files.len();
-        if n == 0 {
-            return None;
-        }
-        let at = self.rng.random_range(0..n);
-        self.files.keys().nth(at).cloned()
+    /// Any file: its path and content.
+    fn any(&mut self) -> Option<(String, PathBuf, Content)> {
+        let at = self.rng.random_range(0..self.files.len().max(1));
+        let (name, content) = self.files.iter().nth(at)?;
+        Some((name.clone(), self.dir.join(name), content.clone()))
     }
 
     fn new_name(&mut self) -> String {
@@ -42,130 +44,91 @@ impl Model {
         format!("f{}{ext}", self.rng.random_range(0..60))
     }
 
-    /// Whether a name's file is one of those kept open (whose content the model keeps there).
-    fn is_open(&self, name: &str) -> bool {
-        self.open.iter().any(|(n, _, _)| n.as_deref() == Some(name))
-    }
-
     fn step(&mut self) {
-        let what = self.rng.random_range(0..100);
-        match what {
-            0..30 => {
-                let (name, content) = (self.new_name(), self.bytes(60_000));
-                if self.is_open(&name) {
-                    return;
-                }
-                fs::write(self.dir.join(&name), &content).expect("write");
-                self.files.insert(name, content);
-            }
-            30..45 => {
-                let Some(name) = self.any() else { return };
-                let (part, path) = (self.bytes(20_000), self.dir.join(&name));
-                let file = OpenOptions::new().write(true).open(path).expect("open");
-                let content = self.files.get_mut(&name).expect("it is there");
-                let at = self.rng.random_range(0..=content.len() + 5_000);
-                file.write_all_at(&part, at as u64).expect("pwrite");
-                overwrite(content, at, &part);
-                for open in self.open.iter_mut().filter(|o| o.0.as_deref() == Some(&name)) {
-                    open.2.clone_from(&self.files[&name]);
-                }
-            }
-            45..52 => {
-                let Some(name) = self.any() else { return };
-                let content = self.files.get_mut(&name).expect("it is there");
-                let size = self.rng.random_range(0..=content.len() * 3 / 2 + 10);
-                OpenOptions::new()
-                    .write(true)
-                    .open(self.dir.join(&name))
-                    .and_then(|f| f.set_len(size as u64))
-                    .expect("truncate");
-                content.resize(size, 0);
-                for open in self.open.iter_mut().filter(|o| o.0.as_deref() == Some(&name)) {
-                    open.2.clone_from(&self.files[&name]);
-                }
-            }
+        match self.rng.random_range(0..100) {
+            0..30 => self.write_whole(),
+            30..45 => self.write_part(),
+            45..52 => self.truncate(),
             52..60 => {
-                let Some(name) = self.any() else { return };
-                fs::remove_file(self.dir.join(&name)).expect("unlink");
+                let Some((name, path, _)) = self.any() else { return };
+                fs::remove_file(path).expect("unlink");
                 self.files.remove(&name);
-                for open in self.open.iter_mut().filter(|o| o.0.as_deref() == Some(&name)) {
-                    open.0 = None;
-                }
             }
             60..70 => {
-                let (Some(from), to) = (self.any(), self.new_name()) else { return };
-                fs::rename(self.dir.join(&from), self.dir.join(&to)).expect("rename");
-                if from != to {
-                    let content = self.files.remove(&from).expect("it is there");
-                    for open in self.open.iter_mut() {
-                        if open.0.as_deref() == Some(&to) {
-                            open.0 = None;
-                        } else if open.0.as_deref() == Some(&from) {
-                            open.0 = Some(to.clone());
-                        }
-                    }
-                    self.files.insert(to, content);
-                }
+                let to = self.new_name();
+                let Some((name, path, content)) = self.any() else { return };
+                fs::rename(path, self.dir.join(&to)).expect("rename");
+                self.files.remove(&name);
+                self.files.insert(to, content);
             }
             70..75 => {
-                let Some(name) = self.any() else { return };
+                let Some((_, path, content)) = self.any() else { return };
                 if self.open.len() < 6 {
-                    let file =
-                        OpenOptions::new().read(true).write(true).open(self.dir.join(&name)).expect("open");
-                    self.open.push((Some(name.clone()), file, self.files[&name].clone()));
+                    let file = OpenOptions::new().read(true).write(true).open(path).expect("open");
+                    self.open.push((file, content));
                 }
             }
             75..80 => {
                 if !self.open.is_empty() {
-                    let at = self.rng.random_range(0..self.open.len());
-                    self.open.swap_remove(at);
+                    self.open.swap_remove(self.rng.random_range(0..self.open.len()));
                 }
             }
             80..88 => {
-                if self.open.is_empty() {
-                    return;
-                }
-                let part = self.bytes(20_000);
-                let which = self.rng.random_range(0..self.open.len());
-                let len = self.open[which].2.len();
-                let at = self.rng.random_range(0..=len);
-                let (name, file, content) = &mut self.open[which];
-                file.write_all_at(&part, at as u64).expect("pwrite");
-                overwrite(content, at, &part);
-                let (name, content) = (name.clone(), content.clone());
-                if let Some(name) = name {
-                    for open in self.open.iter_mut().filter(|o| o.0.as_deref() == Some(&name)) {
-                        open.2.clone_from(&content);
-                    }
-                    self.files.insert(name, content);
+                if !self.open.is_empty() {
+                    let part = self.bytes(20_000);
+                    let (file, content) = &self.open[self.rng.random_range(0..self.open.len())];
+                    let mut content = content.lock().expect("content");
+                    let at = self.rng.random_range(0..=content.len());
+                    file.write_all_at(&part, at as u64).expect("pwrite");
+                    overwrite(&mut content, at, &part);
                 }
             }
             88..90 => {
-                let Some(name) = self.any() else { return };
-                File::open(self.dir.join(name)).and_then(|f| f.sync_all()).expect("fsync");
+                let Some((_, path, _)) = self.any() else { return };
+                File::open(path).and_then(|f| f.sync_all()).expect("fsync");
             }
             _ => {
-                let Some(name) = self.any() else { return };
-                let found = fs::read(self.dir.join(&name)).expect("read");
-                assert!(found == self.files[&name], "{name}: {}", difference(&found, &self.files[&name]));
+                let Some((name, path, content)) = self.any() else { return };
+                compare(&name, &fs::read(path).expect("read"), &content);
             }
         }
     }
 
-    fn check_all(&mut self) {
-        for (name, file, content) in &self.open {
-            let mut found = vec![0; content.len() + 1];
-            let mut at = 0;
-            loop {
-                let n = file.read_at(&mut found[at..], at as u64).expect("pread");
-                if n == 0 {
-                    break;
-                }
-                at += n;
-            }
-            assert!(found[..at] == content[..], "open file {name:?}: {}", difference(&found[..at], content));
+    /// Makes a file, or writes an existing one anew.
+    fn write_whole(&mut self) {
+        let (name, bytes) = (self.new_name(), self.bytes(60_000));
+        fs::write(self.dir.join(&name), &bytes).expect("write");
+        *self.files.entry(name).or_default().lock().expect("content") = bytes;
+    }
+
+    fn write_part(&mut self) {
+        let part = self.bytes(20_000);
+        let Some((_, path, content)) = self.any() else { return };
+        let mut content = content.lock().expect("content");
+        let at = self.rng.random_range(0..=content.len() + 5_000);
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|f| f.write_all_at(&part, at as u64))
+            .expect("pwrite");
+        overwrite(&mut content, at, &part);
+    }
+
+    fn truncate(&mut self) {
+        let Some((_, path, content)) = self.any() else { return };
+        let mut content = content.lock().expect("content");
+        let size = self.rng.random_range(0..=content.len() * 3 / 2 + 10);
+        OpenOptions::new().write(true).open(path).and_then(|f| f.set_len(size as u64)).expect("truncate");
+        content.resize(size, 0);
+    }
+
+    fn check_open(&self) {
+        for (file, content) in &self.open {
+            let size = file.metadata().expect("fstat").len() as usize;
+            let mut found = vec![0; size];
+            file.read_exact_at(&mut found, 0).expect("pread");
+            compare("an open file", &found, content);
         }
-        self.check_names();
     }
 
     fn check_names(&self) {
@@ -176,10 +139,21 @@ impl Model {
         names.sort();
         assert!(names.iter().eq(self.files.keys()), "{names:?} but {:?}", self.files.keys());
         for (name, content) in &self.files {
-            let found = fs::read(self.dir.join(name)).expect("read");
-            assert!(found == *content, "{name}: {}", difference(&found, content));
+            compare(name, &fs::read(self.dir.join(name)).expect("read"), content);
         }
     }
+}
+
+fn compare(name: &str, found: &[u8], content: &Content) {
+    let expected = content.lock().expect("content");
+    let at =
+        found.iter().zip(&*expected).position(|(a, b)| a != b).unwrap_or(found.len().min(expected.len()));
+    assert!(
+        *found == **expected,
+        "{name}: {} bytes, {} expected, first difference at {at}",
+        found.len(),
+        expected.len()
+    );
 }
 
 fn overwrite(content: &mut Vec<u8>, at: usize, part: &[u8]) {
@@ -187,11 +161,6 @@ fn overwrite(content: &mut Vec<u8>, at: usize, part: &[u8]) {
         content.resize(content.len().max(at + part.len()), 0);
         content[at..at + part.len()].copy_from_slice(part);
     }
-}
-
-fn difference(found: &[u8], expected: &[u8]) -> String {
-    let at = found.iter().zip(expected).position(|(a, b)| a != b).unwrap_or(found.len().min(expected.len()));
-    format!("{} bytes, {} expected, first difference at {at}", found.len(), expected.len())
 }
 
 #[allow(clippy::disallowed_methods)] // how long to go on, not a measurement
@@ -225,7 +194,8 @@ fn stress(options: &str, store: StoreKind) {
                     for _ in 0..400 {
                         model.step();
                     }
-                    model.check_all();
+                    model.check_open();
+                    model.check_names();
                     model.open.clear();
                 });
             }

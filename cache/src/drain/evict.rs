@@ -1,5 +1,6 @@
 //! Clean copies go, oldest first, when they take more than their share of the disk, or the disk becomes full.
 
+use crate::stage::Shape;
 use crate::tree::Shared;
 
 /// Clean copies may take one part in this many of `cache_bytes_max`; the rest is the object cache's.
@@ -15,11 +16,12 @@ pub(super) fn evict(shared: &Shared) {
     while left > 0 && too_much() {
         left -= 1;
         let Some(ino) = shared.clean.oldest() else { return };
-        let unused = shared.table.find(ino).is_none_or(|file| file.drop_clean());
-        if unused {
-            shared.clean.drop_copy(&shared.files, ino);
-        } else {
-            shared.clean.spare(ino);
+        // First out of the table, so that nobody who opens the file now takes the copy up.
+        let Some((version, bytes)) = shared.clean.take(ino) else { continue };
+        if !shared.table.find(ino).is_none_or(|file| file.drop_clean()) {
+            shared.clean.insert(ino, version, bytes); // in use: others go before it
+        } else if let Err(e) = shared.files.remove(ino, Shape::Clean(version)) {
+            tracing::warn!(error = %e, "a clean stage file stays until the next start");
         }
     }
 }

@@ -42,7 +42,12 @@ impl Drop for Watch<'_> {
 /// `force` takes it as it is at the moment, even while the kernel writes it.
 pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: bool) -> Result<bool> {
     let Some(large) = shared.large(ino) else { return Ok(true) };
-    let file = large.file;
+    let result = upload_file(shared, large.file.clone(), force).await;
+    large.file.rest();
+    result
+}
+
+async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool> {
     let Some((watch, quiet)) = begin(&file, force).await? else { return Ok(false) };
     file.commit().await?;
     let (groups, version) = {
@@ -69,7 +74,6 @@ pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: 
     let clean = make_clean(shared, &file).await?;
     drop(watch);
     if clean && !file.has_users() {
-        file.rest();
         shared.table.retire(&file);
     }
     Ok(clean)
@@ -168,7 +172,7 @@ fn build(shared: &Shared, file: &File, descriptor: &std::fs::File, extents: &[Ex
         block.seal()?
     } else {
         let hint = file.state().hint.clone();
-        let (parent, name) = hint.map_or((granary_core::Ino(0), Vec::new()), |h| (h.dir, h.name));
+        let (parent, name) = hint.map_or((granary_core::Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
         let mut pack = PackBuilder::new(shared.ns, id);
         for e in extents {
             let bytes = read(e)?;

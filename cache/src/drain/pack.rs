@@ -30,7 +30,7 @@ struct Part {
     ino: Ino,
     from: Extent,
     bytes: Bytes,
-    hint: Option<PathHint>,
+    hint: Option<Arc<PathHint>>,
 }
 
 /// Uploads what is live in these sealed segments, then deletes them. Nothing is lost when it fails anywhere.
@@ -118,7 +118,7 @@ async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> 
         let mut pack: Option<(PackBuilder, Vec<Move>)> = None;
         let seal = |(builder, moves): (PackBuilder, Vec<Move>)| Ok::<_, Error>(Uploaded { sealed: builder.seal()?, moves });
         for part in parts {
-            let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name));
+            let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
             if let Some(full) = pack.take_if(|(builder, _)| !builder.fits(part.from.len, name.len())) {
                 packs.push(seal(full)?);
             }

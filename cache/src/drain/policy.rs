@@ -114,7 +114,8 @@ impl Policy {
             return Step::Pack(pack);
         }
         let seal_at = view.active.map(|a| a.first_at + self.small_period);
-        if seal_at.is_some_and(|at| at <= view.now || view.pressing) {
+        // Under pressure nothing waits, but while uploads run there is no use in ever smaller segments.
+        if seal_at.is_some_and(|at| at <= view.now || view.pressing && self.units == 0) {
             return Step::Seal;
         }
         Step::Wait(seal_at.into_iter().chain(file_at).min().map(|at| at.saturating_sub(view.now)))

@@ -110,7 +110,8 @@ impl File {
         let shared = &self.shared;
         let growth = if s.dead { 0 } else { s.map.covered() as i64 - s.committed.stored as i64 };
         let staged = if s.dead { 0 } else { s.map.staged() };
-        let open_staged = if s.writers > 0 { staged } else { 0 };
+        let out_of_reach = s.writers > 0 || s.stage.as_ref().is_some_and(|stage| stage.mapped);
+        let open_staged = if out_of_reach { staged } else { 0 };
         let large = !s.dead && s.stage.as_ref().is_some_and(|stage| !matches!(stage.shape, crate::stage::Shape::Clean(_)));
         if growth != s.counted.growth {
             shared.count_growth(growth - s.counted.growth);

@@ -1,5 +1,7 @@
 //! Taking a file's extents from the metadata, while the drain may be moving them.
 
+use std::sync::Arc;
+
 use granary_core::{Kind, Result};
 use granary_meta::{Attr, Extent, Place};
 
@@ -44,7 +46,7 @@ impl File {
                 self.settle(&mut s);
             }
             if let Some(lost) = lost {
-                self.cut_lost(lost.offset, "the stage does not have them");
+                self.cut_lost(lost.offset, &format!("the stage does not have {lost:?}"));
                 self.commit_in(&turn).await?;
             }
             return Ok(());
@@ -87,7 +89,7 @@ impl File {
         let s = &mut *guard;
         s.install(attr, Vec::new());
         s.flushes = self.shared.flushes();
-        s.hint = Some(hint);
+        s.hint = Some(Arc::new(hint));
         s.large = large;
         if large && let Err(e) = self.begin_empty_stage(s) {
             // Without a stage file it is written through the log at first.

@@ -88,20 +88,23 @@ impl File {
             return Ok(true);
         }
         let file = self.stage_file(s)?;
-        if !files::nobody_else(&file) {
-            return Ok(false);
+        let alone = files::nobody_else(&file);
+        if alone {
+            self.absorb(s)?;
         }
-        self.absorb(s)?;
         if let Some(stage) = &mut s.stage {
-            stage.loose = false;
+            stage.loose = !alone;
+            stage.mapped = !alone;
         }
-        Ok(true)
+        self.settle(s);
+        Ok(alone)
     }
 
     /// Closes the stage file's descriptor when the last user went away.
     pub(crate) fn rest(&self) {
         let mut s = self.state();
-        if s.writers == 0
+        if !self.has_users()
+            && s.writers == 0
             && s.readers == 0
             && let Some(stage) = &mut s.stage
         {

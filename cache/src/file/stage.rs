@@ -112,9 +112,11 @@ impl File {
     pub(super) fn write_stage(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
         self.soil(s)?;
         let file = self.stage_file(s)?;
-        let failed = |e| Error::io(format!("cannot write the stage file of inode {}; free some space", self.ino), e);
-        write_all(&*self.shared.disk, &file, &[], data, offset).map_err(failed)?;
         let len = data.len() as u64;
+        if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
+            self.own_half_written(s, &file, offset, len);
+            return Err(Error::io(format!("cannot write the stage file of inode {}; free some space", self.ino), e));
+        }
         if let Some(stage) = &mut s.stage {
             stage.unsynced = true;
             if stage.shape == Shape::Sparse {
@@ -124,6 +126,23 @@ impl File {
         }
         s.put(self.staged(offset, len));
         Ok(())
+    }
+
+    /// A write failed, and some of its bytes may be there: what a program may now read from a whole stage file is uploaded
+    /// as well.
+    fn own_half_written(&self, s: &mut State, file: &fs::File, offset: u64, len: u64) {
+        if !s.stage.as_ref().is_some_and(Stage::is_complete) {
+            return;
+        }
+        if s.writers == 0
+            && let Err(e) = file.set_len(s.size)
+        {
+            tracing::debug!(ino = %self.ino, error = %e, "a stage file that could not be written could not be cut either");
+        }
+        let end = (offset + len).min(s.size);
+        if offset < end {
+            s.put(self.staged(offset, end - offset));
+        }
     }
 
     /// The size; asks the stage file while the kernel writes it.

@@ -66,6 +66,8 @@ pub(crate) struct Stage {
     pub base: Option<Stat>,
     /// Its mtime when the kernel was given it: while it stays, the file's mtime is the one we know.
     pub begin_mtime: Timestamp,
+    /// Nobody has it open any more, and yet somebody may write it: a mapping.
+    pub mapped: bool,
     /// Written since its last fdatasync.
     pub unsynced: bool,
     /// An fdatasync failed: some of its bytes may be gone.
@@ -74,7 +76,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub fn new(shape: Shape, file: Option<Arc<fs::File>>) -> Stage {
-        Stage { shape, file, loose: false, base: None, begin_mtime: Timestamp::default(), unsynced: true, lost: false }
+        Stage { shape, file, loose: false, base: None, begin_mtime: Timestamp::default(), mapped: false, unsynced: true, lost: false }
     }
 
     /// Whether every byte of the file is in it.
@@ -115,7 +117,7 @@ pub(crate) struct State {
     pub touched_all: bool,
     /// A write error that nobody was told yet.
     pub error: Option<Error>,
-    pub hint: Option<PathHint>,
+    pub hint: Option<Arc<PathHint>>,
     /// Its creator said that it will be large.
     pub large: bool,
     /// Some of its content was promised to survive: by an fsync, or because it was there when the file was opened.

@@ -62,6 +62,8 @@ pub(crate) struct FailingDisk {
     pub limited: std::sync::atomic::AtomicBool,
     pub sync_fails: std::sync::atomic::AtomicBool,
     pub syncs: std::sync::atomic::AtomicU64,
+    /// How long each file (by its local inode number) was at its last sync: what a power loss leaves of it.
+    pub kept: std::sync::Mutex<std::collections::HashMap<u64, u64>>,
 }
 
 #[cfg(test)]
@@ -87,6 +89,10 @@ impl Disk for FailingDisk {
         if self.sync_fails.load(SeqCst) {
             return Err(io::Error::from_raw_os_error(5));
         }
-        SystemDisk.sync_data(file)
+        use std::os::unix::fs::MetadataExt;
+        let about = file.metadata()?;
+        SystemDisk.sync_data(file)?;
+        crate::util::lock(&self.kept).insert(about.ino(), about.len());
+        Ok(())
     }
 }

@@ -326,15 +326,18 @@ impl Log {
         fs::read(&path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))
     }
 
-    /// Cuts a torn tail off a segment of an earlier run.
-    pub fn cut(&self, id: u64, len: u64) -> Result<()> {
+    /// Keeps the first `len` bytes of a segment of an earlier run, and makes them durable: that run may have been killed
+    /// before it did.
+    pub fn keep(&self, id: u64, len: u64) -> Result<()> {
         let path = segment_path(&self.dir, id);
-        let cut = || {
+        let keep = || {
             let file = open_rw(&path, false)?;
-            file.set_len(len)?;
-            file.sync_all()
+            if file.metadata()?.len() > len {
+                file.set_len(len)?;
+            }
+            self.disk.sync_data(&file)
         };
-        cut().map_err(|e| Error::io(format!("cannot cut the torn tail off {}", path.display()), e))
+        keep().map_err(|e| Error::io(format!("cannot take over the stage log's segment {}", path.display()), e))
     }
 
     /// Deletes a sealed segment; nothing refers to it any more.

@@ -26,6 +26,7 @@
 //! Because segment and offset are in the checksum, a copy of a log in a file's bytes is never taken for a record.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use granary_core::codec::{Put, Reader};
 use granary_core::{Ino, NamespaceId, Result, Timestamp};
@@ -86,7 +87,7 @@ pub(crate) struct Head {
     pub mtime: Timestamp,
     /// crc32c of the payload.
     pub crc: u32,
-    pub hint: Option<PathHint>,
+    pub hint: Option<Arc<PathHint>>,
 }
 
 impl Head {
@@ -153,7 +154,7 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     if offset.checked_add(length).is_none() || (kind == RecordKind::Write && length > PAYLOAD_MAX as u64) {
         return Err(r.corrupt("its length is impossible"));
     }
-    let hint = (dir != 0 || !name.is_empty()).then(|| PathHint { dir: Ino(dir), name: name.to_vec() });
+    let hint = (dir != 0 || !name.is_empty()).then(|| Arc::new(PathHint { dir: Ino(dir), name: name.to_vec() }));
     Ok((Head { kind, ino, offset, len: length, seq, prev_seq, mtime, crc, hint }, len))
 }
 
@@ -266,7 +267,7 @@ mod tests {
                     prev_seq,
                     mtime: Timestamp { secs, nanos },
                     crc: crc32c::crc32c(&payload),
-                    hint: hint.map(|(dir, name)| PathHint { dir: Ino(dir), name }),
+                    hint: hint.map(|(dir, name)| Arc::new(PathHint { dir: Ino(dir), name })),
                 };
                 (head, payload)
             },

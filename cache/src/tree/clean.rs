@@ -12,7 +12,7 @@ use crate::util::lock;
 struct Copy {
     version: u64,
     bytes: u64,
-    /// Order of becoming clean, or of last being spared.
+    /// Order of becoming clean.
     age: u64,
 }
 
@@ -71,16 +71,9 @@ impl CleanFiles {
         lock(&self.inner).by_age.first_key_value().map(|(_, &ino)| ino)
     }
 
-    /// It is in use: others go before it.
-    pub fn spare(&self, ino: Ino) {
-        let mut inner = lock(&self.inner);
-        let age = inner.next_age;
-        if let Some(copy) = inner.by_ino.get_mut(&ino) {
-            let old = std::mem::replace(&mut copy.age, age);
-            inner.next_age += 1;
-            inner.by_age.remove(&old);
-            inner.by_age.insert(age, ino);
-        }
+    /// Takes a copy out of the table: its content version and bytes.
+    pub fn take(&self, ino: Ino) -> Option<(u64, u64)> {
+        lock(&self.inner).remove(ino).map(|c| (c.version, c.bytes))
     }
 
     /// Forgets the copy and removes its file.
@@ -103,8 +96,10 @@ mod tests {
             clean.insert(Ino(i), i * 10, i);
         }
         assert_eq!((clean.bytes(), clean.oldest(), clean.version(Ino(2)), clean.len()), (6, Some(Ino(1)), Some(20), 3));
-        clean.spare(Ino(1));
-        assert_eq!(clean.oldest(), Some(Ino(2)));
+        let (version, bytes) = clean.take(Ino(1)).unwrap();
+        assert_eq!((clean.oldest(), clean.bytes()), (Some(Ino(2)), 5));
+        clean.insert(Ino(1), version, bytes);
+        assert_eq!(clean.oldest(), Some(Ino(2)), "put back it is the youngest");
         clean.insert(Ino(2), 21, 5);
         assert_eq!((clean.bytes(), clean.oldest()), (9, Some(Ino(3))));
         clean.remove(Ino(3));

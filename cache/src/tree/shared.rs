@@ -111,9 +111,7 @@ impl Shared {
             Ok(()) => Ok(file),
             Err(e) => {
                 self.table.release(&file);
-                if !file.is_loaded() && !file.has_users() {
-                    self.table.remove(attr.ino);
-                }
+                self.table.remove_unloaded(attr.ino);
                 Err(e)
             }
         }
@@ -277,6 +275,7 @@ impl Shared {
         self.commit_all().await?;
         for large in self.all_large() {
             large.file.sync_stage().await?;
+            large.file.rest();
         }
         self.log.sync(&self.runtime).await?;
         self.meta.sync().await

@@ -55,6 +55,14 @@ impl Table {
         lock(self.shard(ino)).remove(&ino)
     }
 
+    /// Forgets a file that could not be loaded, unless somebody else tries.
+    pub fn remove_unloaded(&self, ino: Ino) {
+        let mut shard = lock(self.shard(ino));
+        if shard.get(&ino).is_some_and(|f| !f.has_users() && !f.is_loaded() && f.is_forgettable()) {
+            shard.remove(&ino);
+        }
+    }
+
     /// The file has no user and nothing to do: it may be forgotten when others need the room.
     pub fn retire(&self, file: &File) {
         if file.queued.swap(true, Ordering::Relaxed) {

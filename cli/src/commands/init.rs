@@ -139,7 +139,10 @@ fn check_empty(meta: &Path) -> Outcome<()> {
             None => Ok(()),
             Some(_) => Err(Failure::of_kind(
                 Kind::NotEmpty,
-                format!("{} has files that are no volume's; give an empty or a new folder with --meta", meta.display()),
+                format!(
+                    "{} has files that are no volume's; give an empty or a new folder with --meta",
+                    meta.display()
+                ),
             )),
         },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -166,7 +169,9 @@ mod tests {
     fn store_urls() {
         assert_eq!(normal("file:///srv/x/").unwrap(), "file:///srv/x");
         assert_eq!(normal("s3://bucket/prefix/").unwrap(), "s3://bucket/prefix");
-        for (bad, part) in [("file://srv/x", "whole path"), ("/srv/x", "file:///FOLDER"), ("http://x", "s3://BUCKET")] {
+        for (bad, part) in
+            [("file://srv/x", "whole path"), ("/srv/x", "file:///FOLDER"), ("http://x", "s3://BUCKET")]
+        {
             let e = normal(bad).unwrap_err();
             assert!(e.exit == 2 && e.message.contains(part), "{e}");
         }

@@ -37,8 +37,11 @@ impl Options {
         let mut options = Options::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            let of_fstab = ["defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"]
-                .contains(&name)
+            let of_fstab = [
+                "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail",
+                "_netdev",
+            ]
+            .contains(&name)
                 || name.starts_with("x-")
                 || name.starts_with("X-")
                 || name == "comment";
@@ -68,8 +71,20 @@ pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags
         dir: super::text_of(&dir)?,
         options: options.mount.join(","),
         meta: settings.is_given("meta").then(|| settings.meta.display().to_string()),
+        cache: settings.is_given("cache").then(|| settings.cache.display().to_string()),
+        limits: settings.given_limits(),
     };
-    block_on(async { start::node(&settings, &flags).await?.post("/v1/mount", &request).await })
+    let reply: MountReply =
+        block_on(async { start::node(&settings, &flags).await?.post("/v1/mount", &request).await })?;
+    if !reply.ignored.is_empty() {
+        eprintln!(
+            "granary: the node at {} runs already with other values of {}, and keeps them; to change them, stop it with \
+             `granary node stop`",
+            settings.socket.display(),
+            reply.ignored.join(", ")
+        );
+    }
+    Ok(reply)
 }
 
 fn check_dir(dir: &Path) -> Outcome<()> {
@@ -94,7 +109,9 @@ mod tests {
 
     #[test]
     fn options_go_where_they_belong() {
-        let options = Options::split("defaults,mode=work,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail");
+        let options = Options::split(
+            "defaults,mode=work,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail",
+        );
         assert_eq!(options.mount, ["mode=work", "ro"]);
         let settings: Vec<_> = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(settings, [("meta", "/m"), ("dirty_bytes_max", "1GiB")]);
@@ -105,7 +122,9 @@ mod tests {
     #[test]
     fn bad_places_and_names_are_told_before_a_node_is_started() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let run = |namespace: &str, dir: &Path| mount(namespace, dir, Options::default(), NodeFlags::default()).unwrap_err();
+        let run = |namespace: &str, dir: &Path| {
+            mount(namespace, dir, Options::default(), NodeFlags::default()).unwrap_err()
+        };
         assert!(run("user/a", file.path()).is(Kind::NotDirectory));
         assert!(run("user/a", &file.path().with_extension("missing")).message.contains("mkdir -p"));
         for bad in ["", "/user/a", "alice", "user/..", "user/a\nb", &format!("user/{}", "a".repeat(60))] {

@@ -4,12 +4,15 @@ use crate::args::{NodeArgs, NodeCommand, PlaceFlags};
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::node;
+use crate::units::show_period_ms;
 use crate::wire::StopReply;
 
 pub fn run(args: NodeArgs) -> Outcome<()> {
     match args.command {
         None => foreground(args.notify, || args.flags.sources().resolve()),
-        Some(NodeCommand::Run { flags }) => foreground(args.notify, || args.flags.and(flags).sources().resolve()),
+        Some(NodeCommand::Run { flags }) => {
+            foreground(args.notify, || args.flags.and(flags).sources().resolve())
+        }
         Some(NodeCommand::Stop { flags }) => stop(&flags),
     }
 }
@@ -28,6 +31,9 @@ fn stop(flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let client = Client::new(&settings.socket);
     let reply: StopReply = block_on(async { client.post("/v1/stop", &serde_json::json!({})).await })?;
+    for busy in &reply.busy {
+        eprintln!("granary: {busy}; waiting for up to {}", show_period_ms(reply.wait_ms));
+    }
     wait_for_end(reply.pid)
 }
 

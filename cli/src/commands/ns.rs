@@ -68,8 +68,8 @@ fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
         None => with_volume(&settings, |volume| Ok(volume.namespaces()?))?,
     };
     if json {
-        let text =
-            serde_json::to_string_pretty(&all).map_err(|e| Failure::failed(format!("cannot print the list: {e}")))?;
+        let text = serde_json::to_string_pretty(&all)
+            .map_err(|e| Failure::failed(format!("cannot print the list: {e}")))?;
         return super::print(&(text + "\n"));
     }
     super::print(&show(&all))
@@ -107,16 +107,18 @@ fn remove(name: &str, force: bool, flags: &PlaceFlags) -> Outcome<()> {
 
 fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
     let number_or = |text: &str, find: &dyn Fn(&str) -> Option<u32>, kind: &str| {
-        text.parse::<u32>()
-            .ok()
-            .or_else(|| find(text))
-            .ok_or_else(|| Failure::usage(format!("there is no {kind} {text:?} here; give a name this system knows, or a number")))
+        text.parse::<u32>().ok().or_else(|| find(text)).ok_or_else(|| {
+            Failure::usage(format!(
+                "there is no {kind} {text:?} here; give a name this system knows, or a number"
+            ))
+        })
     };
     let owner = what.owner.as_deref().map(|t| number_or(t, &|t| users::by_login(t).map(|u| u.uid), "user"));
     let group = what.group.as_deref().map(|t| number_or(t, &users::group, "group"));
     let mode = what.mode.as_deref().map(|text| {
-        u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8)
-            .map_err(|_| Failure::usage(format!("mode {text:?} is not octal; write it as chmod does, for example 0750")))
+        u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).map_err(|_| {
+            Failure::usage(format!("mode {text:?} is not octal; write it as chmod does, for example 0750"))
+        })
     });
     let bytes_max = what.bytes_max.as_deref().map(|text| {
         parse_bytes(text).map_err(|why| Failure::usage(format!("--bytes-max cannot be used: {why}")))
@@ -138,7 +140,9 @@ fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
 fn show(all: &[NamespaceInfo]) -> String {
     let mut rows = vec![["NAME", "OWNER", "GROUP", "MODE", "BYTES", "FILES", "FSYNC"].map(str::to_owned)];
     for info in all {
-        let of = |used: String, max: String, limited: bool| if limited { format!("{used} of {max}") } else { used };
+        let of = |used: String, max: String, limited: bool| {
+            if limited { format!("{used} of {max}") } else { used }
+        };
         let usage = &info.usage;
         rows.push([
             info.name.to_string(),
@@ -193,7 +197,10 @@ mod tests {
         assert_eq!((change.uid, change.gid, change.mode), (Some(0), Some(12), Some(0o2770)));
         assert_eq!((change.bytes_max, change.inodes_max), (Some(1 << 40), Some(5)));
         for (what, part) in [
-            (NsFields { owner: Some("no-such-user-here".into()), ..NsFields::default() }, "no-such-user-here"),
+            (
+                NsFields { owner: Some("no-such-user-here".into()), ..NsFields::default() },
+                "no-such-user-here",
+            ),
             (NsFields { mode: Some("rwx".into()), ..NsFields::default() }, "octal"),
             (NsFields { bytes_max: Some("much".into()), ..NsFields::default() }, "--bytes-max"),
         ] {

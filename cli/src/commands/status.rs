@@ -73,7 +73,11 @@ fn details(space: &SpaceStatus) -> Vec<String> {
         0 => String::new(),
         max => format!(" of {}", show_bytes(max)),
     };
-    let mut lines = vec![format!("holds {}{quota} in {} files", show_bytes(space.usage.bytes), space.usage.inodes)];
+    let mut lines = vec![format!(
+        "holds {}{quota} in {} files and folders",
+        show_bytes(space.usage.bytes),
+        space.usage.inodes
+    )];
     lines.push(if space.dirty_files == 0 {
         "all of it is in the store".to_owned()
     } else {
@@ -142,7 +146,7 @@ mod tests {
         let text = show(&status());
         for part in [
             "user/alice at /mnt/alice, work, read-only",
-            "5.0 GiB of 1.0 TiB in 12 files",
+            "5.0 GiB of 1.0 TiB in 12 files and folders",
             "3.0 MiB in 2 files not in the store yet, the oldest for 1 s",
             "tried again: store does not answer",
             "group/asr, not mounted",

@@ -17,8 +17,9 @@ use granary_core::{Kind, NamespaceName};
 use granary_meta::NamespaceInfo;
 use tokio::sync::mpsc;
 
-use super::mounts::{MountOrder, Space};
+use super::mounts::MountOrder;
 use super::peer::{Peer, missing};
+use super::table::Space;
 use super::{Node, blocking, metrics};
 use crate::exit::{Failure, Outcome};
 use crate::wire::*;
@@ -58,7 +59,9 @@ impl IntoResponse for Failure {
             3 => StatusCode::SERVICE_UNAVAILABLE,
             _ if self.is(Kind::NotFound) => StatusCode::NOT_FOUND,
             _ if self.is(Kind::Permission) => StatusCode::FORBIDDEN,
-            _ if self.is(Kind::Busy) || self.is(Kind::Exists) || self.is(Kind::NotEmpty) => StatusCode::CONFLICT,
+            _ if self.is(Kind::Busy) || self.is(Kind::Exists) || self.is(Kind::NotEmpty) => {
+                StatusCode::CONFLICT
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(self)).into_response()
@@ -153,21 +156,36 @@ fn show_space(space: &Space) -> SpaceStatus {
     }
 }
 
-async fn mount(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<MountRequest>) -> Outcome<Json<MountReply>> {
-    let name: NamespaceName = request.namespace.parse()?;
-    if let Some(meta) = &request.meta
-        && Path::new(meta) != node.settings.meta
-    {
-        return Err(Failure::of_kind(
-            Kind::Invalid,
-            format!(
-                "the node at {} serves the volume in {}, not the one in {meta}; stop it with `granary node stop`, or name \
-                 another node with --socket (and --cache)",
-                node.settings.socket.display(),
-                node.settings.meta.display()
-            ),
-        ));
+/// Refuses a mount that was meant for another node.
+fn check_meant(node: &Node, request: &MountRequest) -> Outcome<()> {
+    for (what, asked, ours) in [
+        ("its metadata", &request.meta, &node.settings.meta),
+        ("its cache", &request.cache, &node.settings.cache),
+    ] {
+        if let Some(asked) = asked
+            && Path::new(asked) != ours
+        {
+            return Err(Failure::of_kind(
+                Kind::Invalid,
+                format!(
+                    "the node at {} has {what} in {}, not in {asked}; stop it with `granary node stop`, or name another \
+                     node with --socket, --cache and --meta",
+                    node.settings.socket.display(),
+                    ours.display()
+                ),
+            ));
+        }
     }
+    Ok(())
+}
+
+async fn mount(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<MountRequest>,
+) -> Outcome<Json<MountReply>> {
+    let name: NamespaceName = request.namespace.parse()?;
+    check_meant(&node, &request)?;
     let dir = PathBuf::from(&request.dir);
     if !dir.is_absolute() {
         return Err(Failure::usage(format!("cannot mount at {:?}: give an absolute path", request.dir)));
@@ -177,15 +195,15 @@ async fn mount(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<MountR
     let (owner, wanted) = (peer.clone(), name.clone());
     let created = blocking(move || {
         owner.check(&wanted)?;
-        let gid = owner.gids.last().copied().unwrap_or(0);
-        match namespaces::create(&volume, &namespaces::by_name(&wanted), owner.uid, gid) {
+        match namespaces::create(&volume, &namespaces::by_name(&wanted), owner.uid, owner.gid) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(Kind::Exists) => Ok(false),
             Err(failure) => Err(failure),
         }
     })
     .await?;
-    let order = MountOrder { name: name.clone(), dir, options, owner: (!peer.administrator).then_some(peer.uid) };
+    let order =
+        MountOrder { name: name.clone(), dir, options, owner: (!peer.administrator).then_some(peer.uid) };
     let done = node.mounts.mount(order).await?;
     Ok(Json(MountReply {
         namespace: name.to_string(),
@@ -193,6 +211,7 @@ async fn mount(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<MountR
         mode: done.mode.to_owned(),
         bound: done.bound,
         created,
+        ignored: node.settings.differing(&request.limits),
     }))
 }
 
@@ -204,7 +223,9 @@ async fn space_at(node: &Arc<Node>, peer: &Peer, path: &str) -> Outcome<(Namespa
         table.at(Path::new(&path)).filter(|(name, ..)| peer.may(name)).ok_or_else(|| {
             Failure::of_kind(
                 Kind::NotFound,
-                format!("nothing of this node is mounted at {path}; `granary status` shows what is mounted where"),
+                format!(
+                    "nothing of this node is mounted at {path}; `granary status` shows what is mounted where"
+                ),
             )
         })
     })
@@ -221,6 +242,12 @@ async fn unmount(
         return Err(Failure::of_kind(
             Kind::Invalid,
             format!("{} is no mount point; {name} is mounted at {}", request.dir, dir.display()),
+        ));
+    }
+    if !peer.administrator && node.mounts.table().mounted_by(&dir) != Some(peer.uid) {
+        return Err(Failure::of_kind(
+            Kind::Permission,
+            format!("{} was mounted by somebody else; they or root may unmount it", dir.display()),
         ));
     }
     node.mounts.unmount(dir, request.lazy).await?;
@@ -301,14 +328,14 @@ async fn create(
     Ask(request): Ask<CreateRequest>,
 ) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("make namespaces")?;
-    blocking(move || {
-        let gid = peer.gids.last().copied().unwrap_or(0);
-        Ok(Json(namespaces::create(&node.volume, &request, peer.uid, gid)?))
-    })
-    .await
+    blocking(move || Ok(Json(namespaces::create(&node.volume, &request, peer.uid, peer.gid)?))).await
 }
 
-async fn set(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<ChangeRequest>) -> Outcome<Json<NamespaceInfo>> {
+async fn set(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<ChangeRequest>,
+) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("change namespaces")?;
     let name: NamespaceName = request.namespace.parse()?;
     blocking(move || Ok(Json(namespaces::change(&node.volume, &name, request.change)?))).await
@@ -329,8 +356,10 @@ async fn remove(
 async fn stop(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply>> {
     peer.check_administrator("stop the node")?;
     tracing::info!(uid = peer.uid, "told to stop");
+    let table = node.mounts.table();
+    let busy = blocking(move || Ok(table.busy())).await?;
     node.stop.begin.cancel();
-    Ok(Json(StopReply { pid: std::process::id() }))
+    Ok(Json(StopReply { pid: std::process::id(), busy, wait_ms: node.settings.stop_wait_ms }))
 }
 
 async fn own_metrics(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {

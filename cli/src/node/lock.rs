@@ -52,7 +52,10 @@ impl CacheLock {
             Err(e) => return Err(cannot(&e.into())),
         }
         let pid = std::process::id();
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{pid}")).map_err(|e| cannot(&e))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{pid}"))
+            .map_err(|e| cannot(&e))?;
         Ok(CacheLock { _file: file })
     }
 }

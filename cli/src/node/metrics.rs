@@ -15,16 +15,16 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 
 use super::lock::disk_room;
-use super::mounts::{Space, Table};
+use super::table::{Space, Table};
 use crate::exit::{Failure, Outcome};
 
 /// The loopback port, when one is wanted.
 pub async fn listen(port: Option<u16>) -> Outcome<Option<TcpListener>> {
     let Some(port) = port else { return Ok(None) };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|e| Failure::io(format!("cannot listen at {address} for metrics (setting metrics_port)"), &e))?;
+    let listener = TcpListener::bind(address).await.map_err(|e| {
+        Failure::io(format!("cannot listen at {address} for metrics (setting metrics_port)"), &e)
+    })?;
     Ok(Some(listener))
 }
 
@@ -96,11 +96,16 @@ impl Collector for NodeCollector {
             ("granary_oldest_dirty_milliseconds", "Age of the oldest byte not yet in the store", None, |s| {
                 s.status.oldest_dirty_ms
             }),
-            ("granary_drain_failing", "1 while storing fails and is tried again", None, |s| u64::from(s.status.error.is_some())),
-            ("granary_mountpoints", "Directories at which the namespace is mounted", None, |s| s.dirs.len() as u64),
+            ("granary_drain_failing", "1 while storing fails and is tried again", None, |s| {
+                u64::from(s.status.error.is_some())
+            }),
+            ("granary_mountpoints", "Directories at which the namespace is mounted", None, |s| {
+                s.dirs.len() as u64
+            }),
         ];
         for (name, help, unit, value) in gauges {
-            let family = encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Gauge)?;
+            let family =
+                encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Gauge)?;
             each(family, &spaces, |space, encoder| ConstGauge::new(value(space) as i64).encode(encoder))?;
         }
         let counters: [(&str, &str, Option<&Unit>, Value); 2] = [
@@ -108,13 +113,23 @@ impl Collector for NodeCollector {
             ("granary_uploaded_objects", "Objects stored", None, |s| s.status.uploaded_objects),
         ];
         for (name, help, unit, value) in counters {
-            let family = encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Counter)?;
+            let family = encoder.encode_descriptor(
+                name,
+                help,
+                unit,
+                prometheus_client::metrics::MetricType::Counter,
+            )?;
             each(family, &spaces, |space, encoder| ConstCounter::new(value(space)).encode(encoder))?;
         }
         for (name, count) in self.reads.stats().named() {
             let name = format!("granary_read_cache_{name}");
             let counter = ConstCounter::new(count);
-            let one = encoder.encode_descriptor(&name, "Of the read cache, since it was opened", None, counter.metric_type())?;
+            let one = encoder.encode_descriptor(
+                &name,
+                "Of the read cache, since it was opened",
+                None,
+                counter.metric_type(),
+            )?;
             counter.encode(one)?;
         }
         let free = disk_room(&self.cache).map_or(0, |(free, _)| free);

@@ -13,18 +13,18 @@
 //!
 //! A tree stays open until the node stops: the next mount of it finds everything as it was.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use granary_cache::{Tree, TreeParts, TreeStatus};
+use granary_cache::{Tree, TreeParts};
 use granary_core::{Kind, NamespaceId, NamespaceName};
-use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
-use granary_meta::{LocalNamespace, Metadata, Usage};
+use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::mountpoint::{check_own, remove_dead};
+use super::table::{Point, Served, Table, mode_name};
 use super::{Parts, blocking};
 use crate::exit::{Failure, Outcome};
 use crate::removal::{self, stage_dir};
@@ -35,109 +35,6 @@ const ORDERS_MAX: usize = 16;
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the kernel has to end a session after its last unmount.
 const SESSION_END_WAIT: Duration = Duration::from_secs(10);
-
-/// One namespace that is open.
-#[derive(Clone)]
-struct Served {
-    name: NamespaceName,
-    meta: Arc<LocalNamespace>,
-    tree: Arc<Tree>,
-    mounted: Option<Arc<Mounted>>,
-    /// Kept from mount to mount, so that counters only go up.
-    metrics: Arc<granary_fuse::Metrics>,
-    /// Mountpoints that were asked to be read-only.
-    read_only: Vec<PathBuf>,
-}
-
-impl Served {
-    /// The session, while it lives.
-    fn session(&self) -> Option<&Arc<Mounted>> {
-        self.mounted.as_ref().filter(|mounted| !mounted.has_ended())
-    }
-
-    /// Where the kernel shows it, the first made first.
-    fn dirs(&self) -> Vec<PathBuf> {
-        let Some(session) = self.session() else { return Vec::new() };
-        let mut dirs: Vec<_> = session.mountpoints().unwrap_or_default().into_iter().map(|mount| mount.path).collect();
-        dirs.reverse();
-        dirs.dedup();
-        dirs
-    }
-}
-
-/// What others may know of one open namespace.
-#[derive(Clone, Debug)]
-pub struct Space {
-    pub name: NamespaceName,
-    pub usage: Usage,
-    pub status: TreeStatus,
-    /// Directories, and whether each was asked to be read-only.
-    pub dirs: Vec<(PathBuf, bool)>,
-    /// Of its mounts; empty while there is none.
-    pub mode: &'static str,
-    pub metrics: Arc<granary_fuse::Metrics>,
-}
-
-/// The open namespaces, for those who look.
-#[derive(Default)]
-pub struct Table {
-    /// Guards the map for a look-up or a change, never across I/O.
-    served: Mutex<BTreeMap<NamespaceId, Served>>,
-}
-
-impl Table {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Served>> {
-        self.served.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all(&self) -> Vec<Served> {
-        self.lock().values().cloned().collect()
-    }
-
-    fn get(&self, id: NamespaceId) -> Option<Served> {
-        self.lock().get(&id).cloned()
-    }
-
-    /// Reads the kernel's table of mounts.
-    pub fn spaces(&self) -> Vec<Space> {
-        let spaces = self.all().into_iter().map(|served| Space {
-            usage: served.meta.usage(),
-            status: served.tree.status(),
-            dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
-            mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
-            metrics: served.metrics.clone(),
-            name: served.name,
-        });
-        spaces.collect()
-    }
-
-    /// The namespace mounted at or above `path`, with that directory.
-    pub fn at(&self, path: &Path) -> Option<(NamespaceName, Arc<Tree>, PathBuf)> {
-        let served = self.all();
-        let found = served.iter().flat_map(|s| s.dirs().into_iter().map(move |dir| (s, dir)));
-        let (served, dir) =
-            found.filter(|(_, dir)| path.starts_with(dir)).max_by_key(|(_, dir)| dir.components().count())?;
-        Some((served.name.clone(), served.tree.clone(), dir))
-    }
-
-    pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {
-        self.lock().values().find(|served| served.name == *name).map(|served| served.tree.clone())
-    }
-}
-
-impl Served {
-    fn is_read_only(&self, dir: &Path) -> bool {
-        self.session().is_some_and(|session| session.vfs().options().read_only)
-            || self.read_only.iter().any(|other| other == dir)
-    }
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Work => "work",
-        Mode::Data => "data",
-    }
-}
 
 /// A mount that is wanted.
 #[derive(Clone, Debug)]
@@ -211,7 +108,9 @@ impl Mounts {
 
     async fn order<T>(&self, order: impl FnOnce(Reply<T>) -> Order) -> Outcome<T> {
         let (reply, answer) = oneshot::channel();
-        let ended = || Failure::of_kind(Kind::Unavailable, "the node is stopping; start it again with `granary node`");
+        let ended = || {
+            Failure::of_kind(Kind::Unavailable, "the node is stopping; start it again with `granary node`")
+        };
         self.orders.send(order(reply)).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
@@ -290,7 +189,7 @@ impl Keeper {
         })
         .await?;
         let metrics = granary_fuse::Metrics::new(info.name.as_str());
-        let served = Served { name: info.name, meta, tree, mounted: None, metrics, read_only: Vec::new() };
+        let served = Served { name: info.name, meta, tree, mounted: None, metrics, points: Vec::new() };
         self.table.lock().insert(id, served.clone());
         Ok(served)
     }
@@ -301,6 +200,8 @@ impl Keeper {
             let dir = order.dir.clone();
             blocking(move || check_own(&dir, uid)).await?;
         }
+        let dir = order.dir.clone();
+        blocking(move || remove_dead(&dir)).await?;
         let (volume, name) = (self.parts.volume.clone(), order.name.clone());
         let id = blocking(move || Ok(volume.namespace_info(&name)?.id)).await?;
         let served = self.open(id).await?;
@@ -310,10 +211,9 @@ impl Keeper {
         };
         let mut table = self.table.lock();
         if let Some(served) = table.get_mut(&id) {
-            served.read_only.retain(|dir| *dir != order.dir);
-            if order.options.read_only {
-                served.read_only.push(order.dir.clone());
-            }
+            served.points.retain(|point| point.dir != order.dir);
+            let (dir, read_only, owner) = (order.dir.clone(), order.options.read_only, order.owner);
+            served.points.push(Point { dir, read_only, owner });
         }
         tracing::info!(namespace = %order.name, dir = %order.dir.display(), mode = done.mode, bound = done.bound, "mounted");
         Ok(done)
@@ -338,7 +238,7 @@ impl Keeper {
         let mounted = Arc::new(blocking(move || Ok(granary_fuse::mount(parts)?)).await?);
         if let Some(served) = self.table.lock().get_mut(&id) {
             served.mounted = Some(mounted.clone());
-            served.read_only.clear();
+            served.points.clear();
         }
         tokio::spawn(watch(served.name.clone(), mounted));
         Ok(MountDone { mode: mode_name(order.options.mode), bound: false })
@@ -389,7 +289,10 @@ impl Keeper {
         let Some(served) = served else {
             return Err(Failure::of_kind(
                 Kind::NotFound,
-                format!("nothing of this node is mounted at {}; `granary status` shows what is mounted where", dir.display()),
+                format!(
+                    "nothing of this node is mounted at {}; `granary status` shows what is mounted where",
+                    dir.display()
+                ),
             ));
         };
         let target = dir.clone();
@@ -420,7 +323,10 @@ impl Keeper {
         let open = self.table.get(id);
         if let Some(session) = open.as_ref().and_then(|served| served.session()) {
             let dir = session.path().display();
-            return Err(Failure::of_kind(Kind::Busy, format!("namespace {name} is mounted at {dir}; unmount it first")));
+            return Err(Failure::of_kind(
+                Kind::Busy,
+                format!("namespace {name} is mounted at {dir}; unmount it first"),
+            ));
         }
         let was_open = open.is_some();
         if let Some(served) = open {
@@ -448,7 +354,10 @@ impl Keeper {
                     told = true;
                 }
                 if hurry.is_cancelled() || self.parts.clock.monotonic() >= deadline {
-                    tracing::warn!("detaching {} although it is in use; its programs get errors from now on", served.name);
+                    tracing::warn!(
+                        "detaching {} although it is in use; its programs get errors from now on",
+                        served.name
+                    );
                     if let Err(e) = session.stop(Stop::Abort).await {
                         tracing::warn!("{e}");
                     }
@@ -478,55 +387,5 @@ async fn watch(name: NamespaceName, mounted: Arc<Mounted>) {
     match mounted.wait().await {
         Ok(()) => tracing::info!(namespace = %name, "the mount has ended"),
         Err(e) => tracing::error!(namespace = %name, "the mount ended badly: {e}"),
-    }
-}
-
-/// A user may mount at a directory of their own that nobody but root can move or replace: otherwise a symbolic link put in
-/// its way would have us mount over somebody else's.
-fn check_own(dir: &Path, uid: u32) -> Outcome<()> {
-    use std::os::unix::fs::MetadataExt;
-    let refuse = |why: String| {
-        Err(Failure::of_kind(
-            Kind::Permission,
-            format!(
-                "user {uid} may not mount at {}: {why}; have root make a directory of yours in one that only root can \
-                 change, for example /mnt/NAME, or mount with sudo",
-                dir.display()
-            ),
-        ))
-    };
-    for (above, part) in dir.ancestors().enumerate() {
-        let meta = match std::fs::symlink_metadata(part) {
-            Ok(meta) if meta.is_dir() => meta,
-            Ok(_) => return refuse(format!("{} is no directory", part.display())),
-            Err(e) => return refuse(format!("{} cannot be looked at ({})", part.display(), crate::exit::plain(&e))),
-        };
-        if above == 0 && meta.uid() != uid {
-            return refuse("it belongs to somebody else".to_owned());
-        }
-        if above > 0 && (meta.uid() != 0 || meta.mode() & 0o022 != 0) {
-            return refuse(format!("others than root can change {}", part.display()));
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_mount_only_where_nobody_can_move_the_directory() {
-        // The temporary directory is writable by everybody, so nothing below it will do.
-        let dir = tempfile::tempdir().unwrap();
-        let top = dir.path().canonicalize().unwrap();
-        let me = rustix::process::geteuid().as_raw();
-        assert!(check_own(&top, me).unwrap_err().message.contains("others than root can change"));
-        assert!(check_own(&top, me + 1).unwrap_err().message.contains("somebody else"));
-        std::os::unix::fs::symlink("/etc", top.join("link")).unwrap();
-        assert!(check_own(&top.join("link"), me).unwrap_err().message.contains("no directory"));
-        assert!(check_own(&top.join("none"), me).unwrap_err().message.contains("cannot be looked at"));
-        // Root's own directories are all right for root.
-        assert!(check_own(Path::new("/etc"), 0).is_ok());
     }
 }

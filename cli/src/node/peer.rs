@@ -3,7 +3,7 @@
 //! | who | may |
 //! |---|---|
 //! | root, and the user the node runs as | everything |
-//! | a user | mount, unmount, sync and see `user/<own login>` and `group/<own group>`, at directories of their own |
+//! | a user | mount, sync and see `user/<own login>` and `group/<own group>`, at directories of their own; unmount what they mounted |
 //! | anybody | see that the node runs |
 //!
 //! What is not permitted answers as if it did not exist, so that nobody learns of names they were not granted.
@@ -19,7 +19,9 @@ use crate::users;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub uid: u32,
-    /// First and supplementary groups.
+    /// The first group.
+    pub gid: u32,
+    /// All groups.
     pub gids: Vec<u32>,
     /// Root, or the node's own user.
     pub administrator: bool,
@@ -32,17 +34,17 @@ impl Connected<IncomingStream<'_, Gate>> for Peer {
 }
 
 impl Peer {
-    pub fn new(uid: u32, gids: Vec<u32>) -> Peer {
+    /// `gids`: the groups besides the first.
+    pub fn new(uid: u32, gid: u32, mut gids: Vec<u32>) -> Peer {
+        gids.push(gid);
         let own = rustix::process::geteuid().as_raw();
-        Peer { uid, gids, administrator: uid == 0 || uid == own }
+        Peer { uid, gid, gids, administrator: uid == 0 || uid == own }
     }
 
     /// Of this connection.
     pub fn of(stream: &tokio::net::UnixStream) -> std::io::Result<Peer> {
         let credentials = stream.peer_cred()?;
-        let mut gids = users::peer_groups(stream)?;
-        gids.push(credentials.gid());
-        Ok(Peer::new(credentials.uid(), gids))
+        Ok(Peer::new(credentials.uid(), credentials.gid(), users::peer_groups(stream)?))
     }
 
     /// Whether this namespace was granted to the peer.
@@ -70,7 +72,10 @@ impl Peer {
 
 /// The answer for a namespace that is not there, or not for this peer: the same words.
 pub fn missing(name: &NamespaceName) -> Failure {
-    Failure::of_kind(Kind::NotFound, format!("there is no namespace {name}; `granary ns list` shows those you may use"))
+    Failure::of_kind(
+        Kind::NotFound,
+        format!("there is no namespace {name}; `granary ns list` shows those you may use"),
+    )
 }
 
 #[cfg(test)]
@@ -81,7 +86,7 @@ mod tests {
     fn users_reach_their_own_only() {
         let name = |s: &str| s.parse::<NamespaceName>().unwrap();
         let daemon = users::by_login("daemon").unwrap();
-        let peer = Peer { uid: daemon.uid, gids: vec![daemon.gid], administrator: false };
+        let peer = Peer { administrator: false, ..Peer::new(daemon.uid, daemon.gid, vec![]) };
         assert!(peer.may(&name("user/daemon")));
         assert!(peer.may(&name("group/daemon")));
         for other in ["user/root", "group/root", "user/no-such-user-here", "dataset/x", "bucket/x"] {
@@ -89,6 +94,6 @@ mod tests {
             assert_eq!(e, missing(&name(other)));
         }
         assert!(peer.check_administrator("stop the node").unwrap_err().is(Kind::Permission));
-        assert!(Peer::new(0, vec![]).may(&name("dataset/x")));
+        assert!(Peer::new(0, 0, vec![]).may(&name("dataset/x")));
     }
 }

@@ -43,7 +43,9 @@ pub fn start(node: &Arc<Node>, gate: Gate, metrics: Option<TcpListener>) -> Serv
     if let Some(listener) = metrics {
         let app = api::metrics_router(node.clone());
         let stop = node.stop.begin.clone();
-        tasks.spawn(async move { axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await });
+        tasks.spawn(async move {
+            axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+        });
     }
     Servers { tasks }
 }
@@ -186,13 +188,17 @@ impl Listener for Gate {
             let Ok(peer) = Peer::of(&stream) else { continue };
             match Place::take(room, &peer, &self.counts) {
                 Some(place) => return (Connection { stream, _place: place }, peer),
-                None => tracing::warn!(uid = peer.uid, "a user has {CONNECTIONS_OF_USER_MAX} connections; one more refused"),
+                None => tracing::warn!(
+                    uid = peer.uid,
+                    "a user has {CONNECTIONS_OF_USER_MAX} connections; one more refused"
+                ),
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer::new(rustix::process::geteuid().as_raw(), Vec::new()))
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Ok(Peer::new(uid.as_raw(), gid.as_raw(), Vec::new()))
     }
 }
 
@@ -204,7 +210,11 @@ pub struct Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -248,7 +258,7 @@ mod tests {
     async fn a_user_cannot_take_every_place() {
         let (counts, room) = (Counts::default(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
         let take = |uid, administrator| {
-            let peer = Peer { uid, gids: vec![], administrator };
+            let peer = Peer { administrator, ..Peer::new(uid, uid, vec![]) };
             Place::take(room.clone().try_acquire_owned().unwrap(), &peer, &counts)
         };
         let mut places: Vec<_> = (0..CONNECTIONS_OF_USER_MAX).map(|_| take(1000, false).unwrap()).collect();

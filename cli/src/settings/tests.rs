@@ -2,10 +2,16 @@ use std::io::Write;
 
 use super::*;
 
-fn sources(flags: &[(&str, &str)], env: &[(&str, &str)], file: Option<&str>) -> (Sources, tempfile::NamedTempFile) {
+fn sources(
+    flags: &[(&str, &str)],
+    env: &[(&str, &str)],
+    file: Option<&str>,
+) -> (Sources, tempfile::NamedTempFile) {
     let mut config = tempfile::NamedTempFile::new().unwrap();
     config.write_all(file.unwrap_or("").as_bytes()).unwrap();
-    let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+    let own = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>()
+    };
     let env = own(env).into_iter().map(|(k, v)| (k.into(), v.into())).collect();
     (Sources { config: Some(config.path().to_owned()), flags: own(flags), env }, config)
 }
@@ -53,6 +59,14 @@ fn flag_beats_variable_beats_file_beats_default() {
 }
 
 #[test]
+fn what_was_asked_for_is_compared_by_value() {
+    let asked = sources(&[("dirty_bytes_max", "1GiB"), ("uploads_max", "7")], &[], None).0.resolve().unwrap();
+    let node = sources(&[("dirty_bytes_max", "1024MiB")], &[], None).0.resolve().unwrap();
+    assert_eq!(node.differing(&asked.given_limits()), ["uploads_max"]);
+    assert!(asked.differing(&asked.given_limits()).is_empty());
+}
+
+#[test]
 fn relative_paths_become_absolute() {
     let (s, _keep) = sources(&[("meta", "here/meta")], &[], None);
     assert!(s.resolve().unwrap().meta.is_absolute());
@@ -92,7 +106,10 @@ fn variables_of_services_and_scripts_are_left_alone() {
 #[test]
 fn impossible_values_name_setting_origin_and_mend() {
     let m = message(&[], &[("GRANARY_DIRTY_BYTES_MAX", "12")], None);
-    assert!(m.contains("dirty_bytes_max = 12") && m.contains("GRANARY_DIRTY_BYTES_MAX") && m.contains("from"), "{m}");
+    assert!(
+        m.contains("dirty_bytes_max = 12") && m.contains("GRANARY_DIRTY_BYTES_MAX") && m.contains("from"),
+        "{m}"
+    );
     let m = message(&[("small_period_ms", "soon")], &[], None);
     assert!(m.contains("small_period_ms") && m.contains("--small-period-ms") && m.contains("2s"), "{m}");
     let m = message(&[("uploads_max", "5000000000")], &[], None);
@@ -111,6 +128,7 @@ fn a_bad_file_is_named() {
     assert!(m.contains("setting meta") && m.contains("array"), "{m}");
     let missing = Sources { config: Some("/nonexistent/granary.toml".into()), ..Sources::default() };
     assert!(missing.resolve().unwrap_err().message.contains("/nonexistent/granary.toml: No such file"));
-    let by_variable = Sources { env: vec![("GRANARY_CONFIG".into(), "/nonexistent/b.toml".into())], ..Sources::default() };
+    let by_variable =
+        Sources { env: vec![("GRANARY_CONFIG".into(), "/nonexistent/b.toml".into())], ..Sources::default() };
     assert!(by_variable.resolve().unwrap_err().message.contains("/nonexistent/b.toml"));
 }

@@ -1,5 +1,6 @@
 //! A volume of its own for each test, in a temporary directory, and the real binary.
 #![allow(dead_code)] // each test file uses a part of it
+#![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -24,9 +25,18 @@ impl World {
 
     /// With a volume in a folder.
     pub fn with_volume() -> World {
-        let world = World::empty();
-        world.run(&["init", "--store", &world.store_url()]).unwrap_ok();
-        world
+        World::empty().initialised()
+    }
+
+    /// Below `/mnt`, in directories that only root can change: where users may have mountpoints.
+    pub fn for_mounts() -> World {
+        World { dir: tempfile::Builder::new().prefix("granary-test.").tempdir_in("/mnt").unwrap() }
+            .initialised()
+    }
+
+    fn initialised(self) -> World {
+        self.run(&["init", "--store", &self.store_url()]).unwrap_ok();
+        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -76,8 +86,12 @@ impl World {
     pub fn try_node(&self, args: &[&str]) -> Result<Node, Ran> {
         let mut all = vec!["node", "--notify"];
         all.extend(args);
-        let mut child =
-            self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("cannot start the binary");
+        let mut child = self
+            .command(&all)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cannot start the binary");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut line).unwrap();
@@ -86,7 +100,12 @@ impl World {
             Ok(Notice::Failed(failure)) => {
                 let ran = Ran::from(child.wait_with_output().unwrap());
                 assert_eq!(ran.code, i32::from(failure.exit));
-                assert!(ran.err.contains(&failure.message), "{:?} is not told on stderr: {}", failure.message, ran.err);
+                assert!(
+                    ran.err.contains(&failure.message),
+                    "{:?} is not told on stderr: {}",
+                    failure.message,
+                    ran.err
+                );
                 Err(ran)
             }
             Err(_) => panic!("{line:?}: {}", Ran::from(child.wait_with_output().unwrap()).err),
@@ -104,6 +123,15 @@ impl World {
 
     pub fn refusal(&self, path: &str, body: serde_json::Value) -> Failure {
         self.post(path, body).expect_err("the node should have refused this")
+    }
+}
+
+impl Drop for World {
+    /// A node that a mount started is nobody's child: it must not outlive a test that failed.
+    fn drop(&mut self) {
+        if exists(&self.path("node.sock")) {
+            self.run(&["node", "stop"]);
+        }
     }
 }
 
@@ -180,6 +208,26 @@ impl Ran {
             assert!(self.err.contains(part), "{part:?} is not in: {}", self.err);
         }
         assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+}
+
+/// A user of the system who is not root; with it, tests need root, as all that mount do.
+pub fn daemon() -> granary::users::User {
+    granary::users::by_login("daemon").unwrap()
+}
+
+/// Runs the binary as that user.
+pub fn as_daemon(world: &World, args: &[&str]) -> Ran {
+    use std::os::unix::process::CommandExt;
+    Ran::of(world.command(args).uid(daemon().uid).gid(daemon().gid))
+}
+
+/// Lets that user reach the world's socket and settings.
+pub fn open_to_daemon(world: &World) {
+    use std::os::unix::fs::PermissionsExt;
+    world.command(&[]); // writes the settings file
+    for path in [world.dir.path().to_owned(), world.path("granary.toml")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
 

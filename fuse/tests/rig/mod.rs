@@ -35,6 +35,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Files this size and smaller are small.
     pub small_file_bytes_max: u64,
+    /// Where the stage is, if not beside the mountpoint.
+    pub stage_dir: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -45,6 +47,7 @@ impl Default for Setup {
             bytes_max: 0,
             limits: Limits::default(),
             small_file_bytes_max: 1 << 20,
+            stage_dir: None,
         }
     }
 }
@@ -101,7 +104,7 @@ impl Rig {
             .unwrap();
             let mut next = 1_u128;
             let parts = TreeParts {
-                stage_dir: dir.path().join("stage"),
+                stage_dir: setup.stage_dir.clone().unwrap_or_else(|| dir.path().join("stage")),
                 node: NodeId(7),
                 limits: limits.clone(),
                 meta: meta.clone(),

@@ -147,7 +147,9 @@ impl Engine for RocksEngine {
                 Write::Delete(key) => rocks.delete(key),
                 Write::DeletePrefix(prefix) => match prefix_end(&prefix) {
                     Some(end) => rocks.delete_range(prefix, end),
-                    None => return Err(Error::new(Kind::Bug, "a prefix of bytes 255 only cannot be deleted")),
+                    None => {
+                        return Err(Error::new(Kind::Bug, "a prefix of bytes 255 only cannot be deleted"));
+                    }
                 },
             }
         }

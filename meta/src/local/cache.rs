@@ -26,7 +26,12 @@ pub(super) struct Spent {
 
 impl Cache {
     pub fn new(records_max: usize) -> Cache {
-        Cache { young: Map::default(), old: Map::default(), half_max: (records_max / 2).max(1), spent: Vec::new() }
+        Cache {
+            young: Map::default(),
+            old: Map::default(),
+            half_max: (records_max / 2).max(1),
+            spent: Vec::new(),
+        }
     }
 
     /// Small records that are read by key are worth it; extended attributes, targets and what is scanned are not.

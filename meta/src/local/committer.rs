@@ -103,7 +103,9 @@ impl Committer {
         self.unsynced = false;
         self.ticks = 0;
         if self.shared.bell.failure().is_none() {
-            tracing::error!("metadata cannot be written, changes are refused until the volume is opened again: {e}");
+            tracing::error!(
+                "metadata cannot be written, changes are refused until the volume is opened again: {e}"
+            );
             let e = e.duplicate().context("metadata could not be written earlier, open the volume again");
             self.shared.bell.fail(&e);
             self.refuse(&e);

@@ -114,7 +114,9 @@ impl LocalNamespace {
     /// The state, when there is room for a change: waits for the committer while too much is pending.
     fn lock_with_room(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = lock(&self.state);
-        while state.refused.is_none() && state.overlay.accumulating.weight() >= self.shared.tuning.pending_bytes_max {
+        while state.refused.is_none()
+            && state.overlay.accumulating.weight() >= self.shared.tuning.pending_bytes_max
+        {
             self.shared.bell.urgent();
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -177,7 +179,9 @@ impl LocalNamespace {
         match self.apply(state, Operation::Free { ino, extents_max: EXTENTS_FREED_AT_ONCE }) {
             Ok(Reply::Freed(false)) => state.to_free.push(ino),
             Ok(_) => {}
-            Err(e) => tracing::warn!("inode {ino} of namespace {} is not freed until the next start: {e}", self.id),
+            Err(e) => {
+                tracing::warn!("inode {ino} of namespace {} is not freed until the next start: {e}", self.id)
+            }
         }
     }
 
@@ -330,7 +334,14 @@ impl Metadata for LocalNamespace {
         self.read(|view| read::listxattr(view, ino))
     }
 
-    async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], create_only: bool, replace_only: bool) -> Result<()> {
+    async fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        create_only: bool,
+        replace_only: bool,
+    ) -> Result<()> {
         let (name, value) = (name.into(), value.into());
         self.change(Operation::SetXattr { ino, name, value, create_only, replace_only }).map(|_| ())
     }

@@ -140,7 +140,7 @@ impl<'a> Pending<'a> {
     fn next_until(&mut self, bound: Option<&Key>) -> Option<(&'a Key, &'a Option<Value>)> {
         let (newer, older) = (self.newer.peek().map(|(k, _)| *k), self.older.peek().map(|(k, _)| *k));
         let key = match (newer, older) {
-            (Some(a), Some(b)) => a.max(b),
+            (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
         if !self.span.contains(key) || bound.is_some_and(|bound| key > bound) {

@@ -85,7 +85,10 @@ pub(super) fn set_xattr(
     if !exists {
         inode.xattr_names += name_weight(&key);
         if inode.xattr_names > XATTR_NAMES_MAX {
-            return Err(Error::new(Kind::NoSpace, "the extended attributes' names have at most 64 KiB together"));
+            return Err(Error::new(
+                Kind::NoSpace,
+                "the extended attributes' names have at most 64 KiB together",
+            ));
         }
     }
     tx.put(key, Value::Xattr(value.into()));

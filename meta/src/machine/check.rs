@@ -92,7 +92,10 @@ impl Found {
 
     fn extent(&mut self, ino: Ino, extent: &Extent, seen: &mut Seen) {
         if extent.offset < seen.last_end || extent.end() > seen.size {
-            self.report(format!("inode {ino}: extent {extent:?} overlaps another or lies beyond size {}", seen.size));
+            self.report(format!(
+                "inode {ino}: extent {extent:?} overlaps another or lies beyond size {}",
+                seen.size
+            ));
         }
         seen.last_end = extent.end();
         seen.has_stored += extent.len;
@@ -125,10 +128,15 @@ pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
     let counters = view.counters()?;
     view.settings()?;
     if counters.bytes != found.bytes {
-        found.report(format!("the namespace counts {} bytes, its files have {}", counters.bytes, found.bytes));
+        found
+            .report(format!("the namespace counts {} bytes, its files have {}", counters.bytes, found.bytes));
     }
     if counters.inodes != found.inodes.len() as u64 {
-        found.report(format!("the namespace counts {} inodes, it has {}", counters.inodes, found.inodes.len()));
+        found.report(format!(
+            "the namespace counts {} inodes, it has {}",
+            counters.inodes,
+            found.inodes.len()
+        ));
     }
     if let Some((&last, _)) = found.inodes.last_key_value()
         && last >= counters.next_ino
@@ -224,7 +232,9 @@ fn check_entries(view: &mut dyn View, found: &mut Found) -> Result<()> {
             _ => found.report(format!("{what}: the directory is gone, none, or its next cookie too small")),
         }
         match found.inodes.get_mut(&entry.ino) {
-            Some(i) if i.kind == entry.kind && (i.kind != FileType::Directory || i.parent == dir) => i.names += 1,
+            Some(i) if i.kind == entry.kind && (i.kind != FileType::Directory || i.parent == dir) => {
+                i.names += 1
+            }
             _ => found.report(format!("{what}: inode {} is gone, of another type, or elsewhere", entry.ino)),
         }
     }

@@ -57,17 +57,25 @@ impl Deltas {
                 (Some(record), _) => record,
                 (None, Some(info)) if is_fresh => ObjectRecord { info, live: 0, dead_since: None },
                 (None, _) => {
-                    return Err(Error::new(Kind::Invalid, format!("object {id} was never stored: relocate makes it known")));
+                    return Err(Error::new(
+                        Kind::Invalid,
+                        format!("object {id} was never stored: relocate makes it known"),
+                    ));
                 }
             };
             if record.dead_since.is_some() {
                 if delta == 0 {
                     continue;
                 }
-                return Err(Error::new(Kind::Stale, format!("object {id} is being deleted; store the bytes again")));
+                return Err(Error::new(
+                    Kind::Stale,
+                    format!("object {id} is being deleted; store the bytes again"),
+                ));
             }
             let live = record.live.checked_add_signed(delta);
-            record.live = live.ok_or_else(|| Error::new(Kind::Bug, format!("object {id} has fewer live bytes than files use")))?;
+            record.live = live.ok_or_else(|| {
+                Error::new(Kind::Bug, format!("object {id} has fewer live bytes than files use"))
+            })?;
             if record.live == 0 {
                 record.dead_since = Some(tx.now);
                 tx.put(Key::Dead(tx.now, id), Value::Dead);
@@ -119,7 +127,10 @@ pub(super) fn relocate(tx: &mut Tx<'_>, object: ObjectInfo, moves: &[Move]) -> R
     let mut parts = vec![Vec::new(); moves.len()];
     if let Some(known) = tx.find_object(object.id)? {
         if known.info != object {
-            return Err(Error::new(Kind::Invalid, format!("object {} is known with other lengths", object.id)));
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("object {} is known with other lengths", object.id),
+            ));
         }
         if known.dead_since.is_some() {
             return Ok(Reply::Moved(parts));
@@ -197,7 +208,10 @@ pub(super) fn forget_objects(tx: &mut Tx<'_>, ids: &[ObjectId]) -> Result<Reply>
         let Some(since) = record.dead_since else {
             return Err(Error::new(
                 Kind::Bug,
-                format!("object {id} was deleted from the store but {} bytes of files are in it", record.live),
+                format!(
+                    "object {id} was deleted from the store but {} bytes of files are in it",
+                    record.live
+                ),
             ));
         };
         tx.delete(Key::Dead(since, id));

@@ -48,7 +48,8 @@ impl Editor {
         };
         if inode.spilled == 0 {
             editor.map.extend(inode.extents.iter().map(|e| (e.end(), *e)));
-        } else if inode.spilled <= WHOLE_MAX || (edits as u64).saturating_mul(WHOLE_PER_EDIT) >= inode.spilled {
+        } else if inode.spilled <= WHOLE_MAX || (edits as u64).saturating_mul(WHOLE_PER_EDIT) >= inode.spilled
+        {
             editor.fetch(view, 0, u64::MAX)?;
         } else {
             editor.whole = false;
@@ -87,12 +88,8 @@ impl Editor {
         if !self.whole {
             self.fetch(view, start, end)?;
         }
-        let overlapping: Vec<Extent> = self
-            .map
-            .range(start + 1..)
-            .map(|(_, e)| *e)
-            .take_while(|e| e.offset < end)
-            .collect();
+        let overlapping: Vec<Extent> =
+            self.map.range(start + 1..).map(|(_, e)| *e).take_while(|e| e.offset < end).collect();
         for old in overlapping {
             self.map.remove(&old.end());
             deltas.take(&old, old.end().min(end) - old.offset.max(start));
@@ -132,7 +129,8 @@ impl Editor {
         if !self.whole {
             self.fetch(view, from.offset, from.end())?;
         }
-        let overlapping = self.map.range(from.offset + 1..).map(|(_, e)| e).take_while(|e| e.offset < from.end());
+        let overlapping =
+            self.map.range(from.offset + 1..).map(|(_, e)| e).take_while(|e| e.offset < from.end());
         let mut parts: Vec<(u64, u64)> = Vec::new();
         for e in overlapping {
             let (start, end) = (e.offset.max(from.offset), e.end().min(from.end()));
@@ -177,7 +175,9 @@ pub(super) fn cut(extent: &Extent, start: u64, end: u64) -> Extent {
     let skip = start - extent.offset;
     let place = match extent.place {
         Place::Object { kind, id, offset } => Place::Object { kind, id, offset: offset.wrapping_add(skip) },
-        Place::Log { node, segment, offset } => Place::Log { node, segment, offset: offset.wrapping_add(skip) },
+        Place::Log { node, segment, offset } => {
+            Place::Log { node, segment, offset: offset.wrapping_add(skip) }
+        }
         Place::StageFile { node } => Place::StageFile { node },
     };
     let whole = start == extent.offset && end == extent.end();

@@ -15,7 +15,13 @@ pub fn lookup(view: &mut dyn View, dir: Ino, name: EntryName<'_>) -> Result<Attr
 }
 
 /// Entries with cookies above `cookie`, in order of cookies.
-pub fn readdir(view: &mut dyn View, dir: Ino, cookie: u64, max: usize, with_attr: bool) -> Result<Vec<DirEntry>> {
+pub fn readdir(
+    view: &mut dyn View,
+    dir: Ino,
+    cookie: u64,
+    max: usize,
+    with_attr: bool,
+) -> Result<Vec<DirEntry>> {
     let mut out = Vec::new();
     if view.directory(dir)?.entries == 0 || cookie == u64::MAX || max == 0 {
         return Ok(out);
@@ -128,4 +134,3 @@ pub fn orphans(view: &mut dyn View, after: Ino, max: usize) -> Result<Vec<Ino>> 
     })?;
     Ok(found)
 }
-

@@ -31,7 +31,9 @@ pub(super) fn rename(tx: &mut Tx<'_>, from: Name, to: Name, mode: RenameMode) ->
             exchange(tx, from, to, source, target)?;
             Ok(Reply::Renamed(None))
         }
-        (RenameMode::Replace, Some(target)) => replace(tx, from, to, source, target).map(|a| Reply::Renamed(Some(a))),
+        (RenameMode::Replace, Some(target)) => {
+            replace(tx, from, to, source, target).map(|a| Reply::Renamed(Some(a)))
+        }
         (RenameMode::Replace | RenameMode::NoReplace, None) => {
             move_to_free_name(tx, from, to, source)?;
             Ok(Reply::Renamed(None))

@@ -23,7 +23,13 @@ impl World {
         let mut world = World { engine: MemoryEngine::new(), now: Timestamp { secs: 100, nanos: 5 } };
         let name = "user/a".parse().unwrap();
         let new = NewNamespace {
-            name, uid: 7, gid: 8, mode: 0o755, bytes_max, inodes_max, durability: Durability::Local,
+            name,
+            uid: 7,
+            gid: 8,
+            mode: 0o755,
+            bytes_max,
+            inodes_max,
+            durability: Durability::Local,
         };
         world.run(Operation::Init { new }).unwrap();
         world
@@ -240,14 +246,16 @@ fn sizes_and_targets_are_bounded() {
     let mut w = World::new();
     let (f, d) = (w.file("f"), w.mkdir(Ino::ROOT, "d"));
     let s = w.create(Ino::ROOT, "s", FileType::Symlink);
-    let size = |ino, size| Operation::SetAttr { ino, set: SetAttr { size: Some(size), ..SetAttr::default() } };
+    let size =
+        |ino, size| Operation::SetAttr { ino, set: SetAttr { size: Some(size), ..SetAttr::default() } };
     assert_eq!(w.kind(size(d, 0)), Kind::IsDirectory);
     assert_eq!(w.kind(size(s, 0)), Kind::Invalid);
     assert_eq!(w.kind(size(f, FILE_BYTES_MAX + 1)), Kind::FileTooLarge);
     assert_eq!(w.attr(size(f, FILE_BYTES_MAX)).size, FILE_BYTES_MAX);
     assert_eq!(w.kind(commit(f, 10, vec![log(u64::MAX - 3, 9, 0)])), Kind::FileTooLarge);
     assert_eq!(w.kind(create(Ino::ROOT, &"x".repeat(256), FileType::File)), Kind::NameTooLong);
-    let new = NewInode { kind: FileType::Symlink, mode: 0, uid: 0, gid: 0, rdev: 0, target: vec![b'x'; 4096] };
+    let new =
+        NewInode { kind: FileType::Symlink, mode: 0, uid: 0, gid: 0, rdev: 0, target: vec![b'x'; 4096] };
     let long = Operation::Create { dir: Ino::ROOT, name: (*b"l").into(), new };
     assert_eq!(w.kind(long), Kind::NameTooLong);
     assert_eq!(read::readlink(&mut w.view(), s).unwrap(), b"to");
@@ -281,7 +289,8 @@ fn a_commit_replaces_what_was_in_its_range() {
     let left = Extent { len: 40, crc: 0, ..log(0, 100, 1000) };
     let right = Extent { crc: 0, ..log(60, 40, 1060) };
     assert_eq!(w.extents(f), [left, log(40, 20, 5000), right]);
-    let mut hole = Commit { ino: f, size: 100, mtime: w.now, extents: vec![], holes: vec![(10, 80)], staged_seq: 0 };
+    let mut hole =
+        Commit { ino: f, size: 100, mtime: w.now, extents: vec![], holes: vec![(10, 80)], staged_seq: 0 };
     let a = w.attr(Operation::Commit(hole.clone()));
     assert_eq!((a.stored, a.staged_seq), (20, 3));
     assert_eq!(w.extents(f), [Extent { len: 10, ..left }, Extent { offset: 90, len: 10, ..right }.moved(30)]);
@@ -323,7 +332,8 @@ fn relocation_takes_effect_only_where_the_file_is_unchanged() {
     let first = log(0, 100, 1000);
     w.run(commit(f, 100, vec![first])).unwrap();
     w.run(commit(f, 100, vec![log(30, 40, 9000)])).unwrap();
-    let moves = vec![Move { ino: f, from: first, to_offset: 500 }, Move { ino: Ino(99), from: first, to_offset: 0 }];
+    let moves =
+        vec![Move { ino: f, from: first, to_offset: 500 }, Move { ino: Ino(99), from: first, to_offset: 0 }];
     let reply = w.run(Operation::Relocate { object: object(1, 600), moves: moves.clone() }).unwrap();
     assert_eq!(reply, Reply::Moved(vec![vec![(0, 30), (70, 30)], vec![]]));
     assert_eq!(w.view().find_object(ObjectId(1)).unwrap().unwrap().live, 60);
@@ -400,7 +410,11 @@ fn extended_attributes() {
     let mut w = World::new();
     let f = w.file("f");
     let set = |name: &[u8], len: usize, create_only, replace_only| Operation::SetXattr {
-        ino: f, name: name.into(), value: vec![1; len].into(), create_only, replace_only,
+        ino: f,
+        name: name.into(),
+        value: vec![1; len].into(),
+        create_only,
+        replace_only,
     };
     assert_eq!(w.kind(set(b"user.a", 1, false, true)), Kind::NoAttribute);
     w.run(set(b"user.a", 0, true, false)).unwrap();
@@ -426,7 +440,8 @@ fn devices_keep_their_number_and_others_have_none() {
     let mut w = World::new();
     for (kind, rdev) in [(FileType::CharDevice, 0x501), (FileType::BlockDevice, 0x501), (FileType::Fifo, 0)] {
         let new = NewInode { kind, mode: 0o7644, uid: 0, gid: 0, rdev: 0x501, target: vec![] };
-        let a = w.attr(Operation::Create { dir: Ino::ROOT, name: format!("{kind:?}").into_bytes().into(), new });
+        let a =
+            w.attr(Operation::Create { dir: Ino::ROOT, name: format!("{kind:?}").into_bytes().into(), new });
         assert_eq!((a.rdev, a.mode, a.kind), (rdev, 0o7644, kind));
     }
 }
@@ -437,16 +452,20 @@ fn the_check_finds_what_is_wrong() {
     let f = w.file("f");
     w.run(commit(f, 10, vec![log(0, 10, 0)])).unwrap();
     let good = w.view().inode(f).unwrap();
-    let broken: Vec<(&str, Box<dyn Fn(&mut Inode)>)> = vec![
+    type Damage = Box<dyn Fn(&mut Inode)>;
+    let broken: Vec<(&str, Damage)> = vec![
         ("link count", Box::new(|i| i.attr.nlink = 2)),
         ("stored bytes", Box::new(|i| i.attr.stored = 9)),
         ("beyond size", Box::new(|i| i.attr.size = 9)),
         ("another type", Box::new(|i| i.attr.kind = FileType::Fifo)),
         ("attributes' names", Box::new(|i| i.xattr_names = 4)),
         ("counts 10 bytes", Box::new(|i| i.extents.clear())),
-        ("which is not known", Box::new(|i| i.extents[0].place = Place::Object {
-            kind: ObjectKind::Pack, id: ObjectId(9), offset: 0,
-        })),
+        (
+            "which is not known",
+            Box::new(|i| {
+                i.extents[0].place = Place::Object { kind: ObjectKind::Pack, id: ObjectId(9), offset: 0 }
+            }),
+        ),
     ];
     for (text, damage) in broken {
         let mut inode = (*good).clone();

@@ -38,7 +38,11 @@ pub trait Records: View {
     /// `Stale` or `NotDirectory`.
     fn directory(&mut self, ino: Ino) -> Result<Arc<Inode>> {
         let inode = self.inode(ino)?;
-        if inode.is_directory() { Ok(inode) } else { Err(Error::new(Kind::NotDirectory, "it is no directory")) }
+        if inode.is_directory() {
+            Ok(inode)
+        } else {
+            Err(Error::new(Kind::NotDirectory, "it is no directory"))
+        }
     }
 
     fn entry(&mut self, dir: Ino, name: &[u8]) -> Result<Option<Entry>> {

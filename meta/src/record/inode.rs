@@ -190,6 +190,14 @@ impl Inode {
     /// An inode without entries, extents, extended attributes.
     pub fn new(attr: Attr) -> Inode {
         let next_cookie = if attr.kind == FileType::Directory { COOKIE_MIN } else { 0 };
-        Inode { attr, parent: Ino(0), entries: 0, next_cookie, xattr_names: 0, spilled: 0, extents: Vec::new() }
+        Inode {
+            attr,
+            parent: Ino(0),
+            entries: 0,
+            next_cookie,
+            xattr_names: 0,
+            spilled: 0,
+            extents: Vec::new(),
+        }
     }
 }

@@ -61,7 +61,21 @@ fn inode() -> impl Strategy<Value = Inode> {
             let [size, stored, version, staged_seq, parent, entries, cookie] = large;
             let ino = Ino(77);
             let attr = Attr {
-                ino, kind, mode, uid, gid, nlink, rdev, size, stored, atime, mtime, ctime, btime, version, staged_seq,
+                ino,
+                kind,
+                mode,
+                uid,
+                gid,
+                nlink,
+                rdev,
+                size,
+                stored,
+                atime,
+                mtime,
+                ctime,
+                btime,
+                version,
+                staged_seq,
             };
             let mut inode = Inode { xattr_names, ..Inode::new(attr) };
             match kind {
@@ -102,14 +116,18 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             |(dir, n, ino, kind, cookie)| (Key::Entry(dir, n), Value::Entry(Entry { ino, kind, cookie }))
         ),
         inode().prop_map(|i| (Key::Inode(i.attr.ino), Value::Inode(Arc::new(i)))),
-        (ino.clone(), any::<u64>(), live_ino, file_type(), name()).prop_map(|(dir, cookie, ino, kind, name)| {
-            (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
-        }),
-        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(|(name, o, bytes_max, inodes_max)| {
-            let durability = if o { Durability::Object } else { Durability::Local };
-            let record = NamespaceRecord { name, durability, bytes_max, inodes_max };
-            (Key::Namespace, Value::Namespace(Arc::new(record)))
-        }),
+        (ino.clone(), any::<u64>(), live_ino, file_type(), name()).prop_map(
+            |(dir, cookie, ino, kind, name)| {
+                (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
+            }
+        ),
+        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
+            |(name, o, bytes_max, inodes_max)| {
+                let durability = if o { Durability::Object } else { Durability::Local };
+                let record = NamespaceRecord { name, durability, bytes_max, inodes_max };
+                (Key::Namespace, Value::Namespace(Arc::new(record)))
+            }
+        ),
         (id, object_kind(), any::<[u64; 3]>(), proptest::option::of(time())).prop_map(
             |(id, kind, [a, b, live], dead_since)| {
                 let info = ObjectInfo { id, kind, payload_len: a.min(b), total_len: a.max(b) };
@@ -118,10 +136,12 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             }
         ),
         (ino.clone(), bytes).prop_map(|(i, v)| (Key::Target(i), Value::Target(v))),
-        (ino.clone(), 0u64..1 << 60, 1u64..1 << 60, place(), any::<u32>()).prop_map(|(i, offset, len, place, crc)| {
-            let e = Extent { offset, len, place, crc };
-            (Key::Extent(i, e.end()), Value::Extent(e))
-        }),
+        (ino.clone(), 0u64..1 << 60, 1u64..1 << 60, place(), any::<u32>()).prop_map(
+            |(i, offset, len, place, crc)| {
+                let e = Extent { offset, len, place, crc };
+                (Key::Extent(i, e.end()), Value::Extent(e))
+            }
+        ),
         (ino, any::<bool>()).prop_map(|(i, remains)| (Key::Orphan(i), Value::Orphan(Orphan { remains }))),
     ]
 }

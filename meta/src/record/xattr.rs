@@ -5,8 +5,8 @@
 //! | 1 | version, 1 |
 //! | n | the value, to the end of the record |
 
-use granary_core::codec::{Put, Reader};
 use granary_core::Result;
+use granary_core::codec::{Put, Reader};
 
 const VERSION: u8 = 1;
 

@@ -7,6 +7,7 @@
 mod error;
 mod http;
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -34,12 +35,18 @@ const PUT_BYTES_MAX: usize = 64 << 20;
 const BATCH: usize = 1000;
 
 /// `s3://bucket/prefix`.
-#[derive(Debug)]
 pub struct S3Store {
     client: AmazonS3,
     /// Empty, or ends with a slash.
     prefix: String,
     place: Place,
+}
+
+/// Without the client, whose settings hold the keys.
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "S3Store({})", self.place)
+    }
 }
 
 impl S3Store {

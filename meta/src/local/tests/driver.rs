@@ -130,7 +130,7 @@ impl Driver {
                 };
                 let target = if kind == FileType::Symlink { vec![b't'; 3] } else { vec![] };
                 let mode = if mode > 128 { 0o2755 } else { 0o644 };
-                let new = NewInode { kind, mode, uid: 1, gid: u32::from(mode), rdev: 0, target };
+                let new = NewInode { kind, mode, uid: 1, gid: mode, rdev: 0, target };
                 let real = block_on(space.create(Ino(dir), name, new.clone(), open));
                 if let Ok(attr) = &real {
                     self.inos.push(attr.ino.0);
@@ -153,7 +153,8 @@ impl Driver {
                 }
             }
             Action::Rename { dir, name, to_dir, to_name, mode } => {
-                let (dir, name, to_dir, to_name) = (self.dir(dir), entry(name), self.dir(to_dir), entry(to_name));
+                let (dir, name, to_dir, to_name) =
+                    (self.dir(dir), entry(name), self.dir(to_dir), entry(to_name));
                 let mode =
                     [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]
                         [usize::from(mode) % 4];
@@ -174,7 +175,8 @@ impl Driver {
                 same(block_on(space.setattr(Ino(ino), set)), self.model.setattr(ino, set));
             }
             Action::SetXattr { ino, name, value, flags } => {
-                let (ino, name, value) = (self.ino(ino), [b'x', name % 3], vec![value; usize::from(value % 5)]);
+                let (ino, name, value) =
+                    (self.ino(ino), [b'x', name % 3], vec![value; usize::from(value % 5)]);
                 let (create, replace) = (flags % 4 == 1, flags % 4 == 2);
                 let real = block_on(space.setxattr(Ino(ino), &name, &value, create, replace));
                 same(real, self.model.setxattr(ino, &name, &value, create, replace));
@@ -200,7 +202,8 @@ impl Driver {
             Action::Relocate { ref picks, again } => self.relocate(picks, again),
             Action::Live { ref picks } => {
                 let staged = self.picks(picks);
-                let live = |(ino, e): &(Ino, Extent)| self.model.nodes.get(&ino.0).map_or(vec![], |n| n.live(e));
+                let live =
+                    |(ino, e): &(Ino, Extent)| self.model.nodes.get(&ino.0).map_or(vec![], |n| n.live(e));
                 let model: Vec<_> = staged.iter().map(live).collect();
                 same(block_on(space.live(&staged)), Ok(model));
             }
@@ -231,7 +234,8 @@ impl Driver {
         }
         assert_eq!(space.usage(), self.model.usage());
         let usage = self.model.usage();
-        let headroom = if usage.bytes_max == 0 { u64::MAX } else { usage.bytes_max.saturating_sub(usage.bytes) };
+        let headroom =
+            if usage.bytes_max == 0 { u64::MAX } else { usage.bytes_max.saturating_sub(usage.bytes) };
         assert_eq!(space.headroom(), headroom);
     }
 
@@ -291,7 +295,11 @@ impl Driver {
     }
 
     fn dead(&self) -> Vec<DeadObject> {
-        let dead = self.model.objects.values().filter_map(|&(object, since)| Some(DeadObject { object, since: since? }));
+        let dead = self
+            .model
+            .objects
+            .values()
+            .filter_map(|&(object, since)| Some(DeadObject { object, since: since? }));
         let mut dead: Vec<_> = dead.collect();
         dead.sort_by_key(|d| (d.since, d.object.id));
         dead
@@ -314,7 +322,10 @@ pub fn difference(space: &LocalNamespace, model: &Model) -> Option<String> {
     if (space.usage().bytes, space.usage().inodes) != (model.usage().bytes, model.usage().inodes) {
         return Some(format!("usage {:?}, model {:?}", space.usage(), model.usage()));
     }
-    model.nodes.iter().find_map(|(&ino, node)| differs(space, Ino(ino), node).err().map(|e| format!("inode {ino}: {e}")))
+    model
+        .nodes
+        .iter()
+        .find_map(|(&ino, node)| differs(space, Ino(ino), node).err().map(|e| format!("inode {ino}: {e}")))
 }
 
 fn differs(space: &LocalNamespace, ino: Ino, node: &Node) -> std::result::Result<(), String> {

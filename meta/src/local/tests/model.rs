@@ -42,8 +42,14 @@ type Answer<T> = std::result::Result<T, Kind>;
 
 impl Model {
     pub fn new(now: Timestamp, mode: u32, uid: u32, gid: u32) -> Model {
-        let mut model =
-            Model { nodes: BTreeMap::new(), objects: BTreeMap::new(), next_ino: 1, bytes_max: 0, inodes_max: 0, now };
+        let mut model = Model {
+            nodes: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            next_ino: 1,
+            bytes_max: 0,
+            inodes_max: 0,
+            now,
+        };
         let new = NewInode { kind: FileType::Directory, mode, uid, gid, rdev: 0, target: vec![] };
         model.make(&new);
         model
@@ -329,7 +335,14 @@ impl Model {
         Ok(attr)
     }
 
-    pub fn setxattr(&mut self, ino: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Answer<()> {
+    pub fn setxattr(
+        &mut self,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        create: bool,
+        replace: bool,
+    ) -> Answer<()> {
         let now = self.now;
         let node = self.node(ino)?;
         match (node.xattrs.contains_key(name), create, replace) {
@@ -383,8 +396,11 @@ impl Model {
         a.ctime = now;
         a.staged_seq = a.staged_seq.max(commit.staged_seq);
         let attr = a.clone();
-        let mut named: Vec<ObjectId> =
-            node.cells.iter().filter_map(|c| if let Some(Cell::Object(id, _)) = c { Some(*id) } else { None }).collect();
+        let mut named: Vec<ObjectId> = node
+            .cells
+            .iter()
+            .filter_map(|c| if let Some(Cell::Object(id, _)) = c { Some(*id) } else { None })
+            .collect();
         named.sort();
         for id in named {
             let problem = match self.objects.get(&id) {

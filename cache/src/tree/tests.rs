@@ -1,0 +1,8 @@
+//! The tree over real metadata (in memory), a store in memory, and real local files.
+
+mod crash;
+mod drain;
+mod large;
+mod model;
+mod small;
+mod world;

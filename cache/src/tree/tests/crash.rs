@@ -1,0 +1,176 @@
+//! Crashes: of the process, and of the machine.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering::SeqCst;
+
+use granary_core::Kind;
+use granary_meta::Metadata;
+
+use super::world::{World, pattern};
+
+fn segments(w: &World) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(w.stage_dir().join("log")).unwrap().map(|e| e.unwrap().path());
+    let mut found: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "log")).collect();
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_loses_nothing_that_was_written() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    w.tree_ref().flush().await.unwrap(); // the entry is durable; what follows is in the log only
+    file.write(0, &pattern(1, 3000), false).await.unwrap();
+    file.zero(100, 50, true).await.unwrap();
+    file.write(2500, &pattern(2, 3000), false).await.unwrap();
+    let expected = file.read(0, 10_000).await.unwrap();
+    w.kill().await;
+    assert_eq!(w.content("f").await, expected);
+    w.kill().await;
+    assert_eq!(w.content("f").await, expected, "and again");
+    w.tree_ref().sync().await.unwrap();
+    assert_eq!(w.content("f").await, expected);
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fsync_promised_survives_a_power_loss() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 3000), false).await.unwrap();
+    file.fsync().await.unwrap();
+    file.write(1000, &pattern(2, 500), false).await.unwrap();
+    w.close(file).await; // overwrites what was promised: commits only what is on disk
+    w.cut_power(usize::MAX, 0.0).await;
+    let mut newer = pattern(1, 3000);
+    newer[1000..1500].copy_from_slice(&pattern(2, 500));
+    let now = w.content("f").await;
+    assert!(now == pattern(1, 3000) || now == newer);
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_the_metadata_names_and_the_log_lost_cut_the_file() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    file.fsync().await.unwrap();
+    file.write(1000, &pattern(2, 1000), false).await.unwrap();
+    w.close(file).await;
+    w.meta().sync().await.unwrap(); // the metadata reached the disk before the log
+    let kept = w.disk.kept.lock().unwrap().clone();
+    w.cut_power(usize::MAX, 0.5).await;
+    assert!(!kept.is_empty());
+    let attr = w.meta().lookup(granary_core::Ino::ROOT, granary_core::EntryName::new(b"f").unwrap()).await.unwrap();
+    let file = w.tree_ref().file(&attr, None).await.unwrap();
+    assert_eq!(file.read(0, 5000).await.unwrap(), pattern(1, 1000), "a prefix, never zeros");
+    assert_eq!(w.attr("f").await.unwrap().size, 1000);
+    assert_eq!(file.fsync().await.unwrap_err().kind(), Kind::Io, "the loss is told once");
+    file.fsync().await.unwrap();
+    w.close(file).await;
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_in_a_files_records_ends_its_recovery_there_and_no_others() {
+    let mut w = World::new().await;
+    let (a, b) = (w.create("a", false).await, w.create("b", false).await);
+    w.tree_ref().flush().await.unwrap();
+    a.write(0, &pattern(1, 1000), false).await.unwrap();
+    let first = fs::metadata(&segments(&w)[0]).unwrap().len();
+    a.write(1000, &pattern(2, 1000), false).await.unwrap();
+    b.write(0, &pattern(3, 1000), false).await.unwrap();
+    a.write(2000, &pattern(4, 1000), false).await.unwrap();
+    let segment = fs::OpenOptions::new().read(true).write(true).open(&segments(&w)[0]).unwrap();
+    segment.write_all_at(b"damaged", first + 500).unwrap();
+    w.kill().await;
+    assert_eq!(w.content("a").await, pattern(1, 1000));
+    assert_eq!(w.content("b").await, pattern(3, 1000));
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_cut_and_writing_goes_on() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    w.tree_ref().flush().await.unwrap();
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    file.write(1000, &pattern(2, 1000), false).await.unwrap();
+    let path = segments(&w)[0].clone();
+    let len = fs::metadata(&path).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
+    w.kill().await;
+    assert_eq!(w.content("f").await, pattern(1, 1000));
+    let file = w.open("f").await;
+    file.write(1000, &pattern(3, 1000), false).await.unwrap();
+    w.close(file).await;
+    w.kill().await;
+    assert_eq!(w.content("f").await, [pattern(1, 1000), pattern(3, 1000)].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_files_stage_file_is_its_content_after_a_crash() {
+    let mut w = World::new().await;
+    let file = w.create("f", true).await;
+    w.tree_ref().flush().await.unwrap();
+    let backing = file.begin_passthrough(true).unwrap().unwrap();
+    backing.file.write_all_at(&pattern(1, 50_000), 0).unwrap();
+    w.kill().await;
+    assert_eq!(w.content("f").await, pattern(1, 50_000));
+    assert!(w.tree_ref().status().dirty_bytes >= 50_000);
+    w.tree_ref().sync().await.unwrap();
+    fs::remove_dir_all(w.stage_dir()).unwrap();
+    w.restart_with_empty_cache().await;
+    assert_eq!(w.content("f").await, pattern(1, 50_000));
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_gone_leave_nothing_in_the_stage() {
+    let mut w = World::new().await;
+    w.tree_ref().flush().await.unwrap();
+    w.write_new("small", &pattern(1, 100)).await;
+    w.write_new("large", &pattern(1, 50_000)).await;
+    // Their creation never reached the engine.
+    let survivor = w.engine.crash(0);
+    w.engine = std::sync::Arc::new(survivor);
+    let up = w.up.take().unwrap();
+    futures::future::join_all(up.tree.stop()).await;
+    drop(up);
+    w.start().await;
+    if w.attr("large").await.is_none() {
+        assert_eq!(fs::read_dir(w.stage_dir().join("files")).unwrap().count(), 0);
+    }
+    w.tree_ref().sync().await.unwrap();
+    assert!(segments(&w).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_to_keep_bytes_fails_fsync() {
+    let w = World::new().await;
+    let (small, large) = (w.create("s", false).await, w.create("l", true).await);
+    small.write(0, b"x", false).await.unwrap();
+    large.write(0, b"x", false).await.unwrap();
+    w.disk.sync_fails.store(true, SeqCst);
+    assert_eq!(large.fsync().await.unwrap_err().kind(), Kind::Io);
+    assert_eq!(small.fsync().await.unwrap_err().kind(), Kind::Io);
+    w.disk.sync_fails.store(false, SeqCst);
+    assert_eq!(large.fsync().await.unwrap_err().kind(), Kind::Io, "what was lost is not found again by asking twice");
+    assert_eq!(small.fsync().await.unwrap_err().kind(), Kind::Io);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_keeps_what_is_dirty_for_the_next_start() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    w.write_new("g", &pattern(2, 50_000)).await;
+    w.stop().await;
+    assert_eq!(w.memory_store.count(), 0);
+    w.start().await;
+    assert_eq!(w.content("f").await, pattern(1, 1000));
+    assert_eq!(w.content("g").await, pattern(2, 50_000));
+    w.tree_ref().sync().await.unwrap();
+    w.check().await;
+}

@@ -1,0 +1,280 @@
+//! Random histories against plain byte vectors.
+//!
+//! After a crash of the process every file is as it was left. After a power loss a file is as it was at some moment since
+//! its last fsync.
+
+use granary_core::limits::Limits;
+use granary_meta::types::Durability;
+use proptest::prelude::*;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::world::{World, limits, pattern};
+use crate::File;
+
+const FILES: usize = 4;
+const SIZE_MAX: u64 = 40_000;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write { file: usize, offset: u64, len: u64 },
+    Append { file: usize, len: u64 },
+    /// The kernel writes, where it may.
+    Passthrough { file: usize, offset: u64, len: u64 },
+    Truncate { file: usize, size: u64 },
+    Zero { file: usize, offset: u64, len: u64, keep_size: bool },
+    Allocate { file: usize, offset: u64, len: u64 },
+    Read { file: usize, offset: u64, len: u64 },
+    Reopen { file: usize },
+    Fsync { file: usize },
+    Flush,
+    Sync,
+    Restart { empty_cache: bool },
+    Kill,
+    PowerLoss { keep: usize, part: f64 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let (file, offset, len) = (0..FILES, 0u64..20_000, 1u64..6000);
+    let spot = (file.clone(), offset, len.clone());
+    prop_oneof![
+        20 => spot.clone().prop_map(|(file, offset, len)| Op::Write { file, offset, len }),
+        8 => (file.clone(), len).prop_map(|(file, len)| Op::Append { file, len }),
+        4 => spot.clone().prop_map(|(file, offset, len)| Op::Passthrough { file, offset, len }),
+        5 => (file.clone(), 0u64..20_000).prop_map(|(file, size)| Op::Truncate { file, size }),
+        5 => (spot.clone(), any::<bool>()).prop_map(|((file, offset, len), keep_size)| Op::Zero { file, offset, len, keep_size }),
+        2 => spot.clone().prop_map(|(file, offset, len)| Op::Allocate { file, offset, len }),
+        10 => spot.prop_map(|(file, offset, len)| Op::Read { file, offset, len }),
+        8 => file.clone().prop_map(|file| Op::Reopen { file }),
+        4 => file.prop_map(|file| Op::Fsync { file }),
+        1 => Just(Op::Flush),
+        5 => Just(Op::Sync),
+        1 => any::<bool>().prop_map(|empty_cache| Op::Restart { empty_cache }),
+        2 => Just(Op::Kill),
+        2 => (0usize..6, 0.0..1.0f64).prop_map(|(keep, part)| Op::PowerLoss { keep, part }),
+    ]
+}
+
+/// What a file may be.
+struct Plain {
+    now: Vec<u8>,
+    /// Every content since the last promise, oldest first, `now` last.
+    since: Vec<Vec<u8>>,
+    open: Option<Arc<File>>,
+}
+
+impl Plain {
+    fn changed(&mut self) {
+        self.since.push(self.now.clone());
+    }
+
+    fn promised(&mut self) {
+        self.since = vec![self.now.clone()];
+    }
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset as usize + bytes.len();
+        self.now.resize(self.now.len().max(end), 0);
+        self.now[offset as usize..end].copy_from_slice(bytes);
+        self.changed();
+    }
+}
+
+struct Run {
+    w: World,
+    files: Vec<Plain>,
+    seed: u64,
+}
+
+fn name(i: usize) -> String {
+    format!("f{i}")
+}
+
+impl Run {
+    async fn new() -> Run {
+        let limits = Limits { memory_bytes_max: 64 << 20, ..limits() };
+        let w = World::with(limits, 0, Durability::Local).await;
+        let mut files = Vec::new();
+        for i in 0..FILES {
+            let file = w.create(&name(i), i == 3).await;
+            files.push(Plain { now: Vec::new(), since: vec![Vec::new()], open: Some(file) });
+        }
+        w.tree_ref().flush().await.unwrap();
+        Run { w, files, seed: 0 }
+    }
+
+    async fn file(&mut self, i: usize) -> Arc<File> {
+        if self.files[i].open.is_none() {
+            self.files[i].open = Some(self.w.open(&name(i)).await);
+        }
+        self.files[i].open.clone().unwrap()
+    }
+
+    fn bytes(&mut self, len: u64) -> Vec<u8> {
+        self.seed += 1;
+        pattern(self.seed, len as usize)
+    }
+
+    async fn step(&mut self, op: Op) {
+        match op {
+            Op::Write { file: i, offset, len } => {
+                let (file, bytes) = (self.file(i).await, self.bytes(len));
+                file.write(offset, &bytes, false).await.unwrap();
+                self.files[i].put(offset, &bytes);
+            }
+            Op::Append { file: i, len } => {
+                let (file, bytes) = (self.file(i).await, self.bytes(len));
+                let end = self.files[i].now.len() as u64;
+                if end + len <= SIZE_MAX {
+                    assert_eq!(file.write(0, &bytes, true).await.unwrap(), end);
+                    self.files[i].put(end, &bytes);
+                }
+            }
+            Op::Passthrough { file: i, offset, len } => {
+                let (file, bytes) = (self.file(i).await, self.bytes(len));
+                if let Some(backing) = file.begin_passthrough(true).unwrap() {
+                    backing.file.write_all_at(&bytes, offset).unwrap();
+                    self.files[i].put(offset, &bytes);
+                    assert_eq!(file.size(), self.files[i].now.len() as u64);
+                    file.end_passthrough(true);
+                }
+            }
+            Op::Truncate { file: i, size } => {
+                let attr = self.file(i).await.truncate(size).await.unwrap();
+                assert_eq!(attr.size, size);
+                self.files[i].now.resize(size as usize, 0);
+                self.files[i].changed();
+            }
+            Op::Zero { file: i, offset, len, keep_size } => {
+                self.file(i).await.zero(offset, len, keep_size).await.unwrap();
+                let now = &mut self.files[i].now;
+                let end = (offset + len) as usize;
+                if !keep_size {
+                    now.resize(now.len().max(end), 0);
+                }
+                let (from, to) = (now.len().min(offset as usize), now.len().min(end));
+                now[from..to].fill(0);
+                // Its two steps, longer and zeroed, may be parted by a power loss.
+                self.files[i].changed();
+                if !keep_size {
+                    let before = self.files[i].since.len() - 2;
+                    let mut longer = self.files[i].since[before].clone();
+                    longer.resize(longer.len().max(end), 0);
+                    self.files[i].since.insert(before + 1, longer);
+                }
+            }
+            Op::Allocate { file: i, offset, len } => {
+                self.file(i).await.allocate(offset, len, false).await.unwrap();
+                let now = &mut self.files[i].now;
+                now.resize(now.len().max((offset + len) as usize), 0);
+                self.files[i].changed();
+            }
+            Op::Read { file: i, offset, len } => self.read(i, offset, len).await,
+            Op::Reopen { file: i } => self.close(i).await,
+            Op::Fsync { file: i } => {
+                self.file(i).await.fsync().await.unwrap();
+                self.files[i].promised();
+            }
+            Op::Flush => {
+                self.w.tree_ref().flush().await.unwrap();
+                self.files.iter_mut().for_each(Plain::promised);
+            }
+            Op::Sync => {
+                self.w.tree_ref().sync().await.unwrap();
+                self.files.iter_mut().for_each(Plain::promised);
+            }
+            Op::Restart { empty_cache } => {
+                for i in 0..FILES {
+                    self.close(i).await;
+                }
+                if empty_cache { self.w.restart_with_empty_cache().await } else { self.restart().await }
+                self.files.iter_mut().for_each(Plain::promised);
+            }
+            Op::Kill => {
+                self.files.iter_mut().for_each(|f| f.open = None);
+                self.w.kill().await;
+                self.files.iter_mut().for_each(Plain::promised);
+                self.compare().await;
+            }
+            Op::PowerLoss { keep, part } => {
+                self.files.iter_mut().for_each(|f| f.open = None);
+                self.w.cut_power(keep, part).await;
+                self.after_power_loss().await;
+            }
+        }
+    }
+
+    async fn restart(&mut self) {
+        self.w.stop().await;
+        self.w.start().await;
+    }
+
+    async fn close(&mut self, i: usize) {
+        if let Some(file) = self.files[i].open.take() {
+            self.w.close(file).await;
+        }
+    }
+
+    async fn read(&mut self, i: usize, offset: u64, len: u64) {
+        let file = self.file(i).await;
+        let now = &self.files[i].now;
+        let expected = &now[now.len().min(offset as usize)..now.len().min((offset + len) as usize)];
+        assert_eq!(file.size(), now.len() as u64);
+        if let Some(ready) = file.read_ready(offset, len as u32) {
+            assert_eq!(ready.unwrap(), expected);
+        }
+        assert_eq!(file.read(offset, len as u32).await.unwrap(), expected);
+    }
+
+    async fn compare(&mut self) {
+        for i in 0..FILES {
+            assert_eq!(self.w.attr(&name(i)).await.unwrap().size, self.files[i].now.len() as u64);
+            assert!(self.w.content(&name(i)).await == self.files[i].now, "file {i} is not what was written");
+        }
+    }
+
+    async fn after_power_loss(&mut self) {
+        for i in 0..FILES {
+            let content = self.w.content(&name(i)).await;
+            assert!(
+                self.files[i].since.contains(&content),
+                "file {i} ({} bytes) is not what it was at any moment since its last promise ({:?})",
+                content.len(),
+                self.files[i].since.iter().map(Vec::len).collect::<Vec<_>>()
+            );
+            self.files[i].now = content;
+            // What was found is on disk now.
+            self.files[i].promised();
+        }
+    }
+}
+
+/// Histories are long: fewer of them, unless the environment asks for a number.
+fn config() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: if asked { config.cases } else { 60 }, max_shrink_iters: 2000, ..config }
+}
+
+proptest! {
+    #![proptest_config(config())]
+    #[test]
+    fn it_is_files(ops in proptest::collection::vec(op(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut run = Run::new().await;
+            for op in ops {
+                run.step(op).await;
+            }
+            run.compare().await;
+            for i in 0..FILES {
+                run.close(i).await;
+            }
+            run.w.tree_ref().sync().await.unwrap();
+            run.w.check().await;
+            run.w.restart_with_empty_cache().await;
+            run.compare().await;
+            run.w.stop().await;
+        });
+    }
+}

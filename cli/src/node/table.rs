@@ -1,0 +1,141 @@
+//! The open namespaces and their mountpoints, for those who look: status, metrics, and every request that names a path.
+//! [`super::mounts`] alone changes it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use granary_cache::{Tree, TreeStatus};
+use granary_core::{NamespaceId, NamespaceName};
+use granary_fuse::mount::holders;
+use granary_fuse::{Mode, Mounted};
+use granary_meta::{LocalNamespace, Metadata, Usage};
+
+/// One namespace that is open.
+#[derive(Clone)]
+pub(super) struct Served {
+    pub(super) name: NamespaceName,
+    pub(super) meta: Arc<LocalNamespace>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) mounted: Option<Arc<Mounted>>,
+    /// Kept from mount to mount, so that counters only go up.
+    pub(super) metrics: Arc<granary_fuse::Metrics>,
+    /// How its mountpoints were asked for.
+    pub(super) points: Vec<Point>,
+}
+
+/// One mountpoint, as it was asked for. The kernel says whether it is still there.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub(super) dir: PathBuf,
+    pub(super) read_only: bool,
+    /// The user who asked, when that was not an administrator.
+    pub(super) owner: Option<u32>,
+}
+
+impl Served {
+    /// The session, while it lives.
+    pub(super) fn session(&self) -> Option<&Arc<Mounted>> {
+        self.mounted.as_ref().filter(|mounted| !mounted.has_ended())
+    }
+
+    /// Where the kernel shows it, the first made first.
+    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+        let Some(session) = self.session() else { return Vec::new() };
+        let mut dirs: Vec<_> =
+            session.mountpoints().unwrap_or_default().into_iter().map(|mount| mount.path).collect();
+        dirs.reverse();
+        dirs.dedup();
+        dirs
+    }
+}
+
+/// What others may know of one open namespace.
+#[derive(Clone, Debug)]
+pub struct Space {
+    pub name: NamespaceName,
+    pub usage: Usage,
+    pub status: TreeStatus,
+    /// Directories, and whether each was asked to be read-only.
+    pub dirs: Vec<(PathBuf, bool)>,
+    /// Of its mounts; empty while there is none.
+    pub mode: &'static str,
+    pub metrics: Arc<granary_fuse::Metrics>,
+}
+
+/// The open namespaces, for those who look.
+#[derive(Default)]
+pub struct Table {
+    /// Guards the map for a look-up or a change, never across I/O.
+    served: Mutex<BTreeMap<NamespaceId, Served>>,
+}
+
+impl Table {
+    pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Served>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn all(&self) -> Vec<Served> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(super) fn get(&self, id: NamespaceId) -> Option<Served> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Reads the kernel's table of mounts.
+    pub fn spaces(&self) -> Vec<Space> {
+        let spaces = self.all().into_iter().map(|served| Space {
+            usage: served.meta.usage(),
+            status: served.tree.status(),
+            dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
+            mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
+            metrics: served.metrics.clone(),
+            name: served.name,
+        });
+        spaces.collect()
+    }
+
+    /// The namespace mounted at or above `path`, with that directory.
+    pub fn at(&self, path: &Path) -> Option<(NamespaceName, Arc<Tree>, PathBuf)> {
+        let served = self.all();
+        let found = served.iter().flat_map(|s| s.dirs().into_iter().map(move |dir| (s, dir)));
+        let (served, dir) =
+            found.filter(|(_, dir)| path.starts_with(dir)).max_by_key(|(_, dir)| dir.components().count())?;
+        Some((served.name.clone(), served.tree.clone(), dir))
+    }
+
+    /// The user who mounted here, when that was not an administrator.
+    pub fn mounted_by(&self, dir: &Path) -> Option<u32> {
+        let all = self.lock();
+        all.values().flat_map(|served| &served.points).find(|point| point.dir == dir)?.owner
+    }
+
+    /// Mountpoints that are in use, and by whom. Reads all of `/proc`.
+    pub fn busy(&self) -> Vec<String> {
+        let mounts = self.all().into_iter().filter_map(|served| served.session().map(|s| s.mountpoints()));
+        let users = mounts.flatten().flatten().map(|mount| (holders::of(&mount), mount.path));
+        users
+            .filter(|(users, _)| !users.is_empty())
+            .map(|(users, dir)| format!("{} is used by {}", dir.display(), holders::list(&users)))
+            .collect()
+    }
+
+    pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {
+        self.lock().values().find(|served| served.name == *name).map(|served| served.tree.clone())
+    }
+}
+
+impl Served {
+    fn is_read_only(&self, dir: &Path) -> bool {
+        self.session().is_some_and(|session| session.vfs().options().read_only)
+            || self.points.iter().any(|point| point.read_only && point.dir == dir)
+    }
+}
+
+pub(super) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Work => "work",
+        Mode::Data => "data",
+    }
+}
