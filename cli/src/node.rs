@@ -114,11 +114,13 @@ fn run_locked(settings: Settings, starter: &Starter) -> Outcome<()> {
 }
 
 async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
+    // Watched first: a signal that comes while the node starts stops it cleanly as soon as it has started.
+    let stop = Stop::default();
+    signals::watch(&stop)?;
     // Bound early, so that a second node at this socket is told before it touches anything. Those who connect wait.
     let gate = server::bind(&settings.socket)?;
     let metrics_listener = metrics::listen(settings.metrics_port).await?;
-    let node = Arc::new(open(settings).await?);
-    signals::watch(&node.stop)?;
+    let node = Arc::new(open(settings, stop).await?);
     node.mounts.recover().await?;
     let servers = server::start(&node, gate, metrics_listener);
     tracing::info!(
@@ -134,7 +136,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     shutdown::run(&node, servers).await
 }
 
-async fn open(settings: Settings) -> Outcome<Node> {
+async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started = clock.monotonic();
     let volume = volume::open(&settings)?;
@@ -164,7 +166,6 @@ async fn open(settings: Settings) -> Outcome<Node> {
     };
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
-    let stop = Stop::default();
     Ok(Node { settings, volume, store, reads, clock, id, mounts, registry, stop, started })
 }
 

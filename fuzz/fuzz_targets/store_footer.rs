@@ -15,7 +15,8 @@ fuzz_target!(|data: &[u8]| {
     let choice = u32::from_le_bytes(*head);
     let payload_len = u64::from(choice >> 8);
     let kind = if choice & 1 == 0 { ObjectKind::Pack } else { ObjectKind::Block };
-    let trailer = Trailer { kind, footer_len: footer.len() as u32, payload_len, footer_crc: crc32c::crc32c(footer) };
+    let trailer =
+        Trailer { kind, footer_len: footer.len() as u32, payload_len, footer_crc: crc32c::crc32c(footer) };
     let bytes = [footer, &trailer.encode()].concat();
     let Ok(footer) = Footer::parse(&bytes, payload_len) else { return };
 

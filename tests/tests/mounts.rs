@@ -17,7 +17,7 @@ fn mountpoints_that_cannot_be_used() {
     node.fails(&["mount", "user/alice", &path("full")], "not empty");
     node.ok(&["mount", "user/alice", &path("full"), "-o", "nonempty"]);
     assert!(!node.path("full/x").exists(), "the mount covers it");
-    node.fails(&["mount", "user/bob", &path("full")], "already");
+    node.fails(&["mount", "user/bob", &path("full")], "is mounted there");
     node.umount(&node.path("full"));
     assert!(node.path("full/x").exists());
     node.fails(&["umount", &path("full")], "not");
