@@ -21,6 +21,7 @@ use granary_meta::{Extent, Move, ObjectInfo, Place};
 use granary_store::format::Sealed;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::extent_map::clip;
 use crate::tree::{Shared, TreeStatus};
@@ -32,11 +33,13 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Drain {
-    /// Guards the decisions; asked and told between steps.
+    /// Guards the decisions; asked and told between steps. Taken before any other lock.
     policy: Mutex<Policy>,
     /// PUTs at once.
     uploads: Semaphore,
     wake: Notify,
+    /// Ends the drain.
+    pub stop: CancellationToken,
     /// Told after every unit, however it ended.
     progress: Notify,
     /// How many units failed, and the last failure, if nothing succeeded since.
@@ -51,6 +54,7 @@ impl Drain {
             policy: Mutex::new(Policy::new(limits)),
             uploads: Semaphore::new(limits.uploads_max as usize),
             wake: Notify::new(),
+            stop: CancellationToken::new(),
             progress: Notify::new(),
             failures: Mutex::default(),
             uploaded_bytes: AtomicU64::new(0),
@@ -86,10 +90,10 @@ impl Drain {
     }
 }
 
-/// Runs until it is aborted, and ends its uploads with it.
+/// Runs until [`Drain::stop`], and ends its uploads with it.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut units: JoinSet<()> = JoinSet::new();
-    loop {
+    while !shared.drain.stop.is_cancelled() {
         while units.try_join_next().is_some() {}
         match next_step(&shared) {
             Step::Seal => {
@@ -107,6 +111,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 evict::evict(&shared);
                 let until = until.unwrap_or(LOOK_AROUND).clamp(Duration::from_millis(1), LOOK_AROUND);
                 tokio::select! {
+                    () = shared.drain.stop.cancelled() => {}
                     () = shared.drain.wake.notified() => {}
                     Some(_) = units.join_next() => {}
                     () = tokio::time::sleep(until) => {}
@@ -114,9 +119,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
+    // An upload that ends here leaves an object nobody names; nothing of the tree runs on after this.
+    units.shutdown().await;
 }
 
 fn next_step(shared: &Shared) -> Step {
+    // First the policy's lock: a segment that is deleted after the look at what is sealed is still in flight for it.
+    let mut policy = lock(&shared.drain.policy);
     let sealed = shared.log.sealed();
     let large: Vec<LargeFile> = shared
         .all_large()
@@ -130,7 +139,7 @@ fn next_step(shared: &Shared) -> Step {
         large: &large,
         pressing: shared.dirty.is_pressing(shared.log.dirty(), &shared.limits),
     };
-    lock(&shared.drain.policy).next(&view)
+    policy.next(&view)
 }
 
 async fn run_pack(shared: &Arc<Shared>, segments: Vec<u64>) {
@@ -147,7 +156,12 @@ async fn run_file(shared: &Arc<Shared>, ino: Ino) {
     let result = large::upload(shared, ino, false).await;
     {
         let mut policy = lock(&shared.drain.policy);
-        policy.file_done(ino, result.as_ref().is_ok_and(|done| *done), result.is_err(), shared.clock.monotonic());
+        policy.file_done(
+            ino,
+            result.as_ref().is_ok_and(|done| *done),
+            result.is_err(),
+            shared.clock.monotonic(),
+        );
     }
     shared.drain.finished(shared, &format!("inode {ino}"), result.map(drop));
 }
@@ -179,12 +193,16 @@ impl Shared {
         self.objects.learn(info);
         self.reads.insert(self.ns, &info, &uploaded.sealed.payload, &uploaded.sealed.footer);
         let effects = self.meta.relocate(info, uploaded.moves.clone()).await?;
-        let mut by_ino: std::collections::BTreeMap<Ino, Vec<(Extent, Place)>> = std::collections::BTreeMap::new();
+        let mut by_ino: std::collections::BTreeMap<Ino, Vec<(Extent, Place)>> =
+            std::collections::BTreeMap::new();
         for (m, parts) in uploaded.moves.iter().zip(effects) {
             for (offset, len) in parts {
                 let part = clip(&m.from, offset, offset + len);
                 let at = m.to_offset + (offset - m.from.offset);
-                by_ino.entry(m.ino).or_default().push((part, Place::Object { kind: info.kind, id: info.id, offset: at }));
+                by_ino
+                    .entry(m.ino)
+                    .or_default()
+                    .push((part, Place::Object { kind: info.kind, id: info.id, offset: at }));
             }
         }
         for (ino, parts) in by_ino {

@@ -17,8 +17,9 @@ pub(crate) enum Piece {
     Data { part: Extent, whole: Extent },
 }
 
+#[cfg(test)]
 impl Piece {
-    pub fn len(&self) -> u64 {
+    fn len(&self) -> u64 {
         match self {
             Piece::Hole { len, .. } => *len,
             Piece::Data { part, .. } => part.len,
@@ -137,7 +138,8 @@ impl ExtentMap {
         if let Some((&o, before)) = self.by_offset.range(..extent.offset).next_back()
             && joins(before, &extent)
         {
-            extent = Extent { offset: before.offset, len: before.len + extent.len, place: before.place, crc: 0 };
+            extent =
+                Extent { offset: before.offset, len: before.len + extent.len, place: before.place, crc: 0 };
             self.remove_raw(o);
         }
         if let Some((&o, after)) = self.by_offset.range(extent.end()..).next()
@@ -151,7 +153,10 @@ impl ExtentMap {
 
     /// The extents within `range`, cut to it.
     pub fn within(&self, range: Range<u64>) -> Vec<Extent> {
-        self.overlapping(&range).into_iter().map(|o| clip(&self.by_offset[&o], range.start, range.end)).collect()
+        self.overlapping(&range)
+            .into_iter()
+            .map(|o| clip(&self.by_offset[&o], range.start, range.end))
+            .collect()
     }
 
     /// What `offset..offset+len` is made of: pieces in order, without gaps.

@@ -4,6 +4,10 @@
 //! in it, so the kernel may read and write it itself), or sparse (only what was written since it was opened; the rest is in
 //! objects). A whole stage file that was uploaded stays as a clean copy until its space is needed.
 //!
+//! After a power loss a small file is as it was at some moment since its last fsync: its records are replayed in order, up to
+//! the first that is missing. A stage file is overwritten in place, so what was written to a large file since its last fsync
+//! may be there in part, as on any local file system. After the crash of the process alone nothing is missing of either.
+//!
 //! The state's lock is held over local writes (a `pwrite` of a few microseconds), so that the order of records in the log is
 //! the order in which the file changed. Commits, and moves of extents into objects, take turns by `State::busy`.
 
@@ -144,7 +148,11 @@ impl File {
                 _ => None,
             };
         }
-        if data { s.map.next_data(offset).filter(|&at| at < size) } else { Some(s.map.next_hole(offset).min(size)) }
+        if data {
+            s.map.next_data(offset).filter(|&at| at < size)
+        } else {
+            Some(s.map.next_hole(offset).min(size))
+        }
     }
 
     /// Sets the held mtime (utimens on a file that is being written); the caller also changes it in the metadata.
@@ -206,7 +214,8 @@ impl File {
             attr.version = s.held_version;
         } else if attr.version < s.committed.version {
             let c = s.committed;
-            (attr.size, attr.stored, attr.mtime, attr.ctime, attr.version) = (c.size, c.stored, c.mtime, c.ctime, c.version);
+            (attr.size, attr.stored, attr.mtime, attr.ctime, attr.version) =
+                (c.size, c.stored, c.mtime, c.ctime, c.version);
         }
     }
 

@@ -6,8 +6,9 @@
 //! metadata as one commit; the drain uploads what the metadata says is still there and moves its extents to the object.
 //! The way of a read: the extent map says where each byte is, and [`ReadCache`] has what is in objects.
 //!
-//! Locks, in the order they may be taken: a file's state, then one of the log's writer, the log's segments, the tables of the
-//! tree (files in use, large files, clean stage files, objects). None is held across `.await` or a store request.
+//! Locks, in the order they may be taken: a shard of the table of files in use, a file's state, then the log's writer, the
+//! log's segments, or one of the tree's other tables (held, large, clean, objects). None is held across `.await` or a store
+//! request.
 
 mod drain;
 mod extent_map;

@@ -171,7 +171,12 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 
                     );
                     break;
                 }
-                s.put(Extent { offset: h.offset, len: h.len, place: Place::StageFile { node: shared.node }, crc: 0 });
+                s.put(Extent {
+                    offset: h.offset,
+                    len: h.len,
+                    place: Place::StageFile { node: shared.node },
+                    crc: 0,
+                });
             }
         }
         s.last_seq = h.seq;
@@ -251,7 +256,9 @@ async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, done: &mut Done)
 
 /// The stage file is the file's content.
 async fn take_whole(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
-    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else { return Ok(()) };
+    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else {
+        return Ok(());
+    };
     file.load(&attr).await?;
     file.absorb(&mut file.state())?;
     file.commit().await?;
@@ -261,7 +268,9 @@ async fn take_whole(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
 
 /// The stage file has ranges that extents name, or is a leftover.
 async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
-    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else { return Ok(()) };
+    let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else {
+        return Ok(());
+    };
     file.load(&attr).await?;
     {
         let mut s = file.state();

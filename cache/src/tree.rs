@@ -68,8 +68,15 @@ pub struct TreeStatus {
 
 pub struct Tree {
     shared: Arc<Shared>,
-    /// Committer, drain, and the task that deletes dead objects; aborted when the tree ends.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Until the tree is stopped.
+    tasks: Mutex<Option<Tasks>>,
+}
+
+struct Tasks {
+    /// Ends when it is told, after its uploads have.
+    drain: JoinHandle<()>,
+    /// The committer, and the one that deletes dead objects: may be aborted anywhere.
+    others: [JoinHandle<()>; 2],
 }
 
 impl fmt::Debug for Tree {
@@ -80,7 +87,7 @@ impl fmt::Debug for Tree {
 
 impl Drop for Tree {
     fn drop(&mut self) {
-        self.stop();
+        self.begin_stop();
         // Files and tree point at each other.
         self.shared.end();
     }
@@ -110,12 +117,11 @@ impl Tree {
             return Err(e);
         }
         let runtime = &shared.runtime;
-        let tasks = vec![
-            runtime.spawn(committer::run(shared.clone())),
-            runtime.spawn(drain::run(shared.clone())),
-            runtime.spawn(drain::dead::run(shared.clone())),
-        ];
-        Ok(Arc::new(Tree { shared: shared.clone(), tasks: Mutex::new(tasks) }))
+        let drain = runtime.spawn(drain::run(shared.clone()));
+        let others =
+            [runtime.spawn(committer::run(shared.clone())), runtime.spawn(drain::dead::run(shared.clone()))];
+        let tasks = Mutex::new(Some(Tasks { drain, others }));
+        Ok(Arc::new(Tree { shared, tasks }))
     }
 
     /// The file's state, loaded from metadata if nobody has it; counts one user. Every `open` or `create` is matched by
@@ -200,16 +206,26 @@ impl Tree {
     /// Stops background work in order: no new uploads, held state committed, stage durable. Dirty bytes stay in the
     /// stage for the next start.
     pub async fn shutdown(&self) -> Result<()> {
-        let tasks = self.stop();
-        futures::future::join_all(tasks).await; // uploads in flight end with them: an object nobody names is harmless
+        self.stop().await;
         let result = self.shared.flush().await;
         self.shared.end();
         result
     }
 
-    fn stop(&self) -> Vec<JoinHandle<()>> {
-        let tasks = std::mem::take(&mut *lock(&self.tasks));
-        tasks.iter().for_each(JoinHandle::abort);
+    fn begin_stop(&self) -> Option<Tasks> {
+        self.shared.drain.stop.cancel();
+        let tasks = lock(&self.tasks).take();
+        if let Some(tasks) = &tasks {
+            tasks.others.iter().for_each(JoinHandle::abort);
+        }
         tasks
+    }
+
+    /// Returns when nothing of the tree runs any more.
+    async fn stop(&self) {
+        if let Some(tasks) = self.begin_stop() {
+            let _ = tasks.drain.await; // it has nothing to tell; the others were aborted
+            futures::future::join_all(tasks.others).await;
+        }
     }
 }

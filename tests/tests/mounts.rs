@@ -86,7 +86,7 @@ fn one_node_for_a_cache_directory_and_for_a_metadata_directory() {
     let pid = node.pid().to_string();
     let other = node.path("other.sock").to_string_lossy().into_owned();
     let out = run(node.command(&["node"]).env("GRANARY_SOCKET", &other));
-    assert_eq!(out.stderr.contains("panicked"), false);
+    assert!(!out.stderr.contains("panicked"), "{}", out.stderr);
     assert!(out.code.is_some_and(|c| c != 0) && out.stderr.contains(&pid), "{}", out.stderr);
     let out =
         run(node.command(&["node"]).env("GRANARY_SOCKET", &other).env("GRANARY_CACHE", node.path("cache2")));

@@ -119,7 +119,9 @@ fn group(staged: impl Iterator<Item = Extent>) -> Vec<Vec<Extent>> {
             let end = extent.end().min((at / OBJECT_PAYLOAD_MAX + 1) * OBJECT_PAYLOAD_MAX);
             let part = clip(&extent, at, end);
             match groups.last_mut() {
-                Some(last) if size + part.len <= OBJECT_PAYLOAD_MAX && last.len() < RANGES_MAX => last.push(part),
+                Some(last) if size + part.len <= OBJECT_PAYLOAD_MAX && last.len() < RANGES_MAX => {
+                    last.push(part)
+                }
                 _ => {
                     groups.push(vec![part]);
                     size = 0;
@@ -132,7 +134,12 @@ fn group(staged: impl Iterator<Item = Extent>) -> Vec<Vec<Extent>> {
     groups
 }
 
-async fn store_group(shared: &Arc<Shared>, file: &Arc<File>, extents: Vec<Extent>, version: u64) -> Result<()> {
+async fn store_group(
+    shared: &Arc<Shared>,
+    file: &Arc<File>,
+    extents: Vec<Extent>,
+    version: u64,
+) -> Result<()> {
     let permit = shared.drain.uploads.acquire().await;
     let memory = shared.memory.acquire(extents.iter().map(|e| e.len).sum()).await;
     let descriptor = {
@@ -143,7 +150,8 @@ async fn store_group(shared: &Arc<Shared>, file: &Arc<File>, extents: Vec<Extent
         file.stage_file(&mut s)?
     };
     let (task, owner) = (shared.clone(), file.clone());
-    let mut uploaded = blocking(&shared.runtime, move || build(&task, &owner, &descriptor, &extents, version)).await?;
+    let mut uploaded =
+        blocking(&shared.runtime, move || build(&task, &owner, &descriptor, &extents, version)).await?;
     shared.put(&uploaded.sealed).await?;
     drop(permit);
     let _turn = file.turn().await;
@@ -153,7 +161,13 @@ async fn store_group(shared: &Arc<Shared>, file: &Arc<File>, extents: Vec<Extent
     Ok(())
 }
 
-fn build(shared: &Shared, file: &File, descriptor: &std::fs::File, extents: &[Extent], version: u64) -> Result<Uploaded> {
+fn build(
+    shared: &Shared,
+    file: &File,
+    descriptor: &std::fs::File,
+    extents: &[Extent],
+    version: u64,
+) -> Result<Uploaded> {
     let ino = file.ino();
     let read = |e: &Extent| {
         let bytes = read_up_to(descriptor, e.offset, e.len as usize)
@@ -254,10 +268,14 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_and_small_ranges_share_an_object() {
-        let staged = |offset, len| Extent { offset, len, place: Place::StageFile { node: NodeId(1) }, crc: 0 };
+        let staged =
+            |offset, len| Extent { offset, len, place: Place::StageFile { node: NodeId(1) }, crc: 0 };
         let mib = 1 << 20;
         let one: Vec<_> = group([staged(0, 40 * mib)].into_iter());
-        assert_eq!(one, [vec![staged(0, 15 * mib)], vec![staged(15 * mib, 15 * mib)], vec![staged(30 * mib, 10 * mib)]]);
+        assert_eq!(
+            one,
+            [vec![staged(0, 15 * mib)], vec![staged(15 * mib, 15 * mib)], vec![staged(30 * mib, 10 * mib)]]
+        );
         let many: Vec<_> = (0..10).map(|i| staged(i * 100 * mib, mib)).collect();
         assert_eq!(group(many.iter().copied()), [many]);
         let both = group([staged(14 * mib, 2 * mib)].into_iter());

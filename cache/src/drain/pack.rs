@@ -88,7 +88,10 @@ async fn live_parts(shared: &Shared, segments: &[Segment]) -> Result<Vec<Part>> 
     for segment in segments {
         for r in segment.records.iter().filter(|r| r.head.kind == RecordKind::Write && r.head.len > 0) {
             let place = Place::Log { node: shared.node, segment: segment.id, offset: r.payload.start as u64 };
-            staged.push((r.head.ino, Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc }));
+            staged.push((
+                r.head.ino,
+                Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc },
+            ));
             records.push((segment, r));
         }
     }
@@ -116,7 +119,9 @@ async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> 
     blocking(&shared.runtime, move || {
         let mut packs = Vec::new();
         let mut pack: Option<(PackBuilder, Vec<Move>)> = None;
-        let seal = |(builder, moves): (PackBuilder, Vec<Move>)| Ok::<_, Error>(Uploaded { sealed: builder.seal()?, moves });
+        let seal = |(builder, moves): (PackBuilder, Vec<Move>)| {
+            Ok::<_, Error>(Uploaded { sealed: builder.seal()?, moves })
+        };
         for part in parts {
             let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
             if let Some(full) = pack.take_if(|(builder, _)| !builder.fits(part.from.len, name.len())) {
@@ -126,7 +131,10 @@ async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> 
                 pack.get_or_insert_with(|| (PackBuilder::new(task.ns, task.new_object()), Vec::new()));
             let crc = crc32c::crc32c(&part.bytes);
             if part.from.crc != 0 && part.from.crc != crc {
-                return Err(Error::new(Kind::Bug, format!("bytes of inode {} changed while they were packed", part.ino)));
+                return Err(Error::new(
+                    Kind::Bug,
+                    format!("bytes of inode {} changed while they were packed", part.ino),
+                ));
             }
             let entry = NewEntry { ino: part.ino, parent, file_offset: part.from.offset, crc, name };
             let to_offset = builder.push(entry, vec![part.bytes])?;
@@ -150,7 +158,9 @@ fn finish(shared: &Shared, segments: &[Segment]) -> Result<()> {
         None => Ok(()),
         Some((id, why)) => Err(Error::new(
             Kind::Corrupt,
-            format!("segment {id:016x} of the stage log was damaged on disk ({why}); it is kept, what could be read is stored"),
+            format!(
+                "segment {id:016x} of the stage log was damaged on disk ({why}); it is kept, what could be read is stored"
+            ),
         )),
     }
 }

@@ -125,7 +125,9 @@ impl Policy {
     fn pack(&self, view: &View<'_>) -> Vec<u64> {
         let mut ids = Vec::new();
         let mut payload = 0;
-        for s in view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id)) {
+        for s in
+            view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id))
+        {
             if !ids.is_empty() && payload + s.payload > OBJECT_PAYLOAD_MAX {
                 break;
             }
@@ -196,7 +198,12 @@ mod tests {
         SegmentInfo { id, len: payload + 100, payload, files: 1, first_at: SECOND * at as u32 }
     }
 
-    fn view<'a>(now: u64, active: Option<SegmentInfo>, sealed: &'a [SegmentInfo], large: &'a [LargeFile]) -> View<'a> {
+    fn view<'a>(
+        now: u64,
+        active: Option<SegmentInfo>,
+        sealed: &'a [SegmentInfo],
+        large: &'a [LargeFile],
+    ) -> View<'a> {
         View { now: SECOND * now as u32, active, sealed, large, pressing: false }
     }
 
@@ -219,10 +226,15 @@ mod tests {
     fn sealed_segments_are_joined_up_to_one_pack() {
         let mut p = Policy::new(&Limits { uploads_max: 2, ..Limits::default() });
         let mib = 1 << 20;
-        let sealed = [segment(1, 5 * mib, 0), segment(2, 9 * mib, 0), segment(3, 2 * mib, 0), segment(4, mib, 0)];
+        let sealed =
+            [segment(1, 5 * mib, 0), segment(2, 9 * mib, 0), segment(3, 2 * mib, 0), segment(4, mib, 0)];
         assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![1, 2]));
         assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![3, 4]));
-        assert_eq!(p.next(&view(0, Some(segment(5, 1, 0)), &sealed, &[])), Step::Wait(None), "no more than uploads_max");
+        assert_eq!(
+            p.next(&view(0, Some(segment(5, 1, 0)), &sealed, &[])),
+            Step::Wait(None),
+            "no more than uploads_max"
+        );
         p.pack_done(&[1, 2], true, false, SECOND);
         assert_eq!(p.next(&view(9, Some(segment(5, 1, 0)), &sealed[2..], &[])), Step::Seal);
     }
@@ -262,6 +274,10 @@ mod tests {
         p.hurry();
         assert_eq!(p.next(&view(110, None, &sealed, &[])), Step::Pack(vec![1]));
         p.pack_done(&[1], false, true, SECOND * 110);
-        assert_eq!(p.next(&view(200, None, &sealed, &[])), Step::Wait(None), "a damaged segment is left alone");
+        assert_eq!(
+            p.next(&view(200, None, &sealed, &[])),
+            Step::Wait(None),
+            "a damaged segment is left alone"
+        );
     }
 }

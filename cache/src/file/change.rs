@@ -4,8 +4,8 @@
 use granary_core::{Error, Kind, Result};
 
 use super::{File, Stage, State};
+use crate::stage::RecordKind;
 use crate::stage::files;
-use crate::stage::{RecordKind, Shape};
 
 impl File {
     pub(super) fn truncate_now(&self, size: u64) -> Result<()> {
@@ -25,15 +25,15 @@ impl File {
     /// Applies a new size to stage file, log and state.
     fn resize(&self, s: &mut State, size: u64) -> Result<()> {
         self.soil(s)?;
-        if s.stage.is_some() {
+        if s.stage.as_ref().is_some_and(Stage::is_complete) {
             let file = self.stage_file(s)?;
             let failed = |e| Error::io(format!("cannot size the stage file of inode {}", self.ino), e);
             file.set_len(size).map_err(failed)?;
             if let Some(stage) = &mut s.stage {
                 stage.unsynced = true;
             }
-        }
-        if !s.stage.as_ref().is_some_and(Stage::is_complete) {
+        } else {
+            // A sparse stage file keeps what it has: the extents say what of it counts, and replay looks for it.
             let mut head = self.head(s, RecordKind::Truncate, size, 0);
             self.append(s, &mut head, &[])?;
         }
@@ -67,10 +67,12 @@ impl File {
             return Ok(());
         }
         self.soil(s)?;
-        if s.stage.is_some() {
+        let complete = s.stage.as_ref().is_some_and(Stage::is_complete);
+        if complete {
             let file = self.stage_file(s)?;
-            files::punch(&file, offset..end.min(size))
-                .map_err(|e| Error::io(format!("cannot zero a range of the stage file of inode {}", self.ino), e))?;
+            files::punch(&file, offset..end.min(size)).map_err(|e| {
+                Error::io(format!("cannot zero a range of the stage file of inode {}", self.ino), e)
+            })?;
             if let Some(stage) = &mut s.stage {
                 stage.unsynced = true;
             }
@@ -78,7 +80,7 @@ impl File {
         if end > size {
             self.resize(s, end)?;
         }
-        if s.stage.as_ref().is_none_or(|stage| stage.shape == Shape::Sparse) {
+        if !complete {
             let mut head = self.head(s, RecordKind::Zero, offset, end - offset);
             self.append(s, &mut head, &[])?;
         }

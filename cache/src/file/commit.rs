@@ -112,7 +112,8 @@ impl File {
         let staged = if s.dead { 0 } else { s.map.staged() };
         let out_of_reach = s.writers > 0 || s.stage.as_ref().is_some_and(|stage| stage.mapped);
         let open_staged = if out_of_reach { staged } else { 0 };
-        let large = !s.dead && s.stage.as_ref().is_some_and(|stage| !matches!(stage.shape, crate::stage::Shape::Clean(_)));
+        let large = !s.dead
+            && s.stage.as_ref().is_some_and(|stage| !matches!(stage.shape, crate::stage::Shape::Clean(_)));
         if growth != s.counted.growth {
             shared.count_growth(growth - s.counted.growth);
         }

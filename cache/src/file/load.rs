@@ -6,6 +6,7 @@ use granary_core::{Kind, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use super::{File, Stage};
+use crate::extent_map::{advance, clip};
 use crate::stage::Shape;
 
 impl File {
@@ -107,17 +108,28 @@ impl File {
         }
     }
 
-    /// Moves what is still at `part` to an object, after the metadata did.
+    /// Moves what is still at each part's place to an object, after the metadata did. Bytes of a stage file have the same
+    /// place after they were overwritten: what was touched since they were read stays there, and will be committed so.
     pub(crate) fn moved(&self, parts: &[(Extent, Place)]) {
-        let mut s = self.state();
+        let mut guard = self.state();
+        let s = &mut *guard;
         s.moves += 1;
         if !s.loaded {
             return;
         }
         for (part, to) in parts {
-            s.map.relocate(part, *to);
+            match (&part.place, &s.touched) {
+                (Place::StageFile { .. }, _) if s.touched_all => {}
+                (Place::StageFile { .. }, Some(touched)) => {
+                    for gap in touched.gaps(part.offset..part.end()) {
+                        s.map
+                            .relocate(&clip(part, gap.start, gap.end), advance(*to, gap.start - part.offset));
+                    }
+                }
+                _ => s.map.relocate(part, *to),
+            }
         }
-        self.settle(&mut s);
+        self.settle(s);
     }
 
     /// For who looks for bytes that are not where the state says.

@@ -40,7 +40,8 @@ impl File {
 
     /// Remembers what the stage file looks like before the kernel may write it.
     fn begin_loose(&self, s: &mut State, file: &std::fs::File) -> Result<()> {
-        let failed = |e| granary_core::Error::io(format!("cannot examine the stage file of inode {}", self.ino), e);
+        let failed =
+            |e| granary_core::Error::io(format!("cannot examine the stage file of inode {}", self.ino), e);
         let stat = files::stat(file).map_err(failed)?;
         let settled = self.settled_stat(stat);
         let Some(stage) = &mut s.stage else { return Ok(()) };
@@ -75,7 +76,8 @@ impl File {
         let Ok(file) = self.stage_file(s) else { return };
         let (Ok(stat), Some(stage)) = (files::stat(&file), &s.stage) else { return };
         (attr.size, attr.stored, attr.version) = (stat.size, stat.stored, s.held_version);
-        (attr.mtime, attr.ctime) = if stat.mtime == stage.begin_mtime { (s.mtime, s.ctime) } else { (stat.mtime, stat.ctime) };
+        (attr.mtime, attr.ctime) =
+            if stat.mtime == stage.begin_mtime { (s.mtime, s.ctime) } else { (stat.mtime, stat.ctime) };
     }
 
     /// Whether the kernel can have no way left to write the stage file: then what it wrote is taken over for good.

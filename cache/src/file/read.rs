@@ -60,20 +60,29 @@ impl File {
         let elsewhere = |node| {
             Error::new(
                 Kind::Unavailable,
-                format!("bytes of inode {} are still on node {node}; they can be read when it has uploaded them", self.ino),
+                format!(
+                    "bytes of inode {} are still on node {node}; they can be read when it has uploaded them",
+                    self.ino
+                ),
             )
         };
         Ok(match part.place {
             Place::Object { id, offset, .. } => Source::Object { id, offset, len: part.len },
-            Place::Log { node, .. } | Place::StageFile { node } if node != self.shared.node => return Err(elsewhere(node)),
+            Place::Log { node, .. } | Place::StageFile { node } if node != self.shared.node => {
+                return Err(elsewhere(node));
+            }
             Place::Log { .. } => Source::Log { part, whole },
-            Place::StageFile { .. } => Source::Stage { file: self.stage_file(s)?, offset: part.offset, len: part.len },
+            Place::StageFile { .. } => {
+                Source::Stage { file: self.stage_file(s)?, offset: part.offset, len: part.len }
+            }
         })
     }
 
     /// `None`: the segment is gone, the bytes are elsewhere by now.
     fn read_log(&self, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
-        let (Place::Log { segment, offset, .. }, Place::Log { offset: start, .. }) = (part.place, whole.place) else {
+        let (Place::Log { segment, offset, .. }, Place::Log { offset: start, .. }) =
+            (part.place, whole.place)
+        else {
             return Err(Error::new(Kind::Bug, "a log source is not in the log"));
         };
         let verify = whole.crc != 0 && (part.len == whole.len || whole.len <= VERIFY_WHOLE_MAX);
@@ -214,7 +223,8 @@ impl File {
         if !sequential || s.map.len() < 2 || s.stage.as_ref().is_some_and(Stage::is_complete) {
             return;
         }
-        let next = s.map.within(s.read_end..s.read_end + AHEAD_BYTES).into_iter().find(|e| e.offset > s.read_end);
+        let next =
+            s.map.within(s.read_end..s.read_end + AHEAD_BYTES).into_iter().find(|e| e.offset > s.read_end);
         let Some(next) = next.filter(|e| s.fetched_ahead != Some(e.offset)) else { return };
         if let Place::Object { id, offset, .. } = next.place {
             s.fetched_ahead = Some(next.offset);

@@ -40,7 +40,6 @@ impl File {
     pub(super) fn begin_stage(&self, s: &mut State) -> Result<()> {
         if !self.copy_to_stage(s)? {
             let file = self.shared.files.create(self.ino, Shape::Sparse)?;
-            file.set_len(s.size).map_err(|e| Error::io("cannot size a stage file", e))?;
             s.stage = Some(Stage::new(Shape::Sparse, Some(Arc::new(file))));
         }
         // Tells where the file was, should its pack directory never be written; replay takes nothing else from it.
@@ -76,7 +75,10 @@ impl File {
         };
         if let Err(e) = fill() {
             self.shared.files.abandon(self.ino);
-            return Err(Error::io(format!("cannot fill the stage file of inode {}; free some space", self.ino), e));
+            return Err(Error::io(
+                format!("cannot fill the stage file of inode {}; free some space", self.ino),
+                e,
+            ));
         }
         self.shared.files.publish(self.ino)?;
         s.stage = Some(Stage::new(Shape::Whole, Some(Arc::new(file))));
@@ -115,7 +117,10 @@ impl File {
         let len = data.len() as u64;
         if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
             self.own_half_written(s, &file, offset, len);
-            return Err(Error::io(format!("cannot write the stage file of inode {}; free some space", self.ino), e));
+            return Err(Error::io(
+                format!("cannot write the stage file of inode {}; free some space", self.ino),
+                e,
+            ));
         }
         if let Some(stage) = &mut s.stage {
             stage.unsynced = true;
@@ -159,7 +164,8 @@ impl File {
     /// `stat`, if it is old enough that any later change will differ from it.
     pub(super) fn settled_stat(&self, stat: Stat) -> Option<Stat> {
         let age = |now: Timestamp, then: Timestamp| {
-            (i128::from(now.secs) - i128::from(then.secs)) * 1_000_000_000 + i128::from(now.nanos) - i128::from(then.nanos)
+            (i128::from(now.secs) - i128::from(then.secs)) * 1_000_000_000 + i128::from(now.nanos)
+                - i128::from(then.nanos)
         };
         (age(self.shared.clock.now(), stat.ctime) > RACY.as_nanos() as i128).then_some(stat)
     }
@@ -200,7 +206,12 @@ impl File {
 
     /// Returns when the stage file's bytes, if it has one, survive a power loss. `Io` for ever once the disk lost some.
     pub(crate) async fn sync_stage(&self) -> Result<()> {
-        let lost = |ino| Error::new(Kind::Io, format!("the disk lost bytes of inode {ino}; check it, and write the file again"));
+        let lost = |ino| {
+            Error::new(
+                Kind::Io,
+                format!("the disk lost bytes of inode {ino}; check it, and write the file again"),
+            )
+        };
         let file = {
             let mut guard = self.state();
             let s = &mut *guard;

@@ -27,7 +27,13 @@ pub(crate) struct Committed {
 
 impl Committed {
     pub fn of(attr: &Attr) -> Committed {
-        Committed { size: attr.size, stored: attr.stored, version: attr.version, mtime: attr.mtime, ctime: attr.ctime }
+        Committed {
+            size: attr.size,
+            stored: attr.stored,
+            version: attr.version,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+        }
     }
 }
 
@@ -76,7 +82,16 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub fn new(shape: Shape, file: Option<Arc<fs::File>>) -> Stage {
-        Stage { shape, file, loose: false, base: None, begin_mtime: Timestamp::default(), mapped: false, unsynced: true, lost: false }
+        Stage {
+            shape,
+            file,
+            loose: false,
+            base: None,
+            begin_mtime: Timestamp::default(),
+            mapped: false,
+            unsynced: true,
+            lost: false,
+        }
     }
 
     /// Whether every byte of the file is in it.

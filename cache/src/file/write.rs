@@ -30,7 +30,10 @@ impl File {
 
     pub(super) fn check_end(&self, offset: u64, len: u64) -> Result<u64> {
         offset.checked_add(len).filter(|&end| end <= FILE_BYTES_MAX).ok_or_else(|| {
-            Error::new(Kind::FileTooLarge, format!("a file has at most {} TiB; split the data", FILE_BYTES_MAX >> 40))
+            Error::new(
+                Kind::FileTooLarge,
+                format!("a file has at most {} TiB; split the data", FILE_BYTES_MAX >> 40),
+            )
         })
     }
 
@@ -45,7 +48,8 @@ impl File {
 
     fn put_bytes(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
         let end = offset + data.len() as u64;
-        if s.stage.is_none() && (end > self.shared.limits.small_file_bytes_max || s.map.len() >= EXTENTS_MAX) {
+        if s.stage.is_none() && (end > self.shared.limits.small_file_bytes_max || s.map.len() >= EXTENTS_MAX)
+        {
             self.begin_stage(s)?;
         }
         if s.stage.is_some() {
@@ -82,7 +86,12 @@ impl File {
         }
     }
 
-    pub(super) fn append(&self, s: &mut State, head: &mut Head, payload: &[u8]) -> Result<crate::stage::Appended> {
+    pub(super) fn append(
+        &self,
+        s: &mut State,
+        head: &mut Head,
+        payload: &[u8],
+    ) -> Result<crate::stage::Appended> {
         let at = self.shared.log.append(head, payload)?;
         s.last_seq = at.seq;
         if at.first {

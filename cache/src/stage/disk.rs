@@ -25,11 +25,20 @@ impl Disk for SystemDisk {
 }
 
 /// Writes all of `head`, then all of `body`.
-pub(crate) fn write_all(disk: &dyn Disk, file: &File, head: &[u8], body: &[u8], offset: u64) -> io::Result<()> {
+pub(crate) fn write_all(
+    disk: &dyn Disk,
+    file: &File,
+    head: &[u8],
+    body: &[u8],
+    offset: u64,
+) -> io::Result<()> {
     let total = head.len() + body.len();
     let mut done = 0;
     while done < total {
-        let parts = [IoSlice::new(&head[done.min(head.len())..]), IoSlice::new(&body[done.saturating_sub(head.len())..])];
+        let parts = [
+            IoSlice::new(&head[done.min(head.len())..]),
+            IoSlice::new(&body[done.saturating_sub(head.len())..]),
+        ];
         let parts = if done >= head.len() { &parts[1..] } else { &parts[..] };
         match disk.write_at(file, parts, offset + done as u64)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -44,7 +53,9 @@ pub(crate) fn read_up_to(file: &File, offset: u64, len: usize) -> io::Result<Vec
     let mut out = Vec::with_capacity(len);
     while out.len() < len {
         let at = offset + out.len() as u64;
-        match rustix::io::retry_on_intr(|| rustix::io::pread(file, rustix::buffer::spare_capacity(&mut out), at))? {
+        match rustix::io::retry_on_intr(|| {
+            rustix::io::pread(file, rustix::buffer::spare_capacity(&mut out), at)
+        })? {
             0 => break,
             _ => continue,
         }

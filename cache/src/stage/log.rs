@@ -135,7 +135,8 @@ impl Log {
         let existing = list_segments(dir).map_err(|e| Error::io(doing("list"), e))?;
         let bound = read_sequence(dir)?;
         let next_seq = bound.max(existing.last().map_or(0, |&id| id + SEQUENCE_STEP)) + 1;
-        write_sequence(dir, &dir_file, next_seq + SEQUENCE_STEP).map_err(|e| Error::io(doing("number"), e))?;
+        write_sequence(dir, &dir_file, next_seq + SEQUENCE_STEP)
+            .map_err(|e| Error::io(doing("number"), e))?;
         let log = Log {
             dir: dir.to_owned(),
             dir_file,
@@ -168,7 +169,9 @@ impl Log {
     /// [`Log::adopt`].
     pub fn announce(&self, id: u64) -> Result<()> {
         let path = segment_path(&self.dir, id);
-        let len = fs::metadata(&path).map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?.len();
+        let len = fs::metadata(&path)
+            .map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?
+            .len();
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
         lock(&self.segments).by_id.insert(id, Segment { info, file: None });
         Ok(())
@@ -200,7 +203,8 @@ impl Log {
         let more = head.encoded_len() as u64 + payload.len() as u64;
         if let Some(a) = &w.active
             && a.info.len > 0
-            && (a.info.len + more > self.segment_bytes_max || a.info.payload + payload.len() as u64 > OBJECT_PAYLOAD_MAX)
+            && (a.info.len + more > self.segment_bytes_max
+                || a.info.payload + payload.len() as u64 > OBJECT_PAYLOAD_MAX)
         {
             self.seal_locked(w);
         }
@@ -213,7 +217,10 @@ impl Log {
         w.header.clear();
         record::encode(head, self.ns, active.info.id, at, &mut w.header);
         if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
-            let e = Error::io(format!("cannot append to the stage log in {}; free some space there", self.dir.display()), e);
+            let e = Error::io(
+                format!("cannot append to the stage log in {}; free some space there", self.dir.display()),
+                e,
+            );
             if rustix::fs::ftruncate(&active.file, at).is_err() {
                 // Its garbage is never followed by a record: the next one begins another segment.
                 self.seal_locked(w);
@@ -235,7 +242,8 @@ impl Log {
     fn begin_segment(&self, w: &mut Writer) -> Result<Active> {
         let id = w.next_seq;
         let path = segment_path(&self.dir, id);
-        let file = open_rw(&path, true).map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
+        let file = open_rw(&path, true)
+            .map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
         w.next_seq += 1; // so that a segment that stays empty does not give its number to the next one
         w.new_entries = true;
         let file = Arc::new(file);
@@ -284,7 +292,8 @@ impl Log {
             return Ok(Some(file.clone()));
         }
         let path = segment_path(&self.dir, id);
-        let file = open_rw(&path, false).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
+        let file =
+            open_rw(&path, false).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
         let file = Arc::new(file);
         segment.file = Some(file.clone());
         segments.open.push_back(id);
@@ -297,11 +306,16 @@ impl Log {
     pub fn read(&self, segment: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.file(segment)? else { return Ok(None) };
         let path = || segment_path(&self.dir, segment);
-        let bytes = read_up_to(&file, offset, len).map_err(|e| Error::io(format!("cannot read {}", path().display()), e))?;
+        let bytes = read_up_to(&file, offset, len)
+            .map_err(|e| Error::io(format!("cannot read {}", path().display()), e))?;
         if bytes.len() < len {
             return Err(Error::new(
                 Kind::Corrupt,
-                format!("{} ends before byte {}; a power loss or a damaged disk cut it", path().display(), offset + len as u64),
+                format!(
+                    "{} ends before byte {}; a power loss or a damaged disk cut it",
+                    path().display(),
+                    offset + len as u64
+                ),
             ));
         }
         Ok(Some(bytes))
@@ -337,7 +351,8 @@ impl Log {
             }
             self.disk.sync_data(&file)
         };
-        keep().map_err(|e| Error::io(format!("cannot take over the stage log's segment {}", path.display()), e))
+        keep()
+            .map_err(|e| Error::io(format!("cannot take over the stage log's segment {}", path.display()), e))
     }
 
     /// Deletes a sealed segment; nothing refers to it any more.

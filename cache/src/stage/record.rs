@@ -140,7 +140,8 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     if !(FIXED + 4..=HEADER_MAX).contains(&len) || len > bytes.len() {
         return Err(r.corrupt("its header's length is wrong"));
     }
-    let (body, mut tail) = (&bytes[..len - 4], Reader::new(&bytes[len - 4..len], "a record of the stage log"));
+    let (body, mut tail) =
+        (&bytes[..len - 4], Reader::new(&bytes[len - 4..len], "a record of the stage log"));
     if tail.u32()? != crc32c::crc32c_append(position_crc(segment, at), body) {
         return Err(r.corrupt("its header's checksum does not match"));
     }
@@ -154,7 +155,8 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     if offset.checked_add(length).is_none() || (kind == RecordKind::Write && length > PAYLOAD_MAX as u64) {
         return Err(r.corrupt("its length is impossible"));
     }
-    let hint = (dir != 0 || !name.is_empty()).then(|| Arc::new(PathHint { dir: Ino(dir), name: name.to_vec() }));
+    let hint =
+        (dir != 0 || !name.is_empty()).then(|| Arc::new(PathHint { dir: Ino(dir), name: name.to_vec() }));
     Ok((Head { kind, ino, offset, len: length, seq, prev_seq, mtime, crc, hint }, len))
 }
 
@@ -255,8 +257,17 @@ mod tests {
         ];
         let payload = proptest::collection::vec(any::<u8>(), 0..200);
         let hint = proptest::option::of((1u64.., proptest::collection::vec(any::<u8>(), 0..=255)));
-        (kind, any::<[u64; 3]>(), 0u64..1 << 50, 0u64..1 << 50, any::<i64>(), 0u32..1_000_000_000, payload, hint).prop_map(
-            |(kind, [ino, seq, prev_seq], offset, len, secs, nanos, payload, hint)| {
+        (
+            kind,
+            any::<[u64; 3]>(),
+            0u64..1 << 50,
+            0u64..1 << 50,
+            any::<i64>(),
+            0u32..1_000_000_000,
+            payload,
+            hint,
+        )
+            .prop_map(|(kind, [ino, seq, prev_seq], offset, len, secs, nanos, payload, hint)| {
                 let payload = if kind == RecordKind::Write { payload } else { Vec::new() };
                 let head = Head {
                     kind,
@@ -270,8 +281,7 @@ mod tests {
                     hint: hint.map(|(dir, name)| Arc::new(PathHint { dir: Ino(dir), name })),
                 };
                 (head, payload)
-            },
-        )
+            })
     }
 
     fn segment(records: &[(Head, Vec<u8>)]) -> Vec<u8> {

@@ -95,7 +95,10 @@ mod tests {
         for i in 1..=3 {
             clean.insert(Ino(i), i * 10, i);
         }
-        assert_eq!((clean.bytes(), clean.oldest(), clean.version(Ino(2)), clean.len()), (6, Some(Ino(1)), Some(20), 3));
+        assert_eq!(
+            (clean.bytes(), clean.oldest(), clean.version(Ino(2)), clean.len()),
+            (6, Some(Ino(1)), Some(20), 3)
+        );
         let (version, bytes) = clean.take(Ino(1)).unwrap();
         assert_eq!((clean.oldest(), clean.bytes()), (Some(Ino(2)), 5));
         clean.insert(Ino(1), version, bytes);

@@ -38,11 +38,13 @@ pub(crate) struct Sums {
 /// Decides for a write of `len` bytes.
 pub(crate) fn decide(sums: Sums, limits: &Limits, rate: u64, len: u64) -> Admit {
     let waits = sums.bytes - sums.open_bytes.min(sums.bytes);
-    if waits.saturating_add(len) > limits.dirty_bytes_max && waits > 0 || sums.files >= limits.dirty_files_max {
+    if waits.saturating_add(len) > limits.dirty_bytes_max && waits > 0 || sums.files >= limits.dirty_files_max
+    {
         return Admit::Wait;
     }
     let percent = |n: u64, max: u64| u128::from(n) * 100 / u128::from(max.max(1));
-    let fill = percent(sums.bytes, limits.dirty_bytes_max).max(percent(sums.files, limits.dirty_files_max)) as u64;
+    let fill =
+        percent(sums.bytes, limits.dirty_bytes_max).max(percent(sums.files, limits.dirty_files_max)) as u64;
     if fill < SLOW_PERCENT {
         return Admit::Go;
     }
@@ -107,7 +109,8 @@ impl Dirty {
     /// Whether the drain should not wait for its periods.
     pub fn is_pressing(&self, log: (u64, u64), limits: &Limits) -> bool {
         let sums = self.sums(log);
-        sums.bytes / SLOW_PERCENT >= limits.dirty_bytes_max / 100 || sums.files / SLOW_PERCENT >= limits.dirty_files_max / 100
+        sums.bytes / SLOW_PERCENT >= limits.dirty_bytes_max / 100
+            || sums.files / SLOW_PERCENT >= limits.dirty_files_max / 100
     }
 }
 
@@ -139,7 +142,11 @@ mod tests {
     fn nobody_waits_for_bytes_the_drain_cannot_take() {
         assert!(matches!(ask(2000, 1, 2000, 1, 1 << 20), Admit::Delay(_)));
         assert_eq!(ask(2000, 1, 999, 1, 1 << 20), Admit::Wait);
-        assert_eq!(ask(0, 0, 0, 1, 2000 << 20), Admit::Go, "a write larger than the limit goes when it is alone");
+        assert_eq!(
+            ask(0, 0, 0, 1, 2000 << 20),
+            Admit::Go,
+            "a write larger than the limit goes when it is alone"
+        );
     }
 
     #[test]

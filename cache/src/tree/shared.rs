@@ -102,7 +102,11 @@ impl Shared {
     }
 
     /// The file with one user more, loaded.
-    pub async fn open(self: &Arc<Self>, attr: &granary_meta::Attr, hint: Option<PathHint>) -> Result<Arc<File>> {
+    pub async fn open(
+        self: &Arc<Self>,
+        attr: &granary_meta::Attr,
+        hint: Option<PathHint>,
+    ) -> Result<Arc<File>> {
         let file = self.table.acquire(attr.ino, || File::new(attr.ino, self.clone()));
         if let Some(hint) = hint {
             file.remember(hint);
@@ -169,7 +173,10 @@ impl Shared {
         let usage = self.meta.usage();
         Error::new(
             Kind::QuotaExceeded,
-            format!("the namespace is full ({} of {} bytes); ask for more, or delete", usage.bytes, usage.bytes_max),
+            format!(
+                "the namespace is full ({} of {} bytes); ask for more, or delete",
+                usage.bytes, usage.bytes_max
+            ),
         )
     }
 
@@ -195,7 +202,12 @@ impl Shared {
                 Admit::Wait => {
                     freed.as_mut().enable();
                     self.drain.wake();
-                    let again = dirty::decide(self.dirty.sums(self.log.dirty()), &self.limits, self.dirty.rate(), len);
+                    let again = dirty::decide(
+                        self.dirty.sums(self.log.dirty()),
+                        &self.limits,
+                        self.dirty.rate(),
+                        len,
+                    );
                     if again == Admit::Wait {
                         let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
                     }

@@ -5,4 +5,5 @@ mod drain;
 mod large;
 mod model;
 mod small;
+mod stress;
 mod world;

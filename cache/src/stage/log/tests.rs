@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::SeqCst;
 const NS: NamespaceId = NamespaceId(5);
 
 fn open(dir: &Path, disk: Arc<dyn Disk>) -> (Arc<Log>, Vec<u64>) {
-    let (log, existing) = Log::open(dir, NS, &Limits::default(), disk, Arc::new(TestClock::default())).unwrap();
+    let (log, existing) =
+        Log::open(dir, NS, &Limits::default(), disk, Arc::new(TestClock::default())).unwrap();
     (Arc::new(log), existing)
 }
 
@@ -31,7 +32,8 @@ fn records_are_read_back_and_lie_in_order_of_sequence() {
     let dir = tempfile::tempdir().unwrap();
     let (log, existing) = open(dir.path(), Arc::new(SystemDisk));
     assert!(existing.is_empty());
-    let places: Vec<_> = (0..100u64).map(|i| write(&log, i % 7, &vec![i as u8; i as usize]).unwrap()).collect();
+    let places: Vec<_> =
+        (0..100u64).map(|i| write(&log, i % 7, &vec![i as u8; i as usize]).unwrap()).collect();
     for (i, p) in places.iter().enumerate() {
         assert_eq!(log.read(p.segment, p.offset, i).unwrap().unwrap(), vec![i as u8; i]);
     }
@@ -61,7 +63,10 @@ fn a_segment_holds_no_more_than_one_pack() {
         write(&log, 1, &mib).unwrap();
     }
     let sealed = log.sealed();
-    assert_eq!(sealed.iter().map(|s| s.payload).collect::<Vec<_>>(), [OBJECT_PAYLOAD_MAX, OBJECT_PAYLOAD_MAX]);
+    assert_eq!(
+        sealed.iter().map(|s| s.payload).collect::<Vec<_>>(),
+        [OBJECT_PAYLOAD_MAX, OBJECT_PAYLOAD_MAX]
+    );
     assert_eq!(log.active().unwrap().payload, 1 << 20);
 }
 

@@ -24,7 +24,8 @@ fn log_files(w: &World) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_files_become_few_objects_in_order_of_names() {
-    let mut w = World::with(Limits { log_segment_bytes_max: 32 << 20, ..limits() }, 0, Durability::Local).await;
+    let mut w =
+        World::with(Limits { log_segment_bytes_max: 32 << 20, ..limits() }, 0, Durability::Local).await;
     for i in (0..500u64).rev() {
         w.write_new(&format!("f{i:03}"), &pattern(i, 100 + i as usize)).await;
     }
@@ -249,7 +250,10 @@ async fn a_damaged_segment_is_told_and_kept_and_the_rest_is_stored() {
         w.write_new(&format!("f{i}"), &pattern(i, 3000)).await;
     }
     let log = w.stage_dir().join("log");
-    let segment = std::fs::read_dir(&log).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "log"));
+    let segment = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "log"));
     let segment = segment.unwrap();
     let mut bytes = std::fs::read(&segment).unwrap();
     let middle = bytes.len() / 2;

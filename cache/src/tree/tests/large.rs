@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
@@ -166,7 +167,10 @@ async fn a_file_whose_bytes_are_in_the_store_is_changed_in_a_sparse_stage_file()
     w.restart_with_empty_cache().await;
     let mut plain = pattern(1, 100_000);
     let file = w.open("f").await;
-    assert!(file.begin_passthrough(true).unwrap().is_none(), "the kernel cannot have it: not all bytes are here");
+    assert!(
+        file.begin_passthrough(true).unwrap().is_none(),
+        "the kernel cannot have it: not all bytes are here"
+    );
     for (offset, len) in [(5, 100), (50_000, 20_000), (99_990, 500)] {
         let bytes = pattern(offset, len);
         file.write(offset, &bytes, false).await.unwrap();
@@ -205,7 +209,8 @@ async fn a_file_written_while_it_is_uploaded_is_moved_where_it_was_not_touched()
     let mut plain = pattern(1, 100_000);
     plain[40_000..41_000].copy_from_slice(&pattern(2, 1000));
     assert_eq!(w.content("f").await, plain);
-    let staged: Vec<_> = places(&w, "f").await.into_iter().filter(|p| matches!(p.2, Place::StageFile { .. })).collect();
+    let staged: Vec<_> =
+        places(&w, "f").await.into_iter().filter(|p| matches!(p.2, Place::StageFile { .. })).collect();
     assert_eq!(staged.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>(), [(40_000, 1000)]);
     settle(&w).await;
     drop_clean_copies(&w);
@@ -311,4 +316,32 @@ async fn a_deleted_large_file_leaves_nothing() {
     assert_eq!(folder(&w, "clean").len(), 0);
     assert_eq!(w.tree_ref().status().dirty_bytes, 0);
     assert_eq!(w.memory_store.count(), 1, "f was never uploaded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_a_stage_file_leaves_one_truth() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 20_000), false).await.unwrap();
+    file.write(30_000, &pattern(2, 10_000), false).await.unwrap();
+    w.disk.limited.store(true, SeqCst);
+    // Into a hole, over bytes, and past the end: some of each reaches the disk.
+    for offset in [20_000, 5000, 38_000] {
+        w.disk.room.store(3000, SeqCst);
+        assert_eq!(
+            file.write(offset, &pattern(offset, 9000), false).await.unwrap_err().kind(),
+            Kind::NoSpace
+        );
+    }
+    w.disk.limited.store(false, SeqCst);
+    assert_eq!(file.size(), 40_000);
+    let here = file.read(0, 50_000).await.unwrap();
+    assert_eq!(here[..5000], pattern(1, 20_000)[..5000]);
+    w.close(file).await;
+    settle(&w).await;
+    assert_eq!(w.content("f").await, here);
+    fs::remove_dir_all(w.stage_dir()).unwrap();
+    w.restart_with_empty_cache().await;
+    assert_eq!(w.content("f").await, here, "the store has what was read here");
+    w.check().await;
 }

@@ -94,7 +94,11 @@ async fn limits_have_their_errors() {
         file.write(0, &[2; 6000], false).await.unwrap(); // rewriting needs no room
     }
     let other = w.create("g", false).await;
-    assert_eq!(other.write(0, &[1; 4001], false).await.unwrap_err().kind(), Kind::QuotaExceeded, "held bytes count");
+    assert_eq!(
+        other.write(0, &[1; 4001], false).await.unwrap_err().kind(),
+        Kind::QuotaExceeded,
+        "held bytes count"
+    );
     other.write(0, &[1; 4000], false).await.unwrap();
     w.close(file).await;
     w.close(other).await;
@@ -198,4 +202,22 @@ async fn two_namespaces_keep_apart() {
     let prefixes: std::collections::BTreeSet<&str> = keys.iter().map(|k| &k[..11]).collect();
     assert_eq!(prefixes.len(), 2, "{keys:?}");
     tree.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_open_is_committed_without_anybody_asking() {
+    let w = World::new().await;
+    let (file, kernel) = (w.create("f", false).await, w.create("g", true).await);
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    let backing = kernel.begin_passthrough(true).unwrap().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&*backing.file, &pattern(2, 2000), 0).unwrap();
+    for (file, size) in [(&file, 1000), (&kernel, 2000)] {
+        while w.meta().getattr(file.ino()).await.unwrap().size < size {
+            tokio::task::yield_now().await;
+        }
+    }
+    kernel.end_passthrough(true);
+    w.close(file).await;
+    w.close(kernel).await;
+    w.check().await;
 }

@@ -23,7 +23,12 @@ pub const NODE: NodeId = NodeId(0xabc);
 
 /// Nothing leaves by itself: the test's clock stands still.
 pub fn limits() -> Limits {
-    Limits { small_file_bytes_max: 8 << 10, log_segment_bytes_max: 64 << 10, memory_bytes_max: 64 << 20, ..Limits::default() }
+    Limits {
+        small_file_bytes_max: 8 << 10,
+        log_segment_bytes_max: 64 << 10,
+        memory_bytes_max: 64 << 20,
+        ..Limits::default()
+    }
 }
 
 pub struct World {
@@ -37,6 +42,7 @@ pub struct World {
     pub name: NamespaceName,
     pub up: Option<Up>,
     seed: u64,
+    caches: u64,
 }
 
 /// What runs.
@@ -56,11 +62,13 @@ impl World {
         let clock = Arc::new(TestClock::default());
         let engine = Arc::new(MemoryEngine::default());
         let uuid = "0123456789abcdef0123456789abcdef".into();
-        Volume::init(&*engine, &VolumeInfo { uuid, store_url: "memory:".into(), created_unix_ms: 5 }).unwrap();
+        Volume::init(&*engine, &VolumeInfo { uuid, store_url: "memory:".into(), created_unix_ms: 5 })
+            .unwrap();
         let name: NamespaceName = "user/a".parse().unwrap();
         let volume = Volume::open(engine.clone(), clock.clone(), &limits).unwrap();
         for n in [name.clone(), "user/b".parse().unwrap()] {
-            let new = NewNamespace { name: n, uid: 1, gid: 1, mode: 0o755, bytes_max, inodes_max: 0, durability };
+            let new =
+                NewNamespace { name: n, uid: 1, gid: 1, mode: 0o755, bytes_max, inodes_max: 0, durability };
             volume.create_namespace(new).unwrap();
         }
         volume.shutdown().unwrap();
@@ -77,6 +85,7 @@ impl World {
             name,
             up: None,
             seed: 0,
+            caches: 0,
         };
         world.start().await;
         world
@@ -91,7 +100,7 @@ impl World {
         let meta = volume.namespace(&self.name).unwrap();
         let memory = ByteBudget::new(self.limits.memory_bytes_max);
         let reads = ReadCache::open(
-            &self.dir.path().join("cache"),
+            &self.dir.path().join(format!("cache-{}", self.caches)),
             &self.limits,
             self.store.clone(),
             self.clock.clone(),
@@ -102,7 +111,12 @@ impl World {
         self.up = Some(Up { volume, meta, reads, tree });
     }
 
-    pub async fn tree(&mut self, dir: &std::path::Path, meta: Arc<LocalNamespace>, reads: Arc<ReadCache>) -> Arc<Tree> {
+    pub async fn tree(
+        &mut self,
+        dir: &std::path::Path,
+        meta: Arc<LocalNamespace>,
+        reads: Arc<ReadCache>,
+    ) -> Arc<Tree> {
         self.seed += 1;
         let mut random = SmallRng::seed_from_u64(self.seed);
         let parts = TreeParts {
@@ -164,8 +178,7 @@ impl World {
 
     async fn stop_hard(&mut self) {
         let up = self.up.take().unwrap();
-        let handles = up.tree.stop();
-        futures::future::join_all(handles).await; // aborted, not finished
+        up.tree.stop().await;
         drop(up);
     }
 
@@ -180,13 +193,17 @@ impl World {
     /// The node's object cache is lost.
     pub async fn restart_with_empty_cache(&mut self) {
         self.stop().await;
-        std::fs::remove_dir_all(self.dir.path().join("cache")).unwrap();
+        self.caches += 1; // what still runs of the old one may still write to its folder
         self.start().await;
     }
 
     pub async fn create(&self, name: &str, large: bool) -> Arc<File> {
         let new = NewInode { kind: FileType::File, mode: 0o644, uid: 1, gid: 1, rdev: 0, target: Vec::new() };
-        let attr = self.meta().create(Ino::ROOT, EntryName::new(name.as_bytes()).unwrap(), new, false).await.unwrap();
+        let attr = self
+            .meta()
+            .create(Ino::ROOT, EntryName::new(name.as_bytes()).unwrap(), new, false)
+            .await
+            .unwrap();
         let hint = PathHint { dir: Ino::ROOT, name: name.as_bytes().to_vec() };
         self.tree_ref().created(&attr, hint, large).unwrap()
     }
