@@ -6,7 +6,7 @@
 //! metadata as one commit; the drain uploads what the metadata says is still there and moves its extents to the object.
 //! The way of a read: the extent map says where each byte is, and [`ReadCache`] has what is in objects.
 //!
-//! Locks, in the order they may be taken: a shard of the table of files in use, a file's state, then the log's writer, the
+//! Locks, in the order they may be taken: the drain policy, a shard of the table of files in use, a file's state, then the log's writer, the
 //! log's segments, or one of the tree's other tables (held, large, clean, objects). None is held across `.await` or a store
 //! request.
 

@@ -145,3 +145,33 @@ fn read_only_mounts_refuse_writes_in_both_modes() {
         node.umount(&dir);
     }
 }
+
+/// `granary mount`, which starts a node, in surroundings that `wrapper` makes; it must fail and say `part`.
+fn mount_fails_within(wrapper: &str, part: &str) {
+    let mut node = Node::new(StoreKind::Folder);
+    node.stop();
+    let dir = node.path("mnt");
+    fs::create_dir(&dir).expect("mkdir");
+    let command = node.command(&["mount", "user/alice"]);
+    let mut wrapped = Command::new("bash");
+    wrapped.args(["-euc", wrapper, "test"]).arg(command.get_program()).args(command.get_args()).arg(&dir);
+    wrapped.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    let out = run(&mut wrapped);
+    assert!(out.code.is_some_and(|c| c != 0), "{out:?}");
+    assert!(out.stderr.contains(part) && !out.stderr.contains("panicked"), "{}", out.stderr);
+    // Its node runs all the same, for what needs no mount.
+    node.ok(&["node", "stop"]);
+}
+
+#[test]
+fn a_machine_without_dev_fuse() {
+    let without_fuse = r#"exec unshare --mount bash -euc '
+        mount -t tmpfs none /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 && mknod /dev/zero c 1 5
+        exec "$@"' test "$@""#;
+    mount_fails_within(without_fuse, "/dev/fuse does not exist; load the kernel module");
+}
+
+#[test]
+fn a_process_that_may_not_mount() {
+    mount_fails_within(r#"exec setpriv --bounding-set=-sys_admin "$@""#, "CAP_SYS_ADMIN");
+}
