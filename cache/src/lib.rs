@@ -13,6 +13,8 @@
 mod drain;
 mod extent_map;
 pub mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 mod range_set;
 pub mod read;
 mod recover;

@@ -11,6 +11,7 @@ use granary_store::format::{NewEntry, PackBuilder};
 use super::Uploaded;
 use crate::extent_map::clip;
 use crate::stage::RecordKind;
+use crate::stage::log::SegmentInfo;
 use crate::stage::record::{self, Found};
 use crate::tree::{PathHint, Shared};
 use crate::util::blocking;
@@ -38,9 +39,9 @@ struct Part {
 /// Errors: those of store and metadata; `Corrupt` when records cannot be read: the others were uploaded, the segments stay.
 pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
     let permit = shared.drain.uploads.acquire().await;
-    let size: u64 = shared.log.sealed().iter().filter(|s| ids.contains(&s.id)).map(|s| s.len).sum();
-    let memory = shared.memory.acquire(size).await;
-    let segments = read(shared, ids).await?;
+    let infos: Vec<SegmentInfo> = shared.log.sealed().into_iter().filter(|s| ids.contains(&s.id)).collect();
+    let memory = shared.memory.acquire(infos.iter().map(|s| s.len).sum()).await;
+    let segments = read(shared, infos).await?;
     commit_files(shared, &segments).await?;
     let parts = live_parts(shared, &segments).await?;
     let uploads = build(shared, parts).await?;
@@ -56,15 +57,24 @@ pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
     finish(shared, &segments)
 }
 
-async fn read(shared: &Arc<Shared>, ids: &[u64]) -> Result<Vec<Segment>> {
-    let (task, ids) = (shared.clone(), ids.to_vec());
+async fn read(shared: &Arc<Shared>, infos: Vec<SegmentInfo>) -> Result<Vec<Segment>> {
+    let task = shared.clone();
     blocking(&shared.runtime, move || {
-        ids.into_iter()
-            .map(|id| {
-                let bytes = Bytes::from(task.log.read_all(id)?);
-                let scanned = record::scan(&bytes, task.ns, id);
-                let damage = (!scanned.is_whole()).then(|| scanned.damage[0].why.clone());
-                Ok(Segment { id, bytes, records: scanned.records, damage })
+        infos
+            .into_iter()
+            .map(|info| {
+                // What a failed append left behind the last record is not of the log.
+                let mut bytes = task.log.read_all(info.id)?;
+                bytes.truncate(info.len as usize);
+                let bytes = Bytes::from(bytes);
+                let scanned = record::scan(&bytes, task.ns, info.id);
+                // A complete segment has no torn tail: every byte of it is of a good record.
+                let damage = match scanned.damage.first() {
+                    Some(d) => Some(d.why.clone()),
+                    None if (bytes.len() as u64) < info.len => Some("it ends too early".to_owned()),
+                    None => None,
+                };
+                Ok(Segment { id: info.id, bytes, records: scanned.records, damage })
             })
             .collect()
     })

@@ -63,6 +63,9 @@ pub(crate) struct SegmentInfo {
 #[derive(Debug)]
 struct Segment {
     info: SegmentInfo,
+    /// Complete: nothing is appended to it any more. Said in the same place that lists it, so that the segment being
+    /// written is never taken for one to upload and delete.
+    sealed: bool,
     /// Open for reading; the bound is kept by `Segments::open`.
     file: Option<Arc<File>>,
 }
@@ -173,7 +176,7 @@ impl Log {
             .map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?
             .len();
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(id, Segment { info, file: None });
+        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, file: None });
         Ok(())
     }
 
@@ -182,7 +185,7 @@ impl Log {
         let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
-        lock(&self.segments).by_id.insert(id, Segment { info, file: None });
+        lock(&self.segments).by_id.insert(id, Segment { info, sealed: true, file: None });
     }
 
     /// Makes sure that no record to come has a sequence up to `seq`.
@@ -248,7 +251,7 @@ impl Log {
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(id, Segment { info, file: Some(file.clone()) });
+        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, file: Some(file.clone()) });
         Ok(Active { file, info, inodes: HashSet::new() })
     }
 
@@ -258,6 +261,7 @@ impl Log {
         let id = active.info.id;
         if let Some(s) = segments.by_id.get_mut(&id) {
             s.info = active.info;
+            s.sealed = true;
         }
         segments.open.push_back(id);
         segments.close_surplus();
@@ -281,8 +285,7 @@ impl Log {
 
     /// Segments that are complete, oldest first.
     pub fn sealed(&self) -> Vec<SegmentInfo> {
-        let active = lock(&self.writer).active.as_ref().map(|a| a.info.id);
-        lock(&self.segments).by_id.values().map(|s| s.info).filter(|i| Some(i.id) != active).collect()
+        lock(&self.segments).by_id.values().filter(|s| s.sealed).map(|s| s.info).collect()
     }
 
     fn file(&self, id: u64) -> Result<Option<Arc<File>>> {
@@ -357,6 +360,12 @@ impl Log {
 
     /// Deletes a sealed segment; nothing refers to it any more.
     pub fn delete(&self, id: u64) -> Result<()> {
+        if lock(&self.writer).active.as_ref().is_some_and(|a| a.info.id == id) {
+            return Err(Error::new(
+                Kind::Bug,
+                format!("segment {id:016x} of the stage log is still being written"),
+            ));
+        }
         let removed = {
             let mut segments = lock(&self.segments);
             segments.open.retain(|&o| o != id);

@@ -188,11 +188,6 @@ impl Scanned {
     pub fn good_len(&self) -> usize {
         self.records.last().map_or(0, |r| r.payload.end)
     }
-
-    /// Whether nothing but the tail is damaged, or nothing at all.
-    pub fn is_whole(&self) -> bool {
-        self.damage.iter().all(|d| d.range.start >= self.good_len())
-    }
 }
 
 /// All records of a segment, payloads verified. Damage is passed over: the scan goes on at the next good header.
@@ -318,7 +313,7 @@ mod tests {
             let good = found(&scanned.records, &bytes);
             prop_assert!(good.len() <= records.len());
             prop_assert_eq!(&good[..], &records[..good.len()], "what is found is a prefix");
-            prop_assert!(scanned.is_whole());
+            prop_assert!(scanned.damage.iter().all(|d| d.range.start >= scanned.good_len()));
             prop_assert_eq!(scanned.damage.is_empty(), scanned.good_len() == bytes.len());
         }
 

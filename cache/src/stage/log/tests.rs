@@ -54,6 +54,22 @@ fn records_are_read_back_and_lie_in_order_of_sequence() {
     assert_eq!(log.dirty(), (0, 0));
 }
 
+/// The drain deletes what is listed as sealed.
+#[test]
+fn what_is_being_written_is_not_listed_as_sealed_and_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(dir.path(), Arc::new(SystemDisk));
+    for i in 0..3 {
+        let at = write(&log, i, b"x").unwrap();
+        assert!(log.sealed().is_empty());
+        assert_eq!(log.delete(at.segment).unwrap_err().kind(), Kind::Bug);
+        assert!(log.has(at.segment, at.offset + 1));
+        assert_eq!(log.seal(), Some(at.segment));
+        assert_eq!(log.sealed().iter().map(|s| s.id).collect::<Vec<_>>(), [at.segment]);
+        log.delete(at.segment).unwrap();
+    }
+}
+
 #[test]
 fn a_segment_holds_no_more_than_one_pack() {
     let dir = tempfile::tempdir().unwrap();
