@@ -187,11 +187,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Puts the object into the read cache, for readers of the files in it.
+    fn keep_for_reading(&self, uploaded: &Uploaded) {
+        self.reads.insert(self.ns, &uploaded.info(), &uploaded.sealed.payload, &uploaded.sealed.footer);
+    }
+
     /// Tells the metadata where the bytes are now, then the files in use.
     async fn relocate(&self, uploaded: &Uploaded) -> Result<()> {
         let info = uploaded.info();
         self.objects.learn(info);
-        self.reads.insert(self.ns, &info, &uploaded.sealed.payload, &uploaded.sealed.footer);
         let effects = self.meta.relocate(info, uploaded.moves.clone()).await?;
         let mut by_ino: std::collections::BTreeMap<Ino, Vec<(Extent, Place)>> =
             std::collections::BTreeMap::new();

@@ -58,11 +58,22 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
         let staged = s.map.iter().filter(|e| e.place == Place::StageFile { node: shared.node }).copied();
         (group(staged), s.committed.version)
     };
-    futures::stream::iter(groups.into_iter().map(Ok::<_, Error>))
-        .try_for_each_concurrent(shared.limits.uploads_max as usize, |extents| {
-            store_group(shared, &file, extents, version)
-        })
-        .await?;
+    let uploads = futures::stream::iter(groups.into_iter().map(Ok::<_, Error>)).try_for_each_concurrent(
+        shared.limits.uploads_max as usize,
+        |extents| {
+            let (shared, file) = (shared.clone(), file.clone());
+            async move { store_group(&shared, &file, extents, version).await }
+        },
+    );
+    // The clean copy must be durable before it is called clean: the disk works on that while the store takes the bytes.
+    // A disk that fails is told by `make_clean`; the bytes are in the store all the same.
+    let copy = async {
+        if quiet {
+            let _told_later = file.sync_stage().await;
+        }
+        Ok(())
+    };
+    futures::try_join!(uploads, copy)?;
     shared.meta.sync().await?;
     if !quiet {
         // What the kernel wrote meanwhile may not be in the objects: everything is looked at again.
@@ -142,12 +153,11 @@ async fn store_group(
 ) -> Result<()> {
     let permit = shared.drain.uploads.acquire().await;
     let memory = shared.memory.acquire(extents.iter().map(|e| e.len).sum()).await;
-    let descriptor = {
+    let (descriptor, whole) = {
         let mut s = file.state();
-        if s.stage.is_none() {
-            return Ok(()); // deleted meanwhile
-        }
-        file.stage_file(&mut s)?
+        let Some(stage) = &s.stage else { return Ok(()) }; // deleted meanwhile
+        let whole = stage.is_complete();
+        (file.stage_file(&mut s)?, whole)
     };
     let (task, owner) = (shared.clone(), file.clone());
     let mut uploaded =
@@ -156,6 +166,10 @@ async fn store_group(
     drop(permit);
     let _turn = file.turn().await;
     uploaded.moves = untouched(file, &uploaded.moves);
+    // A whole stage file stays as the copy that reads are served from; a sparse one is dropped.
+    if !whole {
+        shared.keep_for_reading(&uploaded);
+    }
     shared.relocate(&uploaded).await?;
     drop(memory);
     Ok(())

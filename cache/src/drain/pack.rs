@@ -50,6 +50,7 @@ pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
     }
     drop(permit);
     for upload in &uploads {
+        shared.keep_for_reading(upload);
         shared.relocate(upload).await?;
     }
     drop(memory);
