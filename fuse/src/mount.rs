@@ -187,18 +187,19 @@ impl Mounted {
     /// Unmounts all its mountpoints and waits until the session is over and every file is given back. With
     /// [`Stop::Lazy`] it does not wait for programs; use [`Mounted::wait`].
     pub async fn stop(&self, how: Stop) -> Result<()> {
-        for mount in self.mountpoints()? {
+        let mounts = self.mountpoints()?;
+        for mount in &mounts {
             match how {
-                Stop::Clean => detach(&mount, UnmountFlags::empty())?,
-                Stop::Lazy => detach(&mount, UnmountFlags::DETACH)?,
+                Stop::Clean => detach(mount, UnmountFlags::empty())?,
+                Stop::Lazy => detach(mount, UnmountFlags::DETACH)?,
                 Stop::Abort => {
                     // FORCE aborts the connection, so that nobody hangs; who still has it open makes it busy.
-                    let _busy = detach(&mount, UnmountFlags::FORCE);
-                    detach(&mount, UnmountFlags::DETACH)?;
+                    let _busy = detach(mount, UnmountFlags::FORCE);
+                    detach(mount, UnmountFlags::DETACH)?;
                 }
             }
         }
-        if how == Stop::Abort {
+        if how == Stop::Abort && mounts.is_empty() {
             self.abort_connection();
         }
         if how == Stop::Lazy && !self.has_ended() {
@@ -216,7 +217,8 @@ impl Mounted {
         self.finish().await
     }
 
-    /// For a mount that was detached before and has no mountpoint left to force.
+    /// For a mount that was detached before, is still used, and has no mountpoint left to force. Never after a forced
+    /// unmount: that ends the connection, and its number may be another mount's by now.
     fn abort_connection(&self) {
         if !self.has_ended() {
             // Absent when fusectl is not mounted, or the connection ended meanwhile.
