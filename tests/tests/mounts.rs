@@ -40,6 +40,13 @@ fn a_mount_left_dead_by_a_killed_node_is_cleaned_up() {
     node.start();
     node.mount("user/alice", "");
     assert_eq!(fs::read_to_string(dir.join("kept")).expect("read"), "bytes");
+    // The kernel remembers the directory's attributes: a dead mount then looks alive to stat.
+    fs::metadata(&dir).expect("stat");
+    node.kill();
+    fs::metadata(&dir).expect("answered from what the kernel remembers");
+    node.start();
+    node.mount("user/alice", "");
+    assert_eq!(fs::read_to_string(dir.join("kept")).expect("read"), "bytes");
     let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
     assert_eq!(mounts.lines().filter(|l| l.contains(&*dir.to_string_lossy())).count(), 1, "{mounts}");
 }

@@ -1,27 +1,11 @@
-//! A directory before it is mounted on: what is dead there is taken away, and what a user may not have is refused.
+//! Where a user who is not root may have a mount.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use granary_core::Kind;
-use granary_fuse::mount::table;
 
 use crate::exit::{Failure, Outcome, plain};
-
-/// Takes away what a killed node left mounted here. The kernel goes on answering for a dead mount what it remembers, so
-/// that looking at the directory tells nothing; `statfs` is always asked anew.
-pub fn remove_dead(dir: &Path) -> Outcome<()> {
-    while let Some(mount) = table::at(dir)?.filter(table::Mount::is_ours) {
-        match rustix::fs::statvfs(dir) {
-            Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED) => {
-                tracing::warn!(dir = %dir.display(), namespace = mount.source, "removing a mount whose process is gone");
-                granary_fuse::unmount(dir, true)?;
-            }
-            _ => break,
-        }
-    }
-    Ok(())
-}
 
 /// A user may mount at a directory of their own that nobody but root can move or replace: otherwise a symbolic link put in
 /// its way would have us mount over somebody else's.

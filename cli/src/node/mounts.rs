@@ -23,7 +23,7 @@ use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::mountpoint::{check_own, remove_dead};
+use super::mountpoint::check_own;
 use super::table::{Point, Served, Table, mode_name};
 use super::{Parts, blocking};
 use crate::exit::{Failure, Outcome};
@@ -200,8 +200,6 @@ impl Keeper {
             let dir = order.dir.clone();
             blocking(move || check_own(&dir, uid)).await?;
         }
-        let dir = order.dir.clone();
-        blocking(move || remove_dead(&dir)).await?;
         let (volume, name) = (self.parts.volume.clone(), order.name.clone());
         let id = blocking(move || Ok(volume.namespace_info(&name)?.id)).await?;
         let served = self.open(id).await?;

@@ -16,14 +16,11 @@ fn cannot(kind: Kind, path: &Path, why: impl std::fmt::Display) -> Error {
 /// Makes sure that `path` is an existing, free directory, and returns it absolute and without symlinks. A mount that a
 /// killed process left dead there is removed first.
 pub fn prepare(path: &Path, source: &str, nonempty: bool) -> Result<PathBuf> {
-    let mut meta = std::fs::metadata(path);
-    if let Err(e) = &meta
-        && is_dead(e)
-    {
+    // The kernel answers stat of a dead mount with what it remembers; statfs is always asked anew.
+    while rustix::fs::statvfs(path).is_err_and(|e| is_dead(&e.into())) {
         remove_dead(&absolute(path)?)?;
-        meta = std::fs::metadata(path);
     }
-    let meta = meta.map_err(|e| match e.kind() {
+    let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => cannot(
             Kind::NotFound,
             path,
