@@ -43,6 +43,12 @@ pub enum Kind {
     /// The local disk failed.
     Io,
     Interrupted,
+    /// Somebody else has the lock, and the caller does not want to wait.
+    WouldBlock,
+    /// Waiting for the lock would never end: its holder waits for the caller.
+    Deadlock,
+    /// This session was ended by the metadata service, and what it had belongs to others: nothing it does counts any more.
+    Fenced,
     /// A broken invariant of our own.
     Bug,
 }
@@ -76,6 +82,9 @@ impl Kind {
             Kind::Corrupt => 5,         // EIO
             Kind::Io => 5,              // EIO
             Kind::Interrupted => 4,     // EINTR
+            Kind::WouldBlock => 11,     // EAGAIN
+            Kind::Deadlock => 35,       // EDEADLK
+            Kind::Fenced => 5,          // EIO
             Kind::Bug => 5,             // EIO
         }
     }
@@ -83,7 +92,7 @@ impl Kind {
     /// Whether a person should find it in the log. What a program caused (a missing name, a full quota) is not news.
     pub fn log_level(self) -> Option<tracing::Level> {
         match self {
-            Kind::Unavailable | Kind::Denied | Kind::NoSpace => Some(tracing::Level::WARN),
+            Kind::Unavailable | Kind::Denied | Kind::NoSpace | Kind::Fenced => Some(tracing::Level::WARN),
             Kind::Corrupt | Kind::Io | Kind::Bug => Some(tracing::Level::ERROR),
             _ => None,
         }

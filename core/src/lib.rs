@@ -12,5 +12,5 @@ pub mod name;
 pub use budget::{ByteBudget, BytePermit};
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
 pub use error::{Error, Kind, Result};
-pub use id::{FileKey, Ino, NamespaceId, NodeId, ObjectId, ObjectKind};
+pub use id::{FileKey, Ino, NamespaceId, NodeId, ObjectId, ObjectKind, SessionId};
 pub use name::{EntryName, NamespaceKind, NamespaceName};

@@ -2,9 +2,14 @@
 //! a client of the same methods, which is why all but the cheapest are async. In process every future is ready at its
 //! first poll, but for `sync`.
 
-use async_trait::async_trait;
-use granary_core::{EntryName, Ino, NamespaceId, ObjectId, Result};
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use granary_core::error::fail;
+use granary_core::{EntryName, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
+
+use crate::lease::{Holder, LeaseKind, Lock, LockOwner, LockRequest, PeerInfo, Scope};
 use crate::types::*;
 
 /// One session's view of one namespace. Errors carry the errno Linux programs expect of the same call.
@@ -82,4 +87,50 @@ pub trait Metadata: Send + Sync + 'static {
     /// Bytes that may still be written before the quota is full; `u64::MAX` without quota.
     fn headroom(&self) -> u64;
     fn durability(&self) -> Durability;
+
+    /// Makes a regular file without a name, and counts one open of it (`O_TMPFILE`). `link` may give it a name.
+    async fn tmpfile(&self, _dir: Ino, _new: NewInode) -> Result<Attr> {
+        fail(Kind::Unsupported, "files without a name cannot be made")
+    }
+    /// Makes `len` bytes of `to` at `to_offset` share the objects of `from` at `from_offset`: nothing is copied. Only what
+    /// is in objects is shared: the answer is the length of the beginning of the range for which that was so (0: nothing
+    /// was done). `from` and `to` may be one file when the ranges do not overlap.
+    async fn copy_range(&self, _copy: CopyRange) -> Result<Copied> {
+        fail(Kind::Unsupported, "ranges cannot be shared")
+    }
+
+    // What follows concerns namespaces that other sessions may change at the same time. In process there is one session,
+    // which holds every lease for ever: the defaults.
+
+    /// Whether other sessions may change this namespace at any moment, so that answers are to be kept only under a lease.
+    fn is_shared(&self) -> bool {
+        false
+    }
+    /// Whether the session has the lease now. Never waits.
+    fn holds(&self, _scope: Scope, _kind: LeaseKind) -> bool {
+        true
+    }
+    /// How long what is leased now stays valid without another word of the service.
+    fn lease_left(&self) -> Duration {
+        Duration::MAX
+    }
+    /// Gets the write lease of a file's content, waiting until the others have given theirs up. Returns its attributes.
+    async fn lease(&self, ino: Ino) -> Result<Attr> {
+        self.getattr(ino).await
+    }
+    /// Whom to tell of recalls; replaces an earlier one.
+    fn set_holder(&self, _holder: Arc<dyn Holder>) {}
+    /// The first lock of somebody else that is in the way of `lock`, if any.
+    async fn test_lock(&self, _ino: Ino, _owner: LockOwner, _lock: Lock) -> Result<Option<Lock>> {
+        fail(Kind::Unsupported, "the kernel keeps the locks of a namespace that one node uses")
+    }
+    /// Locks or unlocks. `WouldBlock` when it is taken and `wait` is not given, `Deadlock` when waiting would never end.
+    /// Dropping the future ends the wait, with the lock not taken.
+    async fn lock(&self, _ino: Ino, _request: LockRequest) -> Result<()> {
+        fail(Kind::Unsupported, "the kernel keeps the locks of a namespace that one node uses")
+    }
+    /// Where the bytes are that are staged at `node`. `NotFound` when no such node is known to the service.
+    async fn peer(&self, _node: NodeId) -> Result<PeerInfo> {
+        fail(Kind::NotFound, "there is no other node on this volume")
+    }
 }

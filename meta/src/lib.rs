@@ -4,13 +4,16 @@
 //! [`local`] runs both in this process and writes in groups. Others use [`Metadata`] and [`Volume`].
 
 pub mod api;
+pub mod call;
 pub mod changes;
 pub mod engine;
+pub mod lease;
 pub mod local;
 pub mod machine;
 pub mod record;
 pub mod types;
 
 pub use api::Metadata;
+pub use lease::{Holder, LeaseKind, Lock, LockKind, LockOwner, LockRequest, Lost, PeerInfo, Scope};
 pub use local::{LocalNamespace, Tuning, Volume};
 pub use types::*;

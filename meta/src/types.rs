@@ -140,6 +140,24 @@ pub struct Move {
     pub to_offset: u64,
 }
 
+/// A copy by reference; see [`crate::Metadata::copy_range`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRange {
+    pub from: Ino,
+    pub from_offset: u64,
+    pub to: Ino,
+    pub to_offset: u64,
+    pub len: u64,
+}
+
+/// What a copy by reference did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    pub len: u64,
+    /// Of `to`, after it.
+    pub attr: Attr,
+}
+
 /// An object in the store, as metadata knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
