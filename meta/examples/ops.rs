@@ -60,7 +60,8 @@ fn main() -> Result<()> {
     let space = volume.namespace(&"user/bench".parse()?)?;
 
     let file = |i: u64| format!("file-{i:08}");
-    let new = NewInode { kind: FileType::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: vec![] };
+    let new =
+        NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] };
     measure("lookup of a missing name, then create", n, |i| {
         let name = file(i);
         let name = EntryName::new(name.as_bytes())?;

@@ -66,7 +66,7 @@ fn name(s: &str) -> EntryName<'_> {
 }
 
 fn new_file() -> NewInode {
-    NewInode { kind: FileType::File, mode: 0o644, uid: 1, gid: 2, rdev: 0, target: vec![] }
+    NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 1, gid: 2, rdev: 0, target: vec![] }
 }
 
 fn create(space: &LocalNamespace, file: &str) -> Result<Attr> {

@@ -86,7 +86,7 @@ impl Deltas {
     }
 }
 
-fn regular_file(tx: &mut dyn View, ino: Ino) -> Result<Inode> {
+pub(super) fn regular_file(tx: &mut dyn View, ino: Ino) -> Result<Inode> {
     let inode = tx.inode(ino)?;
     if inode.attr.kind != FileType::File {
         return Err(Error::new(Kind::Invalid, "only a regular file has content"));
