@@ -13,6 +13,7 @@
 
 mod change;
 mod commit;
+mod copy;
 mod load;
 mod passthrough;
 mod read;
