@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod mount;
+pub mod proto;
 pub mod vfs;
 
 pub use adapter::metrics::{Metrics, Op};
