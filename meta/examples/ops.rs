@@ -70,8 +70,16 @@ fn main() -> Result<()> {
     })?;
     measure("commit of one extent", n, |i| {
         let (mtime, extents, holes) = (SystemClock.now(), vec![extent(i)], vec![]);
-        block_on(space.commit(Commit { ino: Ino(i + 2), size: 4096, mtime, extents, holes, staged_seq: i }))
-            .map(drop)
+        block_on(space.commit(Commit {
+            ino: Ino(i + 2),
+            size: 4096,
+            mtime,
+            ctime: mtime,
+            extents,
+            holes,
+            staged_seq: i,
+        }))
+        .map(drop)
     })?;
     volume.flush()?;
     // Few enough for the cache of records.
@@ -98,7 +106,15 @@ fn main() -> Result<()> {
     })?;
     measure("commit and sync, one waiter", 200, |i| {
         let (mtime, extents, holes) = (SystemClock.now(), vec![extent(i)], vec![]);
-        block_on(space.commit(Commit { ino: Ino(i + 2), size: 4096, mtime, extents, holes, staged_seq: i }))?;
+        block_on(space.commit(Commit {
+            ino: Ino(i + 2),
+            size: 4096,
+            mtime,
+            ctime: mtime,
+            extents,
+            holes,
+            staged_seq: i,
+        }))?;
         block_on(space.sync())
     })?;
     measure("unlink", n, |i| {

@@ -129,6 +129,8 @@ pub struct Commit {
     pub ino: Ino,
     pub size: u64,
     pub mtime: Timestamp,
+    /// When it was changed, not when that is told; a later change of the inode stays.
+    pub ctime: Timestamp,
     /// Each replaces whatever the file had in its range.
     pub extents: Vec<Extent>,
     /// Ranges `(offset, len)` that became holes, applied before `extents`.

@@ -83,7 +83,8 @@ fn commit(space: &LocalNamespace, ino: Ino, pieces: u64) -> Attr {
         })
         .collect();
     let mtime = granary_core::Timestamp::default();
-    let commit = Commit { ino, size: pieces * 10, mtime, extents, holes: vec![], staged_seq: 1 };
+    let commit =
+        Commit { ino, size: pieces * 10, mtime, ctime: mtime, extents, holes: vec![], staged_seq: 1 };
     block_on(space.commit(commit)).unwrap()
 }
 

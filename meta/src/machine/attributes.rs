@@ -26,7 +26,7 @@ pub(super) fn set_attr(tx: &mut Tx<'_>, ino: Ino, set: SetAttr) -> Result<Reply>
     if set.kill_priv || (changes_owner && set.mode.is_none()) {
         kill_mode(&mut inode);
     }
-    if set.kill_priv || changes_owner {
+    if (set.kill_priv || changes_owner) && !inode.is_directory() {
         xattrs::drop_capability(tx, &mut inode)?;
     }
     if let Some(mode) = set.mode {

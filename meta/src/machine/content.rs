@@ -116,7 +116,7 @@ pub(super) fn commit(tx: &mut Tx<'_>, commit: Commit) -> Result<Reply> {
     }
     attr.size = commit.size;
     attr.mtime = commit.mtime;
-    attr.ctime = tx.now;
+    attr.ctime = attr.ctime.max(commit.ctime);
     attr.staged_seq = attr.staged_seq.max(commit.staged_seq);
     let attr = attr.clone();
     tx.put_inode(inode);

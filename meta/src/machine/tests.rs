@@ -113,7 +113,7 @@ fn log(offset: u64, len: u64, at: u64) -> Extent {
 
 fn commit(ino: Ino, size: u64, extents: Vec<Extent>) -> Operation {
     let mtime = Timestamp { secs: 5, nanos: 0 };
-    Operation::Commit(Commit { ino, size, mtime, extents, holes: Vec::new(), staged_seq: 3 })
+    Operation::Commit(Commit { ino, size, mtime, ctime: mtime, extents, holes: Vec::new(), staged_seq: 3 })
 }
 
 fn object(n: u128, payload_len: u64) -> ObjectInfo {
@@ -274,8 +274,14 @@ fn sizes_and_targets_are_bounded() {
 fn truncation_cuts_extents_and_changes_times_and_version() {
     let mut w = World::new();
     let f = w.file("f");
+    let born = w.now;
     let a = w.attr(commit(f, 300, vec![log(0, 100, 1000), log(200, 100, 2000)]));
-    assert_eq!((a.size, a.stored, a.version, a.mtime.secs, a.ctime), (300, 200, 2, 5, w.now));
+    let expected = (300, 200, 2, 5, born);
+    assert_eq!(
+        (a.size, a.stored, a.version, a.mtime.secs, a.ctime),
+        expected,
+        "an older ctime does not count"
+    );
     let set = SetAttr { size: Some(250), staged_seq: Some(9), ..SetAttr::default() };
     let a = w.attr(Operation::SetAttr { ino: f, set });
     assert_eq!((a.size, a.stored, a.version, a.mtime, a.staged_seq), (250, 150, 3, w.now, 9));
@@ -296,8 +302,15 @@ fn a_commit_replaces_what_was_in_its_range() {
     let left = Extent { len: 40, crc: 0, ..log(0, 100, 1000) };
     let right = Extent { crc: 0, ..log(60, 40, 1060) };
     assert_eq!(w.extents(f), [left, log(40, 20, 5000), right]);
-    let mut hole =
-        Commit { ino: f, size: 100, mtime: w.now, extents: vec![], holes: vec![(10, 80)], staged_seq: 0 };
+    let mut hole = Commit {
+        ino: f,
+        size: 100,
+        mtime: w.now,
+        ctime: w.now,
+        extents: vec![],
+        holes: vec![(10, 80)],
+        staged_seq: 0,
+    };
     let a = w.attr(Operation::Commit(hole.clone()));
     assert_eq!((a.stored, a.staged_seq), (20, 3));
     assert_eq!(w.extents(f), [Extent { len: 10, ..left }, Extent { offset: 90, len: 10, ..right }.moved(30)]);

@@ -402,7 +402,7 @@ impl Model {
             node.attr.staged_seq = node.attr.staged_seq.max(set.staged_seq.unwrap_or(0));
         }
         let owner = set.uid.is_some() || set.gid.is_some();
-        if set.kill_priv || owner {
+        if (set.kill_priv || owner) && node.attr.kind != FileType::Directory {
             node.xattrs.remove(&b"security.capability"[..]);
         }
         if (set.kill_priv || owner && set.mode.is_none()) && node.attr.kind != FileType::Directory {
@@ -492,7 +492,6 @@ impl Model {
 
     pub fn commit(&mut self, commit: &Commit) -> Answer<Attr> {
         let before = self.clone();
-        let now = self.now;
         let node = self.node(commit.ino.0)?;
         if node.attr.kind != FileType::File {
             return Err(Kind::Invalid);
@@ -509,7 +508,7 @@ impl Model {
         a.version += u64::from(changed);
         a.size = commit.size;
         a.mtime = commit.mtime;
-        a.ctime = now;
+        a.ctime = a.ctime.max(commit.ctime);
         a.staged_seq = a.staged_seq.max(commit.staged_seq);
         let attr = a.clone();
         let mut named: Vec<ObjectId> = node
