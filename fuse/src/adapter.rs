@@ -87,7 +87,7 @@ impl Service for Adapter {
             Operation::Readdir(read) => self.readdir(ino, read, false, reply),
             Operation::Readdirplus(read) => self.readdir(ino, read, true, reply),
 
-            Operation::Open { open_flags } => self.open(ino, *open_flags, reply),
+            Operation::Open { open_flags } => self.open(self.cx(request, 0), ino, *open_flags, reply),
             Operation::Create(create) => self.create(self.cx(request, create.umask), ino, create, reply),
             Operation::Tmpfile(create) => self.tmpfile(self.cx(request, create.umask), ino, create, reply),
             Operation::Read(read) => self.read(ino, read, reply),

@@ -20,4 +20,4 @@ pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
 pub use mount::{MountParts, Mounted, Stop, bind, mount, unmount};
 pub use notify::Notifier;
-pub use vfs::{Cx, Mode, Vfs, VfsOptions};
+pub use vfs::{Atime, Cx, Mode, Vfs, VfsOptions};

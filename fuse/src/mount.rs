@@ -118,7 +118,7 @@ fn greet(device: std::fs::File, options: &MountOptions, vfs: &Vfs) -> io::Result
     let mut epochs = false;
     let session = Session::greet(OwnedFd::from(device), options.threads, |offer| {
         epochs = offer.is_at_least(INC_EPOCH_MINOR);
-        let wanted = Wanted { mode: vfs.mode(), acl: config::ACL, locks: vfs.serves_locks() };
+        let wanted = Wanted { mode: vfs.mode(), acl: vfs.options().acl, locks: vfs.serves_locks() };
         let (agreement, abilities) = config::negotiate(offer, wanted);
         vfs.set_abilities(abilities);
         agreement

@@ -18,10 +18,13 @@ pub mod pages;
 pub mod predict;
 pub mod recent;
 
+mod atime;
 mod attributes;
+mod copy;
 mod files;
 mod locks;
 mod names;
+mod privileges;
 mod stateless;
 mod tmpfile;
 mod validity;
@@ -37,6 +40,8 @@ use granary_core::error::fail;
 use granary_core::{Clock, Ino, Kind, Result, Timestamp};
 use granary_meta::{Attr, FileType, Metadata};
 
+pub use atime::Atime;
+pub use copy::CopyRange;
 pub use files::{Access, WriteFlags};
 use handles::Handles;
 use locks::Locks;
@@ -61,6 +66,7 @@ pub struct Cx {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
+    /// What is to be taken off the mode of what is made; 0 where the kernel has done it.
     /// Still to be taken off the modes of what is made; 0 where the kernel did that.
     pub umask: u32,
 }
@@ -78,6 +84,10 @@ pub enum Mode {
 pub struct VfsOptions {
     pub mode: Mode,
     pub read_only: bool,
+    /// When reading a file sets its atime (`work`).
+    pub atime: Atime,
+    /// Keep access control lists, where the kernel knows them.
+    pub acl: bool,
     /// The namespace's name, for messages.
     pub name: String,
     /// Larger files are used through their stage file by the kernel itself.
@@ -95,6 +105,8 @@ impl Default for VfsOptions {
         VfsOptions {
             mode: Mode::Work,
             read_only: false,
+            atime: Atime::Never,
+            acl: true,
             name: String::new(),
             small_file_bytes_max: 1 << 20,
             handles_max: 1 << 20,
@@ -151,18 +163,6 @@ pub struct Changes {
     pub size: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
-}
-
-/// A copy within the mount, from one open file to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyRange {
-    pub from: Ino,
-    pub from_fh: u64,
-    pub from_offset: u64,
-    pub to: Ino,
-    pub to_fh: u64,
-    pub to_offset: u64,
-    pub len: u64,
 }
 
 /// One line of a directory listing, `.` and `..` included.
@@ -272,6 +272,11 @@ impl Vfs {
 
     /// Whether modes come without the umask applied.
     pub fn applies_umask(&self) -> bool {
+        self.acl.load(Ordering::Relaxed)
+    }
+
+    /// Whether access control lists are kept.
+    fn keeps_acls(&self) -> bool {
         self.acl.load(Ordering::Relaxed)
     }
 

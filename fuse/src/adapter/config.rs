@@ -11,9 +11,6 @@ use crate::vfs::{KernelAbilities, Mode};
 pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Requests that nobody waits for (read-ahead, RELEASE) in flight at once.
 const BACKGROUND_MAX: u16 = 64;
-/// Whether access control lists are served: the kernel then checks them and gives modes without the umask applied, because a
-/// directory's default list takes its place.
-pub const ACL: bool = false;
 
 const ALWAYS: [Flags; 9] = [
     Flags::ASYNC_READ,

@@ -22,9 +22,11 @@ fn reply_written(_: &Shared, reply: Reply, written: u32) {
 }
 
 impl Adapter {
-    pub(super) fn open(&self, ino: Ino, flags: u32, reply: Reply) {
+    pub(super) fn open(&self, cx: Cx, ino: Ino, flags: u32, reply: Reply) {
         let vfs = self.vfs();
-        let work = async move { vfs.open(ino, Access::from_flags(flags as i32)).await };
+        // The kernel leaves the set-id bits to us when it leaves the truncation to us, and does not say who may keep them.
+        let access = Access { kill_suid: cx.uid != 0, ..Access::from_flags(flags as i32) };
+        let work = async move { vfs.open(ino, access).await };
         self.answer(Op::Open, ino, reply, work, move |shared, reply, opened| {
             reply_opened(shared, reply, ino, opened);
         });

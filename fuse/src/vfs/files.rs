@@ -14,7 +14,7 @@ use super::iomode::Way;
 use super::names::new_inode;
 use super::nodes::{Grant, Wish};
 use super::predict::Circumstances;
-use super::{Changes, CopyRange, Cx, Io, Mode, Opened, Vfs};
+use super::{Cx, Io, Mode, Opened, Vfs};
 
 /// `fallocate` modes, as Linux numbers them.
 const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
@@ -28,6 +28,8 @@ pub struct Access {
     pub write: bool,
     /// The content is dropped by the open itself.
     pub truncate: bool,
+    /// Who truncates has no right to keep setuid and setgid.
+    pub kill_suid: bool,
 }
 
 impl Access {
@@ -38,6 +40,7 @@ impl Access {
             read: way != libc::O_WRONLY,
             write: way != libc::O_RDONLY,
             truncate: flags & libc::O_TRUNC != 0,
+            kill_suid: false,
         }
     }
 }
@@ -172,8 +175,12 @@ impl Vfs {
         }
         let file = self.tree.file(attr, None).await?;
         let size_before = file.size();
+        let accessed = access.read && self.accessed(&self.current(attr.clone())).await;
         let settled = async {
-            if access.truncate && size_before > 0 {
+            if access.truncate {
+                self.drop_privileges(ino, access.kill_suid).await?;
+            }
+            if access.truncate {
                 file.truncate(0).await?;
                 self.pages.changed_by_kernel(ino, file.version());
             }
@@ -192,7 +199,7 @@ impl Vfs {
         if way == (Way::Passthrough { write: true }) {
             self.pages.forget(ino);
         }
-        let io = io(way, grant, || self.pages.keep(ino, file.version()));
+        let io = io(way, grant, || self.pages.keep(ino, file.version()) && !accessed);
         let handle = Handle { ino, file, way, write: access.write, created: None };
         Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
@@ -238,7 +245,7 @@ impl Vfs {
         self.leave(ino);
     }
 
-    fn leave(&self, ino: Ino) {
+    pub(super) fn leave(&self, ino: Ino) {
         if self.nodes.leave(ino) {
             self.tree.forget(ino);
         }
@@ -283,8 +290,8 @@ impl Vfs {
     /// waits may be made again.
     pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {
         self.writable()?;
-        if flags.kill_suid {
-            self.clear_set_ids(ino).await?;
+        if !flags.cache {
+            self.drop_privileges(ino, flags.kill_suid).await?;
         }
         // On one node the offset is the kernel's, and right.
         let append = flags.append && self.meta.is_shared();
@@ -299,22 +306,6 @@ impl Vfs {
             }
         }
         Ok(data.len() as u32)
-    }
-
-    /// A write by somebody who may not set them clears the set-user-id bit, and the set-group-id bit of what the group
-    /// may execute. The kernel does this itself but for writes past its page cache.
-    async fn clear_set_ids(&self, ino: Ino) -> Result<()> {
-        let mode = self.meta.getattr(ino).await?.mode;
-        let group_executes = mode & libc::S_IXGRP != 0;
-        let cleared = mode & !libc::S_ISUID & if group_executes { !libc::S_ISGID } else { !0 };
-        if cleared != mode {
-            self.setattr(ino, Changes { mode: Some(cleared), ..Changes::default() }).await?;
-            // It does not know, and would go on to honour the bits.
-            if let Some(notifier) = self.notifier() {
-                notifier.invalidate_attributes(ino)?;
-            }
-        }
-        Ok(())
     }
 
     /// close(2) of one descriptor by `owner`, a process: tells an error of an earlier write.
@@ -332,13 +323,6 @@ impl Vfs {
             Durability::Local => self.tree.flush().await,
             Durability::Object => self.tree.sync().await,
         }
-    }
-
-    /// Copies without the bytes coming by here. `Unsupported`: the caller copies them himself, which is what is done as long as
-    /// files cannot share extents.
-    pub async fn copy_file_range(&self, _copy: CopyRange) -> Result<u64> {
-        self.writable()?;
-        fail(Kind::Unsupported, "files cannot share their content")
     }
 
     pub async fn fsync(&self, ino: Ino, fh: u64) -> Result<()> {

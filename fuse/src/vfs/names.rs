@@ -13,9 +13,10 @@ use super::{Cx, Entry, Mode, Vfs};
 const AFTER_DOT: u64 = 1;
 const AFTER_DOTS: u64 = 2;
 
-/// `mode`: what is left of the umask is applied here.
+/// `mode`: what is left of the umask goes along, for the metadata to apply it where the directory has no default list.
 pub(super) fn new_inode(cx: &Cx, kind: FileType, mode: u32) -> NewInode {
-    NewInode { kind, mode: mode & 0o7777 & !cx.umask, uid: cx.uid, gid: cx.gid, rdev: 0, target: Vec::new() }
+    let Cx { uid, gid, umask, .. } = *cx;
+    NewInode { kind, mode: mode & 0o7777, umask, uid, gid, rdev: 0, target: Vec::new() }
 }
 
 impl Vfs {
