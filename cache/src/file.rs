@@ -13,6 +13,7 @@
 
 mod change;
 mod commit;
+mod copy;
 mod load;
 mod passthrough;
 mod read;
@@ -210,12 +211,13 @@ impl File {
         if s.writers > 0 {
             self.overlay_open(&mut s, attr);
         } else if s.is_held() {
-            (attr.size, attr.stored, attr.mtime, attr.ctime) = (s.size, s.map.covered(), s.mtime, s.ctime);
+            (attr.size, attr.stored, attr.mtime) = (s.size, s.map.covered(), s.mtime);
+            attr.ctime = attr.ctime.max(s.ctime);
             attr.version = s.held_version;
         } else if attr.version < s.committed.version {
             let c = s.committed;
-            (attr.size, attr.stored, attr.mtime, attr.ctime, attr.version) =
-                (c.size, c.stored, c.mtime, c.ctime, c.version);
+            (attr.size, attr.stored, attr.mtime, attr.version) = (c.size, c.stored, c.mtime, c.version);
+            attr.ctime = attr.ctime.max(c.ctime);
         }
     }
 

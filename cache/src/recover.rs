@@ -163,6 +163,13 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 
                 s.size = s.size.max(h.offset + h.len);
             }
             RecordKind::StageFile => s.hint = h.hint.clone().or(s.hint.take()),
+            RecordKind::Shared => {
+                tracing::info!(
+                    ns = %shared.ns, ino = %h.ino, seq = h.seq,
+                    "a copy by reference was not durable; the file is brought back as it was before it"
+                );
+                break;
+            }
             RecordKind::StageRange => {
                 if !written.iter().any(|w| w.start <= h.offset && h.offset + h.len <= w.end) {
                     tracing::error!(

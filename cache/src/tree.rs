@@ -173,6 +173,19 @@ impl Tree {
         }
     }
 
+    /// copy_file_range(2): copies up to `len` bytes, at least one unless `from` ends at `from_offset`; how many. What is in the
+    /// store is shared by both files, without a byte being read. Ranges of one file must not overlap (`Invalid`).
+    pub async fn copy_range(
+        &self,
+        from: &File,
+        from_offset: u64,
+        to: &File,
+        to_offset: u64,
+        len: u64,
+    ) -> Result<u64> {
+        to.copy_from(from, from_offset, to_offset, len).await
+    }
+
     /// The inode has no name and no open any more: its staged bytes are dropped, never uploaded.
     pub fn forget(&self, ino: Ino) {
         match self.shared.table.remove(ino) {

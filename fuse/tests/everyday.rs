@@ -270,7 +270,10 @@ fn extended_attributes() {
         assert_eq!(names, BTreeSet::from([&b"user.one"[..], b"trusted.two", b"user.large"]));
         rustix::fs::removexattr(&path, "user.one").unwrap();
         assert_eq!(rustix::fs::removexattr(&path, "user.one"), Err(rustix::io::Errno::NODATA));
-        let refused = set("security.other", b"x", XattrFlags::empty());
+        set("security.other", b"x", XattrFlags::empty()).unwrap();
+        assert_eq!(get("security.other").unwrap(), b"x");
+        assert_eq!(get("security.capability"), Err(rustix::io::Errno::NODATA));
+        let refused = set("system.other", b"x", XattrFlags::empty());
         assert_eq!(refused, Err(rustix::io::Errno::OPNOTSUPP));
     });
 }
@@ -308,14 +311,35 @@ fn holes_are_made_found_and_read_as_zeros() {
 }
 
 #[test]
-fn files_are_copied_by_the_kernel_and_unnamed_files_are_not_offered() {
+fn files_are_copied_and_made_without_a_name() {
     both(|rig| {
         let bytes = pattern(2_500_000, 9);
         fs::write(rig.at("from"), &bytes).unwrap();
         assert_eq!(fs::copy(rig.at("from"), rig.at("to")).unwrap(), bytes.len() as u64);
         assert!(fs::read(rig.at("to")).unwrap() == bytes);
-        let unnamed = OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(rig.root());
-        assert_eq!(errno(unnamed), libc::EOPNOTSUPP);
+        for len in [10, 3 << 20] {
+            let unnamed = || {
+                let mut options = OpenOptions::new();
+                let mut file =
+                    options.read(true).write(true).custom_flags(libc::O_TMPFILE).open(rig.root()).unwrap();
+                file.write_all(&pattern(len, 8)).unwrap();
+                assert_eq!(
+                    (file.metadata().unwrap().nlink(), file.metadata().unwrap().len()),
+                    (0, len as u64)
+                );
+                file
+            };
+            drop(unnamed());
+            let file = unnamed();
+            let proc = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let path = rig.at(&format!("named-{len}"));
+            let link = || rustix::fs::linkat(CWD, &proc, CWD, &path, AtFlags::SYMLINK_FOLLOW);
+            link().unwrap();
+            assert_eq!(link(), Err(rustix::io::Errno::EXIST));
+            assert_eq!(file.metadata().unwrap().nlink(), 1);
+            drop(file);
+            assert!(fs::read(&path).unwrap() == pattern(len, 8));
+        }
     });
 }
 

@@ -60,7 +60,8 @@ fn main() -> Result<()> {
     let space = volume.namespace(&"user/bench".parse()?)?;
 
     let file = |i: u64| format!("file-{i:08}");
-    let new = NewInode { kind: FileType::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: vec![] };
+    let new =
+        NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] };
     measure("lookup of a missing name, then create", n, |i| {
         let name = file(i);
         let name = EntryName::new(name.as_bytes())?;
@@ -69,8 +70,16 @@ fn main() -> Result<()> {
     })?;
     measure("commit of one extent", n, |i| {
         let (mtime, extents, holes) = (SystemClock.now(), vec![extent(i)], vec![]);
-        block_on(space.commit(Commit { ino: Ino(i + 2), size: 4096, mtime, extents, holes, staged_seq: i }))
-            .map(drop)
+        block_on(space.commit(Commit {
+            ino: Ino(i + 2),
+            size: 4096,
+            mtime,
+            ctime: mtime,
+            extents,
+            holes,
+            staged_seq: i,
+        }))
+        .map(drop)
     })?;
     volume.flush()?;
     // Few enough for the cache of records.
@@ -97,7 +106,15 @@ fn main() -> Result<()> {
     })?;
     measure("commit and sync, one waiter", 200, |i| {
         let (mtime, extents, holes) = (SystemClock.now(), vec![extent(i)], vec![]);
-        block_on(space.commit(Commit { ino: Ino(i + 2), size: 4096, mtime, extents, holes, staged_seq: i }))?;
+        block_on(space.commit(Commit {
+            ino: Ino(i + 2),
+            size: 4096,
+            mtime,
+            ctime: mtime,
+            extents,
+            holes,
+            staged_seq: i,
+        }))?;
         block_on(space.sync())
     })?;
     measure("unlink", n, |i| {

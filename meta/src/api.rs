@@ -89,14 +89,16 @@ pub trait Metadata: Send + Sync + 'static {
     fn durability(&self) -> Durability;
 
     /// Makes a regular file without a name, and counts one open of it (`O_TMPFILE`). `link` may give it a name.
-    async fn tmpfile(&self, _dir: Ino, _new: NewInode) -> Result<Attr> {
-        fail(Kind::Unsupported, "files without a name cannot be made")
-    }
+    async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr>;
     /// Makes `len` bytes of `to` at `to_offset` share the objects of `from` at `from_offset`: nothing is copied. Only what
     /// is in objects is shared: the answer is the length of the beginning of the range for which that was so (0: nothing
-    /// was done). `from` and `to` may be one file when the ranges do not overlap.
-    async fn copy_range(&self, _copy: CopyRange) -> Result<Copied> {
-        fail(Kind::Unsupported, "ranges cannot be shared")
+    /// was done), and less than that where there are too many extents for one operation: ask again for the rest. `from` and
+    /// `to` may be one file when the ranges do not overlap.
+    async fn copy_range(&self, copy: CopyRange) -> Result<Copied>;
+    /// Whether any file may have capabilities (`security.capability`). `false` answers the kernel, which asks before many
+    /// writes, without a look at the file.
+    fn has_capabilities(&self) -> bool {
+        true
     }
 
     // What follows concerns namespaces that other sessions may change at the same time. In process there is one session,

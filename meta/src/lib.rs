@@ -3,6 +3,7 @@
 //! [`machine`] decides what an operation does, without I/O; [`record`] says how its result lies in an [`engine`];
 //! [`local`] runs both in this process and writes in groups. Others use [`Metadata`] and [`Volume`].
 
+pub mod acl;
 pub mod api;
 pub mod call;
 pub mod changes;

@@ -2,7 +2,8 @@
 //!
 //! No clock, no randomness, no I/O but reading through the [`View`]: the same operations with the same times on the same
 //! state give the same bytes. The kernel has checked permissions (`default_permissions`); what POSIX asks beyond that is
-//! here: link counts, times, setgid inheritance, what rename may replace, limits and quota.
+//! here: link counts, times, setgid inheritance, access control lists and what a mode has to do with them, privileges that a
+//! change of content or owner ends, what rename may replace, limits and quota.
 //!
 //! Times: whatever changes an inode sets its ctime to `now`; whatever changes a directory's entries sets its mtime and
 //! ctime; content changes set mtime. `version` changes with content, and for directories with entries, but not when bytes
@@ -22,12 +23,14 @@ use crate::types::*;
 mod attributes;
 pub mod check;
 mod content;
+mod copy;
 mod create;
 mod extents;
 pub mod read;
 mod remove;
 mod rename;
 pub mod view;
+mod xattrs;
 
 pub use content::live;
 pub use view::{EngineView, Records, View};
@@ -46,6 +49,11 @@ pub enum Operation {
     Create {
         dir: Ino,
         name: Box<[u8]>,
+        new: NewInode,
+    },
+    /// Makes a regular file without a name, which [`Operation::Link`] may give it.
+    Tmpfile {
+        dir: Ino,
         new: NewInode,
     },
     Link {
@@ -84,6 +92,7 @@ pub enum Operation {
         name: Box<[u8]>,
     },
     Commit(Commit),
+    CopyRange(CopyRange),
     Relocate {
         object: ObjectInfo,
         moves: Vec<Move>,
@@ -106,6 +115,7 @@ pub enum Reply {
     Attr(Attr),
     /// The inode that lost its name by being replaced.
     Renamed(Option<Attr>),
+    Copied(Copied),
     /// For each move, the parts `(file offset, len)` that took effect.
     Moved(Vec<Vec<(u64, u64)>>),
     /// Whether nothing is left to free.
@@ -119,6 +129,7 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         Operation::Init { new } => create::init(&mut tx, new),
         Operation::Configure { change } => attributes::configure(&mut tx, change),
         Operation::Create { dir, name, new } => create::create(&mut tx, dir, name, new),
+        Operation::Tmpfile { dir, new } => create::tmpfile(&mut tx, dir, new),
         Operation::Link { ino, dir, name } => create::link(&mut tx, ino, dir, name),
         Operation::Unlink { dir, name } => remove::unlink(&mut tx, dir, name),
         Operation::Rmdir { dir, name } => remove::rmdir(&mut tx, dir, name),
@@ -127,10 +138,11 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         }
         Operation::SetAttr { ino, set } => attributes::set_attr(&mut tx, ino, set),
         Operation::SetXattr { ino, name, value, create_only, replace_only } => {
-            attributes::set_xattr(&mut tx, ino, name, value, create_only, replace_only)
+            xattrs::set(&mut tx, ino, name, value, create_only, replace_only)
         }
-        Operation::RemoveXattr { ino, name } => attributes::remove_xattr(&mut tx, ino, name),
+        Operation::RemoveXattr { ino, name } => xattrs::remove(&mut tx, ino, name),
         Operation::Commit(commit) => content::commit(&mut tx, commit),
+        Operation::CopyRange(copy) => copy::copy_range(&mut tx, copy),
         Operation::Relocate { object, moves } => content::relocate(&mut tx, object, &moves),
         Operation::ForgetObjects { ids } => content::forget_objects(&mut tx, &ids),
         Operation::Free { ino, extents_max } => remove::free(&mut tx, ino, extents_max),
@@ -244,7 +256,7 @@ impl Tx<'_> {
         inode.attr.nlink = left.ok_or_else(|| bug("an inode's link count", ino))?;
         inode.attr.ctime = self.now;
         if inode.attr.nlink == 0 {
-            self.put(Key::Orphan(ino), Value::Orphan(Orphan { remains: false }));
+            self.put(Key::Orphan(ino), Value::Orphan(Orphan::LostName));
         }
         let attr = inode.attr.clone();
         self.put_inode(inode);

@@ -92,6 +92,11 @@ pub struct SetAttr {
     pub mtime: Option<Timestamp>,
     /// Only with `size`: the stage log's sequence number of the truncation.
     pub staged_seq: Option<u64>,
+    /// Somebody without privileges is about to change the content: setuid, setgid (of a file that its group may execute) and
+    /// file capabilities go. A change of owner does the same by itself, unless it says the mode.
+    pub kill_priv: bool,
+    /// The file was read at this time: atime goes forward to it, and ctime stays.
+    pub accessed: Option<Timestamp>,
 }
 
 /// How rename treats an existing target.
@@ -106,8 +111,10 @@ pub enum RenameMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewInode {
     pub kind: FileType,
-    /// Permission bits, umask already applied.
+    /// Permission bits as they were asked for.
     pub mode: u32,
+    /// Taken off the mode, where the directory has no default ACL; 0 when the kernel has applied it.
+    pub umask: u32,
     pub uid: u32,
     /// Replaced by the directory's group when that has the setgid bit (a new directory inherits the bit too).
     pub gid: u32,
@@ -122,6 +129,8 @@ pub struct Commit {
     pub ino: Ino,
     pub size: u64,
     pub mtime: Timestamp,
+    /// When it was changed, not when that is told; a later change of the inode stays.
+    pub ctime: Timestamp,
     /// Each replaces whatever the file had in its range.
     pub extents: Vec<Extent>,
     /// Ranges `(offset, len)` that became holes, applied before `extents`.
@@ -148,6 +157,8 @@ pub struct CopyRange {
     pub to: Ino,
     pub to_offset: u64,
     pub len: u64,
+    /// Sequence of the record that says so in the stage log of the node that copies; 0: none.
+    pub staged_seq: u64,
 }
 
 /// What a copy by reference did.

@@ -50,9 +50,21 @@ impl File {
         self.shared.check_room(len - covered)?;
         if !keep_size && end > self.current_size(s) {
             self.resize(s, end)?;
-            s.change(self.shared.clock.now(), self.shared.next_version());
-            self.settle(s);
         }
+        self.touch(s)?;
+        self.settle(s);
+        Ok(())
+    }
+
+    /// A call that finds nothing to change sets the times all the same, as on other file systems.
+    fn touch(&self, s: &mut State) -> Result<()> {
+        let now = self.shared.clock.now();
+        if s.writers > 0 {
+            let file = self.stage_file(s)?;
+            let failed = |e| Error::io(format!("cannot touch the stage file of inode {}", self.ino), e);
+            files::set_mtime(&file, now).map_err(failed)?;
+        }
+        s.change(now, self.shared.next_version());
         Ok(())
     }
 
@@ -64,6 +76,8 @@ impl File {
         let size = self.current_size(s);
         let end = if keep_size { wanted.min(size) } else { wanted };
         if end <= offset {
+            self.touch(s)?;
+            self.settle(s);
             return Ok(());
         }
         self.soil(s)?;

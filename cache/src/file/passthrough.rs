@@ -76,8 +76,9 @@ impl File {
         let Ok(file) = self.stage_file(s) else { return };
         let (Ok(stat), Some(stage)) = (files::stat(&file), &s.stage) else { return };
         (attr.size, attr.stored, attr.version) = (stat.size, stat.stored, s.held_version);
-        (attr.mtime, attr.ctime) =
+        let (mtime, ctime) =
             if stat.mtime == stage.begin_mtime { (s.mtime, s.ctime) } else { (stat.mtime, stat.ctime) };
+        (attr.mtime, attr.ctime) = (mtime, attr.ctime.max(ctime));
     }
 
     /// Whether the kernel can have no way left to write the stage file: then what it wrote is taken over for good.

@@ -180,7 +180,11 @@ impl File {
             return Ok(());
         }
         let ranges = files::data_ranges(&file, stat.size).map_err(failed)?;
-        let mtime = if stat.mtime == stage.begin_mtime { s.mtime } else { stat.mtime };
+        let (mtime, ctime) = if stat.mtime == stage.begin_mtime {
+            (s.mtime, s.ctime)
+        } else {
+            (stat.mtime, s.ctime.max(stat.ctime))
+        };
         stage.base = self.settled_stat(stat);
         stage.begin_mtime = stat.mtime;
         stage.unsynced = true;
@@ -193,7 +197,7 @@ impl File {
         }
         s.touched = touched;
         s.change(self.shared.clock.now(), self.shared.next_version());
-        s.mtime = mtime;
+        (s.mtime, s.ctime) = (mtime, ctime);
         self.settle(s);
         Ok(())
     }

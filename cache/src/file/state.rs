@@ -265,7 +265,15 @@ impl State {
             }
         }
         self.in_commit = Some(delta);
-        Commit { ino, size: self.size, mtime: self.mtime, extents, holes, staged_seq: self.last_seq }
+        Commit {
+            ino,
+            size: self.size,
+            mtime: self.mtime,
+            ctime: self.ctime,
+            extents,
+            holes,
+            staged_seq: self.last_seq,
+        }
     }
 
     /// The commit in flight succeeded with these attributes, or failed: then it is held again.

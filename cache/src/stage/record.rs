@@ -6,12 +6,12 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `GSLr` |
 //! | 4 | 1 | version: 1 |
-//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file |
+//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file, 6 ranges shared past the log |
 //! | 6 | 2 | header length `h` in bytes, its checksum included |
 //! | 8 | 4 | namespace id |
 //! | 12 | 8 | inode |
 //! | 20 | 8 | file offset; truncate: the new size |
-//! | 28 | 8 | length in bytes: of the payload (write), of the range (zero, range written), 0 (truncate, stage file) |
+//! | 28 | 8 | length in bytes: of the payload (write), of the range (zero, range written), 0 (the others) |
 //! | 36 | 8 | sequence, growing within the namespace's stage |
 //! | 44 | 8 | sequence of the record before it of the same inode that this node knew of, 0: none. Replay stops at a gap |
 //! | 52 | 8 | modification time, seconds |
@@ -48,6 +48,7 @@ pub(crate) enum RecordKind {
     Zero,
     StageFile,
     StageRange,
+    Shared,
 }
 
 impl RecordKind {
@@ -58,6 +59,7 @@ impl RecordKind {
             RecordKind::Zero => 3,
             RecordKind::StageFile => 4,
             RecordKind::StageRange => 5,
+            RecordKind::Shared => 6,
         }
     }
 
@@ -68,6 +70,7 @@ impl RecordKind {
             3 => RecordKind::Zero,
             4 => RecordKind::StageFile,
             5 => RecordKind::StageRange,
+            6 => RecordKind::Shared,
             _ => return None,
         })
     }
@@ -248,7 +251,8 @@ mod tests {
             1 => Just(RecordKind::Truncate),
             1 => Just(RecordKind::Zero),
             1 => Just(RecordKind::StageFile),
-            1 => Just(RecordKind::StageRange)
+            1 => Just(RecordKind::StageRange),
+            1 => Just(RecordKind::Shared)
         ];
         let payload = proptest::collection::vec(any::<u8>(), 0..200);
         let hint = proptest::option::of((1u64.., proptest::collection::vec(any::<u8>(), 0..=255)));

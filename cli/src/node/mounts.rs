@@ -221,6 +221,8 @@ impl Keeper {
         let options = VfsOptions {
             mode: order.options.mode,
             read_only: order.options.read_only,
+            atime: order.options.atime,
+            acl: order.options.acl,
             name: served.name.to_string(),
             small_file_bytes_max: self.parts.settings.limits.small_file_bytes_max,
             ..VfsOptions::default()

@@ -3,7 +3,7 @@
 use granary_core::{Error, Kind, Result};
 use rustix::mount::MountFlags;
 
-use crate::vfs::Mode;
+use crate::vfs::{Atime, Mode};
 
 /// Threads that read requests: the default is one per core within these bounds.
 const THREADS_MIN: usize = 2;
@@ -21,8 +21,10 @@ pub struct MountOptions {
     /// Honour device files; off by default.
     pub dev: bool,
     pub exec: bool,
-    /// Keep times of last access; off by default.
-    pub atime: bool,
+    /// When reading sets a file's time of last access: never by default.
+    pub atime: Atime,
+    /// Keep access control lists; on by default.
+    pub acl: bool,
     /// Allow a mountpoint that is not empty.
     pub nonempty: bool,
     /// Threads that read requests.
@@ -38,7 +40,8 @@ impl Default for MountOptions {
             suid: false,
             dev: false,
             exec: true,
-            atime: false,
+            atime: Atime::Never,
+            acl: true,
             nonempty: false,
             threads: cores.clamp(THREADS_MIN, THREADS_MAX),
         }
@@ -77,8 +80,11 @@ impl MountOptions {
             "nodev" => self.dev = false,
             "exec" => self.exec = true,
             "noexec" => self.exec = false,
-            "atime" | "relatime" => self.atime = true,
-            "noatime" => self.atime = false,
+            "atime" | "relatime" => self.atime = Atime::Relative,
+            "strictatime" => self.atime = Atime::Strict,
+            "noatime" => self.atime = Atime::Never,
+            "acl" => self.acl = true,
+            "noacl" => self.acl = false,
             "nonempty" => self.nonempty = true,
             // What holds anyway, or concerns only mount(8), systemd and fstab.
             "defaults"
@@ -116,7 +122,7 @@ impl MountOptions {
         flags.set(MountFlags::NOSUID, !self.suid);
         flags.set(MountFlags::NODEV, !self.dev);
         flags.set(MountFlags::NOEXEC, !self.exec);
-        flags.set(MountFlags::NOATIME, !self.atime);
+        flags.set(MountFlags::NOATIME, self.atime == Atime::Never);
         flags
     }
 }
@@ -146,7 +152,7 @@ fn unknown<T>(word: &str) -> Result<T> {
     bad(
         word,
         "it is not known; known are ro, rw, mode=work|data, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
-         atime, noatime, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
+         relatime, strictatime, noatime, acl, noacl, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
     )
 }
 

@@ -45,7 +45,7 @@ impl Vfs {
             size: None,
             atime: changes.atime.map(at),
             mtime: changes.mtime.map(at),
-            staged_seq: None,
+            ..SetAttr::default()
         };
         if set != SetAttr::default() || attr.is_none() {
             self.tree.commit(ino).await?;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use granary_cache::{File, PathHint};
 use granary_core::error::fail;
 use granary_core::{EntryName, Error, Ino, Kind, Result};
-use granary_meta::{Attr, FileType};
+use granary_meta::lease::LockOwner;
+use granary_meta::{Attr, Durability, FileType};
 
 use super::handles::{Handle, Reservation};
 use super::iomode::Way;
@@ -27,6 +28,8 @@ pub struct Access {
     pub write: bool,
     /// The content is dropped by the open itself.
     pub truncate: bool,
+    /// Who truncates has no right to keep setuid and setgid.
+    pub kill_suid: bool,
 }
 
 impl Access {
@@ -37,8 +40,20 @@ impl Access {
             read: way != libc::O_WRONLY,
             write: way != libc::O_RDONLY,
             truncate: flags & libc::O_TRUNC != 0,
+            kill_suid: false,
         }
     }
+}
+
+/// How a write came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteFlags {
+    /// The descriptor has O_APPEND: the offset is where the kernel took the end of the file to be.
+    pub append: bool,
+    /// Out of the page cache, some time after the program wrote.
+    pub cache: bool,
+    /// The writer may not keep set-user-id and set-group-id bits.
+    pub kill_suid: bool,
 }
 
 fn no_handle(fh: u64) -> Error {
@@ -46,7 +61,7 @@ fn no_handle(fh: u64) -> Error {
 }
 
 impl Vfs {
-    /// Makes and opens a file. `mode` with the umask applied.
+    /// Makes and opens a file.
     pub async fn create(
         &self,
         cx: &Cx,
@@ -79,7 +94,7 @@ impl Vfs {
         let attr = self.meta.create(dir, entry, new, true).await?;
         let ino = attr.ino;
         self.nodes.enter(ino);
-        match self.open_created(room, &attr, hint, large, access, what) {
+        match self.open_created(room, &attr, hint, large, access, Some(what)) {
             Ok(opened) => Ok((attr, opened)),
             Err((file, e)) => {
                 if let Some(file) = file {
@@ -92,14 +107,14 @@ impl Vfs {
         }
     }
 
-    fn open_created(
+    pub(super) fn open_created(
         &self,
         room: Reservation<'_>,
         attr: &Attr,
         hint: PathHint,
         large: bool,
         access: Access,
-        what: Circumstances,
+        created: Option<Circumstances>,
     ) -> Result<Opened, (Option<Arc<File>>, Error)> {
         let file = self.tree.created(attr, hint, large).map_err(|e| (None, e))?;
         // Past the page cache, a small file costs one WRITE and no question for its capabilities.
@@ -110,8 +125,8 @@ impl Vfs {
             Err(e) => return Err((Some(file), e)),
         };
         self.pages.created(attr.ino, file.version());
-        let flush = matches!(way, Way::Passthrough { write: true });
-        let handle = Handle { ino: attr.ino, file, way, write: access.write, created: Some(what) };
+        let flush = matches!(way, Way::Passthrough { write: true }) || self.serves_locks();
+        let handle = Handle { ino: attr.ino, file, way, write: access.write, created };
         let io = io(way, grant, || true);
         Ok(Opened { fh: room.insert(handle), io, flush })
     }
@@ -160,8 +175,12 @@ impl Vfs {
         }
         let file = self.tree.file(attr, None).await?;
         let size_before = file.size();
+        let accessed = access.read && self.accessed(&self.current(attr.clone())).await;
         let settled = async {
-            if access.truncate && size_before > 0 {
+            if access.truncate {
+                self.drop_privileges(ino, access.kill_suid).await?;
+            }
+            if access.truncate {
                 file.truncate(0).await?;
                 self.pages.changed_by_kernel(ino, file.version());
             }
@@ -180,9 +199,9 @@ impl Vfs {
         if way == (Way::Passthrough { write: true }) {
             self.pages.forget(ino);
         }
-        let io = io(way, grant, || self.pages.keep(ino, file.version()));
+        let io = io(way, grant, || self.pages.keep(ino, file.version()) && !accessed);
         let handle = Handle { ino, file, way, write: access.write, created: None };
-        Ok(Opened { fh: room.insert(handle), io, flush: access.write })
+        Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
 
     /// The kernel did not take the stage file of a handle that was granted passthrough: how it goes instead. `for_good`:
@@ -198,13 +217,16 @@ impl Vfs {
         self.nodes.refused(handle.ino)?;
         handle.file.end_passthrough(write);
         self.pages.forget(handle.ino);
-        Ok(Opened { fh, io: Io::Cached { keep: false }, flush: handle.write })
+        Ok(Opened { fh, io: Io::Cached { keep: false }, flush: handle.write || self.serves_locks() })
     }
 
-    /// The last descriptor of an open file is closed.
-    pub async fn release(&self, fh: u64) {
+    /// The last descriptor of an open file is closed. `flock_owner`: who ends what it has by flock.
+    pub async fn release(&self, fh: u64, flock_owner: Option<LockOwner>) {
         let Some(handle) = self.handles.remove(fh) else { return };
         let Handle { ino, file, way, write, created } = handle;
+        if self.serves_locks() {
+            self.end_handle_locks(ino, fh, flock_owner).await;
+        }
         if let Way::Passthrough { write } = way {
             file.end_passthrough(write);
         }
@@ -223,7 +245,7 @@ impl Vfs {
         self.leave(ino);
     }
 
-    fn leave(&self, ino: Ino) {
+    pub(super) fn leave(&self, ino: Ino) {
         if self.nodes.leave(ino) {
             self.tree.forget(ino);
         }
@@ -266,24 +288,41 @@ impl Vfs {
 
     /// Writes all of `data` at `offset`. Doing it twice is the same as doing it once, so a call that is dropped while it
     /// waits may be made again.
-    pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+    pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {
         self.writable()?;
+        if !flags.cache {
+            self.drop_privileges(ino, flags.kill_suid).await?;
+        }
+        // On one node the offset is the kernel's, and right.
+        let append = flags.append && self.meta.is_shared();
         match self.mode() {
             Mode::Work => {
                 let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
-                file.write(offset, data, false).await?;
+                file.write(offset, data, append).await?;
             }
             Mode::Data => {
                 let loaded = self.loaded(ino).await?;
-                loaded.0.write(offset, data, false).await?;
+                loaded.0.write(offset, data, append).await?;
             }
         }
         Ok(data.len() as u32)
     }
 
-    /// close(2) of one descriptor: tells an error of an earlier write.
-    pub fn flush(&self, fh: u64) -> Result<()> {
-        self.handles.file(fh).ok_or_else(|| no_handle(fh))?.take_error()
+    /// close(2) of one descriptor by `owner`, a process: tells an error of an earlier write.
+    pub async fn flush(&self, fh: u64, owner: LockOwner) -> Result<()> {
+        let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
+        if self.serves_locks() {
+            self.end_process_locks(file.ino(), owner).await;
+        }
+        file.take_error()
+    }
+
+    /// All that was written in this mount before is durable, as far as fsync of each file would make it.
+    pub async fn syncfs(&self) -> Result<()> {
+        match self.meta.durability() {
+            Durability::Local => self.tree.flush().await,
+            Durability::Object => self.tree.sync().await,
+        }
     }
 
     pub async fn fsync(&self, ino: Ino, fh: u64) -> Result<()> {

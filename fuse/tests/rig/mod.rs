@@ -125,6 +125,8 @@ impl Rig {
         let vfs_options = VfsOptions {
             mode: setup.mode,
             read_only: options.read_only,
+            atime: options.atime,
+            acl: options.acl,
             name: "user/alice".into(),
             small_file_bytes_max: setup.small_file_bytes_max,
             ..VfsOptions::default()

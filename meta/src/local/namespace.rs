@@ -54,6 +54,7 @@ struct SharedUsage {
     inodes: AtomicU64,
     bytes_max: AtomicU64,
     inodes_max: AtomicU64,
+    capabilities: AtomicU64,
 }
 
 impl SharedUsage {
@@ -84,6 +85,7 @@ impl LocalNamespace {
         }
         let to_free = read::orphans(&mut layers, Ino(0), ORPHANS_AT_ONCE)?;
         let (usage, settings) = (read::usage(&mut layers)?, layers.settings()?);
+        let capabilities = layers.counters()?.capabilities;
         let refused = shared.bell.failure();
         let space = LocalNamespace {
             id,
@@ -94,6 +96,7 @@ impl LocalNamespace {
             shared,
         };
         space.usage.store(usage);
+        space.usage.capabilities.store(capabilities, Ordering::Relaxed);
         Ok(space)
     }
 
@@ -146,6 +149,7 @@ impl LocalNamespace {
         if let Some(Some(Value::Counters(counters))) = changes.get(&Key::Counters) {
             self.usage.bytes.store(counters.bytes, Ordering::Relaxed);
             self.usage.inodes.store(counters.inodes, Ordering::Relaxed);
+            self.usage.capabilities.store(counters.capabilities, Ordering::Relaxed);
         }
         if let Some(Some(Value::Namespace(settings))) = changes.get(&Key::Namespace) {
             self.usage.bytes_max.store(settings.bytes_max, Ordering::Relaxed);
@@ -284,6 +288,21 @@ impl LocalNamespace {
         self.read(|view| check::check(view))
     }
 
+    /// An operation that makes an inode, and counts one open of it with `open`.
+    fn make(&self, operation: Operation, open: bool) -> Result<Attr> {
+        let mut state = self.lock_with_room()?;
+        let attr = match self.apply(&mut state, operation)? {
+            Reply::Attr(attr) => attr,
+            other => return Err(unexpected(&other)),
+        };
+        if open {
+            *state.opens.entry(attr.ino).or_default() += 1;
+        }
+        drop(state);
+        self.shared.bell.dirty();
+        Ok(attr)
+    }
+
     fn changed_attr(&self, operation: Operation) -> Result<Attr> {
         match self.change(operation)? {
             Reply::Attr(attr) => Ok(attr),
@@ -351,17 +370,22 @@ impl Metadata for LocalNamespace {
     }
 
     async fn create(&self, dir: Ino, name: EntryName<'_>, new: NewInode, open: bool) -> Result<Attr> {
-        let mut state = self.lock_with_room()?;
-        let attr = match self.apply(&mut state, Operation::Create { dir, name: boxed(name), new })? {
-            Reply::Attr(attr) => attr,
-            other => return Err(unexpected(&other)),
-        };
-        if open {
-            *state.opens.entry(attr.ino).or_default() += 1;
+        self.make(Operation::Create { dir, name: boxed(name), new }, open)
+    }
+
+    async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr> {
+        self.make(Operation::Tmpfile { dir, new }, true)
+    }
+
+    async fn copy_range(&self, copy: CopyRange) -> Result<Copied> {
+        match self.change(Operation::CopyRange(copy))? {
+            Reply::Copied(copied) => Ok(copied),
+            other => Err(unexpected(&other)),
         }
-        drop(state);
-        self.shared.bell.dirty();
-        Ok(attr)
+    }
+
+    fn has_capabilities(&self) -> bool {
+        self.usage.capabilities.load(Ordering::Relaxed) > 0
     }
 
     async fn link(&self, ino: Ino, dir: Ino, name: EntryName<'_>) -> Result<Attr> {

@@ -66,7 +66,7 @@ fn name(s: &str) -> EntryName<'_> {
 }
 
 fn new_file() -> NewInode {
-    NewInode { kind: FileType::File, mode: 0o644, uid: 1, gid: 2, rdev: 0, target: vec![] }
+    NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 1, gid: 2, rdev: 0, target: vec![] }
 }
 
 fn create(space: &LocalNamespace, file: &str) -> Result<Attr> {
@@ -83,7 +83,8 @@ fn commit(space: &LocalNamespace, ino: Ino, pieces: u64) -> Attr {
         })
         .collect();
     let mtime = granary_core::Timestamp::default();
-    let commit = Commit { ino, size: pieces * 10, mtime, extents, holes: vec![], staged_seq: 1 };
+    let commit =
+        Commit { ino, size: pieces * 10, mtime, ctime: mtime, extents, holes: vec![], staged_seq: 1 };
     block_on(space.commit(commit)).unwrap()
 }
 

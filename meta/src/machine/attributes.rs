@@ -1,38 +1,63 @@
-//! Attributes, extended attributes, and the namespace's settings.
+//! Attributes, and the namespace's settings.
 
-use granary_core::limits::{FILE_BYTES_MAX, XATTR_BYTES_MAX};
+use granary_core::limits::FILE_BYTES_MAX;
 use granary_core::{Error, Ino, Kind, Result};
 
 use super::content::Deltas;
 use super::extents::Editor;
-use super::{Reply, Tx, View, view::Records};
-use crate::record::{Inode, Key, Value};
+use super::{Reply, Tx, view::Records, xattrs};
+use crate::record::Inode;
 use crate::types::{FileType, NamespaceChange, SetAttr};
 
-/// Bytes of all attributes' names of one inode, with one more each: what listxattr can return at once on Linux.
-const XATTR_NAMES_MAX: u32 = 65_536;
-const XATTR_NAME_MAX: usize = 255;
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
 
 pub(super) fn set_attr(tx: &mut Tx<'_>, ino: Ino, set: SetAttr) -> Result<Reply> {
     let mut inode = tx.inode_mut(ino)?;
+    let only_accessed = SetAttr { accessed: set.accessed, ..SetAttr::default() } == set;
     if let Some(size) = set.size {
         resize(tx, &mut inode, size)?;
         inode.attr.staged_seq = inode.attr.staged_seq.max(set.staged_seq.unwrap_or(0));
     } else if set.staged_seq.is_some() {
         return Err(Error::new(Kind::Invalid, "a sequence number comes with a size only"));
     }
-    let attr = &mut inode.attr;
-    if let Some(mode) = set.mode {
-        attr.mode = mode & 0o7777;
+    let changes_owner = set.uid.is_some() || set.gid.is_some();
+    if set.kill_priv || (changes_owner && set.mode.is_none()) {
+        kill_mode(&mut inode);
     }
+    if (set.kill_priv || changes_owner) && !inode.is_directory() {
+        xattrs::drop_capability(tx, &mut inode)?;
+    }
+    if let Some(mode) = set.mode {
+        inode.attr.mode = mode & 0o7777;
+        xattrs::changed_mode(tx, &inode)?;
+    }
+    let attr = &mut inode.attr;
     attr.uid = set.uid.unwrap_or(attr.uid);
     attr.gid = set.gid.unwrap_or(attr.gid);
     attr.atime = set.atime.unwrap_or(attr.atime);
+    if let Some(accessed) = set.accessed {
+        attr.atime = attr.atime.max(accessed);
+    }
     attr.mtime = set.mtime.unwrap_or(attr.mtime);
-    attr.ctime = tx.now;
+    if !only_accessed || set == SetAttr::default() {
+        attr.ctime = tx.now;
+    }
     let attr = attr.clone();
     tx.put_inode(inode);
     Ok(Reply::Attr(attr))
+}
+
+/// Takes setuid and setgid from a file. Setgid without execution by the group is no privilege, and stays.
+fn kill_mode(inode: &mut Inode) {
+    let mode = &mut inode.attr.mode;
+    if inode.attr.kind != FileType::Directory {
+        *mode &= !SETUID;
+        if *mode & GROUP_EXECUTE != 0 {
+            *mode &= !SETGID;
+        }
+    }
 }
 
 fn resize(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) -> Result<()> {
@@ -57,61 +82,6 @@ fn resize(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) -> Result<()> {
     inode.attr.size = size;
     inode.attr.mtime = tx.now;
     Ok(())
-}
-
-pub(super) fn set_xattr(
-    tx: &mut Tx<'_>,
-    ino: Ino,
-    name: Box<[u8]>,
-    value: Box<[u8]>,
-    create_only: bool,
-    replace_only: bool,
-) -> Result<Reply> {
-    if name.is_empty() || name.len() > XATTR_NAME_MAX {
-        return Err(Error::new(Kind::Range, "an extended attribute's name has 1 to 255 bytes"));
-    }
-    if value.len() > XATTR_BYTES_MAX {
-        return Err(Error::new(Kind::NoSpace, "an extended attribute has at most 64 KiB"));
-    }
-    let mut inode = tx.inode_mut(ino)?;
-    let key = Key::Xattr(ino, name);
-    let exists = inode.xattr_names > 0 && tx.get(&key)?.is_some();
-    if exists && create_only {
-        return Err(Error::new(Kind::Exists, "the extended attribute is there already"));
-    }
-    if !exists && replace_only {
-        return Err(Error::new(Kind::NoAttribute, "there is no such extended attribute"));
-    }
-    if !exists {
-        inode.xattr_names += name_weight(&key);
-        if inode.xattr_names > XATTR_NAMES_MAX {
-            return Err(Error::new(
-                Kind::NoSpace,
-                "the extended attributes' names have at most 64 KiB together",
-            ));
-        }
-    }
-    tx.put(key, Value::Xattr(value.into()));
-    inode.attr.ctime = tx.now;
-    tx.put_inode(inode);
-    Ok(Reply::Done)
-}
-
-pub(super) fn remove_xattr(tx: &mut Tx<'_>, ino: Ino, name: Box<[u8]>) -> Result<Reply> {
-    let mut inode = tx.inode_mut(ino)?;
-    let key = Key::Xattr(ino, name);
-    if inode.xattr_names == 0 || tx.get(&key)?.is_none() {
-        return Err(Error::new(Kind::NoAttribute, "there is no such extended attribute"));
-    }
-    inode.xattr_names = inode.xattr_names.saturating_sub(name_weight(&key));
-    tx.delete(key);
-    inode.attr.ctime = tx.now;
-    tx.put_inode(inode);
-    Ok(Reply::Done)
-}
-
-fn name_weight(key: &Key) -> u32 {
-    if let Key::Xattr(_, name) = key { name.len() as u32 + 1 } else { 0 }
 }
 
 pub(super) fn configure(tx: &mut Tx<'_>, change: NamespaceChange) -> Result<Reply> {

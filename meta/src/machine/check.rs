@@ -9,7 +9,7 @@ use std::fmt;
 use granary_core::{Ino, ObjectId, Result, Timestamp};
 
 use super::view::{Records, View};
-use crate::record::{Entry, Family, Inode, Key, Listing, Span, Value};
+use crate::record::{Entry, Family, Inode, Key, Listing, Orphan, Span, Value};
 use crate::types::{Extent, FileType, Place};
 
 pub const PROBLEMS_MAX: usize = 1000;
@@ -30,6 +30,7 @@ struct Found {
     inodes: BTreeMap<Ino, Seen>,
     live: HashMap<ObjectId, u64>,
     bytes: u64,
+    capabilities: u64,
 }
 
 /// What is known of an inode while reading.
@@ -131,6 +132,12 @@ pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
         found
             .report(format!("the namespace counts {} bytes, its files have {}", counters.bytes, found.bytes));
     }
+    if counters.capabilities != found.capabilities {
+        found.report(format!(
+            "the namespace counts {} files with capabilities, it has {}",
+            counters.capabilities, found.capabilities
+        ));
+    }
     if counters.inodes != found.inodes.len() as u64 {
         found.report(format!(
             "the namespace counts {} inodes, it has {}",
@@ -150,8 +157,8 @@ fn check_orphans(view: &mut dyn View, found: &mut Found) -> Result<()> {
     view.scan(Span::All(Family::Orphan), None, &mut |key, value| {
         let (Key::Orphan(ino), Value::Orphan(orphan)) = (key, value) else { return Ok(true) };
         match found.inodes.get_mut(&ino) {
-            Some(seen) if !orphan.remains => seen.orphan = true,
-            None if orphan.remains => {}
+            Some(seen) if orphan != Orphan::Remains => seen.orphan = true,
+            None if orphan == Orphan::Remains => {}
             _ => found.report(format!("orphan {ino}: its record and its inode contradict each other")),
         }
         Ok(true)
@@ -189,7 +196,10 @@ fn check_attributes(view: &mut dyn View, found: &mut Found) -> Result<()> {
     view.scan(Span::All(Family::Xattr), None, &mut |key, _| {
         let Key::Xattr(ino, name) = key else { return Ok(true) };
         match found.inodes.get_mut(&ino) {
-            Some(seen) => seen.has_xattr_names += name.len() as u32 + 1,
+            Some(seen) => {
+                seen.has_xattr_names += name.len() as u32 + 1;
+                found.capabilities += u64::from(*name == *super::xattrs::CAPABILITY);
+            }
             None => found.report(format!("inode {ino} is gone but has an extended attribute")),
         }
         Ok(true)

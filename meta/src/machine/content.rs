@@ -86,7 +86,7 @@ impl Deltas {
     }
 }
 
-fn regular_file(tx: &mut dyn View, ino: Ino) -> Result<Inode> {
+pub(super) fn regular_file(tx: &mut dyn View, ino: Ino) -> Result<Inode> {
     let inode = tx.inode(ino)?;
     if inode.attr.kind != FileType::File {
         return Err(Error::new(Kind::Invalid, "only a regular file has content"));
@@ -116,7 +116,7 @@ pub(super) fn commit(tx: &mut Tx<'_>, commit: Commit) -> Result<Reply> {
     }
     attr.size = commit.size;
     attr.mtime = commit.mtime;
-    attr.ctime = tx.now;
+    attr.ctime = attr.ctime.max(commit.ctime);
     attr.staged_seq = attr.staged_seq.max(commit.staged_seq);
     let attr = attr.clone();
     tx.put_inode(inode);

@@ -3,8 +3,8 @@
 use granary_core::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use granary_core::{EntryName, Error, Ino, Kind, Result};
 
-use super::{Reply, Tx, view::Records};
-use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, Value};
+use super::{Reply, Tx, View, view::Records, xattrs};
+use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, Orphan, Value};
 use crate::types::{Attr, FileType, NewInode, NewNamespace};
 
 const SETGID: u32 = 0o2000;
@@ -13,6 +13,7 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
     let root = NewInode {
         kind: FileType::Directory,
         mode: new.mode,
+        umask: 0,
         uid: new.uid,
         gid: new.gid,
         rdev: 0,
@@ -22,7 +23,7 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
     root.parent = Ino::ROOT;
     let attr = root.attr.clone();
     tx.put_inode(root);
-    tx.put_counters(Counters { next_ino: Ino(Ino::ROOT.0 + 1), bytes: 0, inodes: 1 });
+    tx.put_counters(Counters { next_ino: Ino(Ino::ROOT.0 + 1), bytes: 0, inodes: 1, capabilities: 0 });
     tx.put_namespace(NamespaceRecord {
         name: new.name,
         durability: new.durability,
@@ -32,12 +33,37 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
     Ok(Reply::Attr(attr))
 }
 
-pub(super) fn create(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, mut new: NewInode) -> Result<Reply> {
+pub(super) fn create(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, new: NewInode) -> Result<Reply> {
     EntryName::new(&name)?;
     let parent = tx.live_directory(dir)?;
     if tx.entry(dir, &name)?.is_some() {
         return Err(Error::new(Kind::Exists, "the name is taken"));
     }
+    let kind = new.kind;
+    let attr = make(tx, &parent, new)?;
+    let ino = attr.ino;
+    tx.put_entry(dir, name, Entry { ino, kind, cookie: parent.next_cookie });
+    drop(parent);
+    tx.touch_directory(dir, 1, i32::from(kind == FileType::Directory), 1)?;
+    Ok(Reply::Attr(attr))
+}
+
+pub(super) fn tmpfile(tx: &mut Tx<'_>, dir: Ino, new: NewInode) -> Result<Reply> {
+    if new.kind != FileType::File {
+        return Err(Error::new(Kind::Invalid, "only a regular file can be made without a name"));
+    }
+    let parent = tx.live_directory(dir)?;
+    let ino = make(tx, &parent, new)?.ino;
+    let mut inode = tx.inode_mut(ino)?;
+    inode.attr.nlink = 0;
+    let attr = inode.attr.clone();
+    tx.put_inode(inode);
+    tx.put(Key::Orphan(ino), Value::Orphan(Orphan::NeverNamed));
+    Ok(Reply::Attr(attr))
+}
+
+/// Makes an inode that belongs into `parent`, within the quota.
+fn make(tx: &mut Tx<'_>, parent: &Inode, mut new: NewInode) -> Result<Attr> {
     if new.kind == FileType::Symlink {
         if new.target.is_empty() {
             return Err(Error::new(Kind::NotFound, "a symlink's target cannot be empty"));
@@ -61,6 +87,7 @@ pub(super) fn create(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, mut new: NewIno
     counters.inodes += 1;
     tx.put_counters(counters);
 
+    let inherited = xattrs::inherit(tx, parent, &mut new)?;
     if parent.attr.mode & SETGID != 0 {
         new.gid = parent.attr.gid;
         if new.kind == FileType::Directory {
@@ -68,19 +95,18 @@ pub(super) fn create(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, mut new: NewIno
         }
     }
     let mut inode = fresh(tx, ino, &new);
-    let is_directory = inode.is_directory();
-    if is_directory {
-        inode.parent = dir;
+    if inode.is_directory() {
+        inode.parent = parent.attr.ino;
+    }
+    for (name, value) in inherited {
+        xattrs::put(tx, &mut inode, name, value)?;
     }
     let attr = inode.attr.clone();
     tx.put_inode(inode);
     if new.kind == FileType::Symlink {
         tx.put(Key::Target(ino), Value::Target(new.target.into()));
     }
-    tx.put_entry(dir, name, Entry { ino, kind: new.kind, cookie: parent.next_cookie });
-    drop(parent);
-    tx.touch_directory(dir, 1, i32::from(is_directory), 1)?;
-    Ok(Reply::Attr(attr))
+    Ok(attr)
 }
 
 fn full(name: &str, what: &str, has: u64, max: u64) -> Error {
@@ -123,7 +149,10 @@ pub(super) fn link(tx: &mut Tx<'_>, ino: Ino, dir: Ino, name: Box<[u8]>) -> Resu
         return Err(Error::new(Kind::Permission, "a directory has one name only"));
     }
     if inode.attr.nlink == 0 {
-        return Err(Error::new(Kind::NotFound, "the file was removed"));
+        if tx.get(&Key::Orphan(ino))? != Some(Value::Orphan(Orphan::NeverNamed)) {
+            return Err(Error::new(Kind::NotFound, "the file was removed"));
+        }
+        tx.delete(Key::Orphan(ino));
     }
     if inode.attr.nlink >= LINKS_MAX {
         return Err(Error::new(Kind::TooManyLinks, "a file has at most 65,000 names"));

@@ -4,7 +4,7 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::content::Deltas;
 use super::extents::Editor;
-use super::{Reply, Tx, View, bug, view::Records};
+use super::{Reply, Tx, View, bug, view::Records, xattrs};
 use crate::record::{Entry, Family, Key, Orphan, Span, Value};
 use crate::types::FileType;
 
@@ -41,7 +41,7 @@ pub(super) fn rmdir(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>) -> Result<Reply>
 pub(super) fn free(tx: &mut Tx<'_>, ino: Ino, extents_max: usize) -> Result<Reply> {
     let Some(Value::Orphan(orphan)) = tx.get(&Key::Orphan(ino))? else { return Ok(Reply::Freed(true)) };
     let mut deltas = Deltas::default();
-    let remains = if orphan.remains {
+    let remains = if orphan == Orphan::Remains {
         free_extents(tx, ino, extents_max, &mut deltas)?
     } else {
         let mut inode = tx.inode_mut(ino)?;
@@ -67,7 +67,7 @@ pub(super) fn free(tx: &mut Tx<'_>, ino: Ino, extents_max: usize) -> Result<Repl
     deltas.settle(tx, None)?;
     tx.count_bytes(stored)?;
     if remains {
-        tx.put(Key::Orphan(ino), Value::Orphan(Orphan { remains: true }));
+        tx.put(Key::Orphan(ino), Value::Orphan(Orphan::Remains));
     } else {
         tx.delete(Key::Orphan(ino));
     }
@@ -99,7 +99,12 @@ fn free_attributes(tx: &mut Tx<'_>, ino: Ino, xattrs: bool, target: bool) -> Res
             keys.push(key);
             Ok(true)
         })?;
-        keys.into_iter().for_each(|key| tx.delete(key));
+        for key in keys {
+            if let Key::Xattr(_, name) = &key {
+                xattrs::count_capability(tx, ino, name, -1)?;
+            }
+            tx.delete(key);
+        }
     }
     if target {
         tx.delete(Key::Target(ino));

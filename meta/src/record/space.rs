@@ -13,10 +13,11 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 8 | next inode number u64 |
 //! | 8 | bytes: sum of `stored` of all inodes u64 |
 //! | 8 | inodes, the root included u64 |
+//! | 8 | inodes with file capabilities u64; absent in version 1, where there are none |
 //!
 //! Orphan: an inode without name, kept while it is open; or what is left of one after its inode record went, when it has
 //! too many extents to be freed in one operation:
@@ -24,7 +25,7 @@
 //! | bytes | field |
 //! |---|---|
 //! | 1 | version, 1 |
-//! | 1 | 0: the inode is there; 1: only extents are left |
+//! | 1 | 0: it lost its last name; 1: only extents are left; 2: it never had a name, and may get one |
 
 use granary_core::codec::{Put, Reader};
 use granary_core::{Ino, NamespaceName, Result};
@@ -32,6 +33,7 @@ use granary_core::{Ino, NamespaceName, Result};
 use crate::types::Durability;
 
 const VERSION: u8 = 1;
+const COUNTERS_VERSION: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceRecord {
@@ -47,12 +49,17 @@ pub struct Counters {
     pub next_ino: Ino,
     pub bytes: u64,
     pub inodes: u64,
+    /// Inodes with `security.capability`.
+    pub capabilities: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Orphan {
+pub enum Orphan {
+    LostName,
     /// The inode record is gone, extents are left.
-    pub remains: bool,
+    Remains,
+    /// Made without a name.
+    NeverNamed,
 }
 
 impl NamespaceRecord {
@@ -85,16 +92,19 @@ impl NamespaceRecord {
 
 impl Counters {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(VERSION);
+        out.put_u8(COUNTERS_VERSION);
         out.put_u64(self.next_ino.0);
         out.put_u64(self.bytes);
         out.put_u64(self.inodes);
+        out.put_u64(self.capabilities);
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Counters> {
         let mut r = Reader::new(bytes, "a namespace's counters");
-        r.version(VERSION)?;
-        let counters = Counters { next_ino: Ino(r.u64()?), bytes: r.u64()?, inodes: r.u64()? };
+        let version = r.version(COUNTERS_VERSION)?;
+        let (next_ino, bytes, inodes) = (Ino(r.u64()?), r.u64()?, r.u64()?);
+        let capabilities = if version >= 2 { r.u64()? } else { 0 };
+        let counters = Counters { next_ino, bytes, inodes, capabilities };
         if counters.next_ino <= Ino::ROOT {
             return Err(r.corrupt("its next inode number is impossible"));
         }
@@ -106,18 +116,23 @@ impl Counters {
 impl Orphan {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u8(VERSION);
-        out.put_u8(u8::from(self.remains));
+        out.put_u8(match self {
+            Orphan::LostName => 0,
+            Orphan::Remains => 1,
+            Orphan::NeverNamed => 2,
+        });
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Orphan> {
         let mut r = Reader::new(bytes, "an orphan's record");
         r.version(VERSION)?;
-        let remains = match r.u8()? {
-            0 => false,
-            1 => true,
+        let orphan = match r.u8()? {
+            0 => Orphan::LostName,
+            1 => Orphan::Remains,
+            2 => Orphan::NeverNamed,
             _ => return Err(r.corrupt("its state is unknown")),
         };
         r.finish()?;
-        Ok(Orphan { remains })
+        Ok(orphan)
     }
 }

@@ -108,8 +108,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
     let bytes = vec(any::<u8>(), 0..300).prop_map(Arc::<[u8]>::from);
     prop_oneof![
         (ino.clone(), name(), bytes.clone()).prop_map(|(i, n, v)| (Key::Xattr(i, n), Value::Xattr(v))),
-        (2..u64::MAX, any::<u64>(), any::<u64>()).prop_map(|(next, bytes, inodes)| {
-            (Key::Counters, Value::Counters(Counters { next_ino: Ino(next), bytes, inodes }))
+        (2..u64::MAX, any::<[u64; 3]>()).prop_map(|(next, [bytes, inodes, capabilities])| {
+            (Key::Counters, Value::Counters(Counters { next_ino: Ino(next), bytes, inodes, capabilities }))
         }),
         (time(), id.clone()).prop_map(|(t, id)| (Key::Dead(t, id), Value::Dead)),
         (ino.clone(), name(), live_ino.clone(), file_type(), inode::COOKIE_MIN..u64::MAX).prop_map(
@@ -142,7 +142,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Extent(i, e.end()), Value::Extent(e))
             }
         ),
-        (ino, any::<bool>()).prop_map(|(i, remains)| (Key::Orphan(i), Value::Orphan(Orphan { remains }))),
+        (ino, prop_oneof![Just(Orphan::LostName), Just(Orphan::Remains), Just(Orphan::NeverNamed)])
+            .prop_map(|(i, orphan)| (Key::Orphan(i), Value::Orphan(orphan))),
     ]
 }
 
@@ -190,7 +191,7 @@ proptest! {
             prop_assert_eq!(other.encode(), changed);
         }
         let mut newer = bytes;
-        newer[0] = 2;
+        newer[0] = 9;
         prop_assert_eq!(Value::decode(&key, &newer).unwrap_err().kind(), Kind::Unsupported);
     }
 
@@ -230,4 +231,18 @@ fn a_newer_format_names_both_and_the_mend() {
     let e = volume::decode_volume(&bytes).unwrap_err();
     assert_eq!(e.kind(), Kind::Unsupported);
     assert!(e.to_string().contains("format 9") && e.to_string().contains("up to 1"), "{e}");
+}
+
+#[test]
+fn counters_of_version_1_have_no_capabilities() {
+    let mut bytes = vec![1];
+    for n in [9_u64, 70, 3] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    let counters = Counters { next_ino: Ino(9), bytes: 70, inodes: 3, capabilities: 0 };
+    assert_eq!(Value::decode(&Key::Counters, &bytes).unwrap(), Value::Counters(counters));
+    assert_eq!(
+        Value::decode(&Key::Counters, &Value::Counters(counters).encode()).unwrap(),
+        Value::Counters(counters)
+    );
 }

@@ -1,6 +1,7 @@
 //! Random histories against plain byte vectors.
 //!
-//! After a crash of the process every file is as it was left. After a power loss a small file is as it was at some moment
+//! After a crash of the process every file is as it was left, but for a copy by reference, which is in the metadata alone and
+//! lost when that was not written yet. After a power loss a small file is as it was at some moment
 //! since its last fsync; a large one, whose stage file is overwritten in place, may be a mixture of such moments, as on any
 //! local file system.
 
@@ -48,6 +49,13 @@ enum Op {
         offset: u64,
         len: u64,
     },
+    Copy {
+        from: usize,
+        to: usize,
+        from_offset: u64,
+        to_offset: u64,
+        len: u64,
+    },
     Read {
         file: usize,
         offset: u64,
@@ -81,6 +89,9 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (file.clone(), 0u64..20_000).prop_map(|(file, size)| Op::Truncate { file, size }),
         5 => (spot.clone(), any::<bool>()).prop_map(|((file, offset, len), keep_size)| Op::Zero { file, offset, len, keep_size }),
         2 => spot.clone().prop_map(|(file, offset, len)| Op::Allocate { file, offset, len }),
+        8 => (spot.clone(), (file.clone(), 0u64..20_000)).prop_map(|((from, from_offset, len), (to, to_offset))| {
+            Op::Copy { from, to, from_offset, to_offset, len }
+        }),
         10 => spot.prop_map(|(file, offset, len)| Op::Read { file, offset, len }),
         8 => file.clone().prop_map(|file| Op::Reopen { file }),
         4 => file.prop_map(|file| Op::Fsync { file }),
@@ -100,6 +111,8 @@ struct Plain {
     open: Option<Arc<File>>,
     /// It may have, or have had, a stage file.
     large: bool,
+    /// A range was copied into it: by reference perhaps, and then past the log, which has all else.
+    copied: bool,
 }
 
 impl Plain {
@@ -118,6 +131,7 @@ impl Plain {
     }
 
     fn promised(&mut self) {
+        self.copied = false;
         self.since = vec![self.now.clone()];
     }
 
@@ -147,7 +161,13 @@ impl Run {
         let mut files = Vec::new();
         for i in 0..FILES {
             let file = w.create(&name(i), i == 3).await;
-            files.push(Plain { now: Vec::new(), since: vec![Vec::new()], open: Some(file), large: i == 3 });
+            files.push(Plain {
+                now: Vec::new(),
+                since: vec![Vec::new()],
+                open: Some(file),
+                large: i == 3,
+                copied: false,
+            });
         }
         w.tree_ref().flush().await.unwrap();
         Run { w, files, seed: 0 }
@@ -219,6 +239,9 @@ impl Run {
                 now.resize(now.len().max((offset + len) as usize), 0);
                 self.files[i].changed();
             }
+            Op::Copy { from, to, from_offset, to_offset, len } => {
+                self.copy(from, to, from_offset, to_offset, len).await
+            }
             Op::Read { file: i, offset, len } => self.read(i, offset, len).await,
             Op::Reopen { file: i } => self.close(i).await,
             Op::Fsync { file: i } => {
@@ -247,13 +270,51 @@ impl Run {
             Op::Kill => {
                 self.files.iter_mut().for_each(|f| f.open = None);
                 self.w.kill().await;
-                self.files.iter_mut().for_each(Plain::promised);
+                self.after_crash(|f| f.copied).await;
                 self.compare().await;
             }
             Op::PowerLoss { keep, part } => {
                 self.files.iter_mut().for_each(|f| f.open = None);
                 self.w.cut_power(keep, part).await;
-                self.after_power_loss().await;
+                self.after_crash(|_| true).await;
+            }
+        }
+    }
+
+    /// Where the copy is made of bytes, it is made stretch by stretch: data, hole, data, ... as `from` has them.
+    async fn copy(&mut self, i: usize, j: usize, from_offset: u64, to_offset: u64, len: u64) {
+        let (from, to) = (self.file(i).await, self.file(j).await);
+        let mut stretches = Vec::new();
+        let (mut at, end) = (from_offset, (from_offset + len).min(from.size()));
+        let overlaps = i == j && from_offset.abs_diff(to_offset) < end.saturating_sub(from_offset);
+        while at < end {
+            let data = from.seek(at, true) == Some(at);
+            let next = from.seek(at, !data).unwrap_or(end).min(end);
+            stretches.push((at, next, data));
+            at = next;
+        }
+        let done = self.w.tree_ref().copy_range(&from, from_offset, &to, to_offset, len).await;
+        if overlaps {
+            assert_eq!(done.unwrap_err().kind(), granary_core::Kind::Invalid);
+            return;
+        }
+        let done = done.unwrap();
+        assert!(done > 0 || stretches.is_empty(), "something is copied unless there is nothing");
+        assert!(from_offset + done <= end.max(from_offset));
+        let source = self.files[i].now.clone();
+        for (start, stop, data) in stretches {
+            let stop = stop.min(from_offset + done);
+            if start < stop {
+                let bytes = &source[start as usize..stop as usize];
+                self.files[j].copied = true;
+                let target = to_offset + (start - from_offset);
+                if !data {
+                    // Longer first, then zeros.
+                    let plain = &mut self.files[j];
+                    plain.now.resize(plain.now.len().max(target as usize + bytes.len()), 0);
+                    plain.changed();
+                }
+                self.files[j].put(target, bytes);
             }
         }
     }
@@ -287,8 +348,13 @@ impl Run {
         }
     }
 
-    async fn after_power_loss(&mut self) {
+    /// Those that may have lost something are as they were at some moment before.
+    async fn after_crash(&mut self, may_lose: impl Fn(&Plain) -> bool) {
         for i in 0..FILES {
+            if !may_lose(&self.files[i]) {
+                self.files[i].promised();
+                continue;
+            }
             let content = self.w.content(&name(i)).await;
             assert!(
                 self.files[i].may_be(&content),

@@ -181,6 +181,7 @@ async fn two_namespaces_keep_apart() {
     let new = granary_meta::NewInode {
         kind: granary_meta::FileType::File,
         mode: 0o644,
+        umask: 0,
         uid: 1,
         gid: 1,
         rdev: 0,

@@ -198,7 +198,15 @@ impl World {
     }
 
     pub async fn create(&self, name: &str, large: bool) -> Arc<File> {
-        let new = NewInode { kind: FileType::File, mode: 0o644, uid: 1, gid: 1, rdev: 0, target: Vec::new() };
+        let new = NewInode {
+            kind: FileType::File,
+            mode: 0o644,
+            umask: 0,
+            uid: 1,
+            gid: 1,
+            rdev: 0,
+            target: Vec::new(),
+        };
         let attr = self
             .meta()
             .create(Ino::ROOT, EntryName::new(name.as_bytes()).unwrap(), new, false)

@@ -8,6 +8,7 @@ use granary_core::{Clock, EntryName, Error, Ino, Kind, NodeId, ObjectId, ObjectK
 use proptest::prelude::*;
 
 use super::model::{Model, Node, cells};
+use crate::acl::{self, Acl, Entry, Who};
 use crate::local::LocalNamespace;
 use crate::types::*;
 use crate::{Metadata, NewInode, RenameMode};
@@ -16,10 +17,12 @@ use crate::{Metadata, NewInode, RenameMode};
 #[derive(Clone, Debug)]
 pub enum Action {
     Create { dir: u8, name: u8, kind: u8, mode: u8, open: bool },
+    Tmpfile { dir: u8, mode: u8 },
+    CopyRange { from: u8, to: u8, from_offset: u8, to_offset: u8, len: u8 },
     Link { ino: u8, dir: u8, name: u8 },
     Remove { dir: u8, name: u8, directory: bool },
     Rename { dir: u8, name: u8, to_dir: u8, to_name: u8, mode: u8 },
-    SetAttr { ino: u8, size: Option<u8>, mode: Option<u8>, mtime: Option<u8> },
+    SetAttr { ino: u8, size: Option<u8>, mode: Option<u8>, mtime: Option<u8>, how: u8 },
     SetXattr { ino: u8, name: u8, value: u8, flags: u8 },
     RemoveXattr { ino: u8, name: u8 },
     Open { ino: u8 },
@@ -43,9 +46,13 @@ pub fn action() -> impl Strategy<Value = Action> {
         3 => (i(), i(), any::<bool>()).prop_map(|(dir, name, directory)| Action::Remove { dir, name, directory }),
         4 => (i(), i(), i(), i(), i())
             .prop_map(|(dir, name, to_dir, to_name, mode)| Action::Rename { dir, name, to_dir, to_name, mode }),
-        2 => (i(), prop::option::of(0u8..150), prop::option::of(i()), prop::option::of(i()))
-            .prop_map(|(ino, size, mode, mtime)| Action::SetAttr { ino, size, mode, mtime }),
-        1 => (i(), i(), i(), i()).prop_map(|(ino, name, value, flags)| Action::SetXattr { ino, name, value, flags }),
+        1 => (i(), i()).prop_map(|(dir, mode)| Action::Tmpfile { dir, mode }),
+        4 => (i(), i(), 0u8..120, 0u8..120, 0u8..120).prop_map(|(from, to, from_offset, to_offset, len)| {
+            Action::CopyRange { from, to, from_offset, to_offset, len }
+        }),
+        2 => (i(), prop::option::of(0u8..150), prop::option::of(i()), prop::option::of(i()), i())
+            .prop_map(|(ino, size, mode, mtime, how)| Action::SetAttr { ino, size, mode, mtime, how }),
+        2 => (i(), i(), i(), i()).prop_map(|(ino, name, value, flags)| Action::SetXattr { ino, name, value, flags }),
         1 => (i(), i()).prop_map(|(ino, name)| Action::RemoveXattr { ino, name }),
         2 => i().prop_map(|ino| Action::Open { ino }),
         2 => i().prop_map(|nth| Action::Close { nth }),
@@ -130,13 +137,33 @@ impl Driver {
                 };
                 let target = if kind == FileType::Symlink { vec![b't'; 3] } else { vec![] };
                 let mode = if mode > 128 { 0o2755 } else { 0o644 };
-                let new = NewInode { kind, mode, uid: 1, gid: mode, rdev: 0, target };
+                let new = NewInode { kind, mode, umask: 0o027, uid: 1, gid: mode, rdev: 0, target };
                 let real = block_on(space.create(Ino(dir), name, new.clone(), open));
                 if let Ok(attr) = &real {
                     self.inos.push(attr.ino.0);
                     self.opens.extend(open.then_some(attr.ino.0));
                 }
                 same(real, self.model.create(dir, name.as_bytes(), new, open));
+            }
+            Action::Tmpfile { dir, mode } => {
+                let (dir, mode) = (self.dir(dir), u32::from(mode));
+                let kind = FileType::File;
+                let new = NewInode { kind, mode, umask: 0o002, uid: 3, gid: mode, rdev: 0, target: vec![] };
+                let real = block_on(space.tmpfile(Ino(dir), new.clone()));
+                if let Ok(attr) = &real {
+                    self.inos.push(attr.ino.0);
+                    self.opens.push(attr.ino.0);
+                }
+                same(real, self.model.tmpfile(dir, new));
+            }
+            Action::CopyRange { from, to, from_offset, to_offset, len } => {
+                let [from_offset, to_offset, len] = [from_offset, to_offset, len].map(u64::from);
+                let (from, to) = (Ino(self.file(from)), Ino(self.file(to)));
+                let copy = CopyRange { from, from_offset, to, to_offset, len, staged_seq: self.log_end };
+                let real = block_on(space.copy_range(copy));
+                // How much of it is shared at once is for the machine to say, but it is some, if there is any.
+                let done = real.as_ref().map_or(0, |copied| copied.len);
+                same(real, self.model.copy_range(copy, done));
             }
             Action::Link { ino, dir, name } => {
                 let (ino, dir, name) = (self.file(ino), self.dir(dir), entry(name));
@@ -161,29 +188,35 @@ impl Driver {
                 let real = block_on(space.rename(Ino(dir), name, Ino(to_dir), to_name, mode));
                 same(real, self.model.rename((dir, name.as_bytes()), (to_dir, to_name.as_bytes()), mode));
             }
-            Action::SetAttr { ino, size, mode, mtime } => {
+            Action::SetAttr { ino, size, mode, mtime, how } => {
                 let ino = self.ino(ino);
                 let set = SetAttr {
-                    mode: mode.map(|m| u32::from(m) << 4),
-                    uid: mode.map(u32::from),
-                    gid: None,
+                    mode: mode.filter(|_| how & 1 == 0).map(|m| u32::from(m) << 4),
+                    uid: mode.filter(|_| how & 2 == 0).map(u32::from),
+                    gid: mode.filter(|_| how & 4 == 0).map(u32::from),
                     size: size.map(u64::from),
                     atime: mtime.map(|t| Timestamp { secs: i64::from(t), nanos: 1 }),
                     mtime: mtime.map(|t| Timestamp { secs: -i64::from(t), nanos: 2 }),
                     staged_seq: size.map(|s| u64::from(s) + self.log_end),
+                    kill_priv: how & 24 == 0,
+                    accessed: (how & 32 == 0).then_some(Timestamp { secs: i64::from(how), nanos: 4 }),
                 };
                 same(block_on(space.setattr(Ino(ino), set)), self.model.setattr(ino, set));
             }
             Action::SetXattr { ino, name, value, flags } => {
-                let (ino, name, value) =
-                    (self.ino(ino), [b'x', name % 3], vec![value; usize::from(value % 5)]);
+                let (ino, name) = (self.ino(ino), xattr(name));
+                let value = if name.starts_with(b"system.") {
+                    list(value)
+                } else {
+                    vec![value; usize::from(value % 5)]
+                };
                 let (create, replace) = (flags % 4 == 1, flags % 4 == 2);
-                let real = block_on(space.setxattr(Ino(ino), &name, &value, create, replace));
-                same(real, self.model.setxattr(ino, &name, &value, create, replace));
+                let real = block_on(space.setxattr(Ino(ino), name, &value, create, replace));
+                same(real, self.model.setxattr(ino, name, &value, create, replace));
             }
             Action::RemoveXattr { ino, name } => {
-                let (ino, name) = (self.ino(ino), [b'x', name % 3]);
-                same(block_on(space.removexattr(Ino(ino), &name)), self.model.removexattr(ino, &name));
+                let (ino, name) = (self.ino(ino), xattr(name));
+                same(block_on(space.removexattr(Ino(ino), name)), self.model.removexattr(ino, name));
             }
             Action::Open { ino } => {
                 let ino = self.ino(ino);
@@ -237,6 +270,8 @@ impl Driver {
         let headroom =
             if usage.bytes_max == 0 { u64::MAX } else { usage.bytes_max.saturating_sub(usage.bytes) };
         assert_eq!(space.headroom(), headroom);
+        let capable = |n: &Node| n.xattrs.contains_key(&b"security.capability"[..]);
+        assert_eq!(space.has_capabilities(), self.model.nodes.values().any(capable));
     }
 
     fn commit(&mut self, ino: u8, size: u8, pieces: &[(u8, u8, u8)]) {
@@ -245,6 +280,8 @@ impl Driver {
             ino: Ino(ino),
             size: u64::from(size),
             mtime: Timestamp { secs: i64::from(size), nanos: 3 },
+            // Now, or before the last change.
+            ctime: if size % 2 == 0 { self.model.now } else { Timestamp { secs: 5, nanos: 3 } },
             extents: vec![],
             holes: vec![],
             staged_seq: self.log_end,
@@ -371,6 +408,27 @@ pub fn listing(space: &LocalNamespace, dir: Ino, page: usize) -> granary_core::R
 fn entry(i: u8) -> EntryName<'static> {
     const NAMES: [&[u8]; 6] = [b"a", b"b", b"ab", b"\xff\xfe", b"c", b"a\x01"];
     EntryName::new(NAMES[usize::from(i) % NAMES.len()]).unwrap()
+}
+
+fn xattr(i: u8) -> &'static [u8] {
+    const NAMES: [&[u8]; 5] = [b"user.x", b"user.y", b"security.capability", acl::ACCESS, acl::DEFAULT];
+    NAMES[usize::from(i) % NAMES.len()]
+}
+
+/// An access control list: one that a mode can say, one that it cannot, none, or no list at all.
+fn list(i: u8) -> Vec<u8> {
+    let perm = i >> 2 & 7;
+    let mut entries: Vec<Entry> =
+        [Who::Owner, Who::OwningGroup, Who::Others].map(|who| Entry { who, perm }).to_vec();
+    match i % 4 {
+        0 => {}
+        1 | 2 => {
+            entries.insert(1, Entry { who: Who::User(u32::from(i)), perm: 6 });
+            entries.insert(3, Entry { who: Who::Mask, perm: i >> 5 });
+        }
+        _ => return if i & 4 == 0 { vec![2, 0, 0, 0] } else { vec![i; 3] },
+    }
+    Acl::new(entries).unwrap().encode()
 }
 
 #[track_caller]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use granary_core::limits::LINKS_MAX;
 use granary_core::{Kind, ObjectId, Timestamp};
 
+use crate::acl::{ACCESS, Acl, DEFAULT};
 use crate::types::*;
 
 /// Where one byte is.
@@ -26,6 +27,8 @@ pub struct Node {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub cells: Vec<Option<Cell>>,
     pub opens: u32,
+    /// It was made without a name and has had none yet.
+    pub never_named: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +53,7 @@ impl Model {
             inodes_max: 0,
             now,
         };
-        let new = NewInode { kind: FileType::Directory, mode, uid, gid, rdev: 0, target: vec![] };
+        let new = NewInode { kind: FileType::Directory, mode, umask: 0, uid, gid, rdev: 0, target: vec![] };
         model.make(&new);
         model
     }
@@ -84,6 +87,7 @@ impl Model {
             xattrs: BTreeMap::new(),
             cells: vec![],
             opens: 0,
+            never_named: false,
         };
         self.nodes.insert(ino, node);
         ino
@@ -176,6 +180,24 @@ impl Model {
         if self.find(dir, name)?.is_some() {
             return Err(Kind::Exists);
         }
+        let ino = self.make_in(dir, &mut new)?;
+        self.add(dir, name, ino);
+        self.touched(dir);
+        let node = self.node(ino)?;
+        node.parent = dir;
+        node.opens = u32::from(open);
+        Ok(node.attr.clone())
+    }
+
+    pub fn tmpfile(&mut self, dir: u64, mut new: NewInode) -> Answer<Attr> {
+        self.dir(dir)?;
+        let ino = self.make_in(dir, &mut new)?;
+        let node = self.node(ino)?;
+        (node.opens, node.never_named, node.attr.nlink) = (1, true, 0);
+        Ok(node.attr.clone())
+    }
+
+    fn make_in(&mut self, dir: u64, new: &mut NewInode) -> Answer<u64> {
         let usage = self.usage();
         if self.inodes_max > 0 && usage.inodes >= self.inodes_max {
             return Err(Kind::QuotaExceeded);
@@ -183,20 +205,75 @@ impl Model {
         if new.kind == FileType::File && self.bytes_max > 0 && usage.bytes >= self.bytes_max {
             return Err(Kind::QuotaExceeded);
         }
-        let parent = self.dir(dir)?.attr.clone();
-        if parent.mode & 0o2000 != 0 {
-            new.gid = parent.gid;
+        let parent = self.dir(dir)?.clone();
+        let mut xattrs = BTreeMap::new();
+        if new.kind != FileType::Symlink {
+            if let Some(default) = parent.acl(DEFAULT) {
+                let mut access = default.clone();
+                access.set_mode(default.mode() & new.mode);
+                new.mode = new.mode & !0o777 | access.mode();
+                if access.entries().len() > 3 {
+                    xattrs.insert(ACCESS.to_vec(), access.encode());
+                }
+                if new.kind == FileType::Directory {
+                    xattrs.insert(DEFAULT.to_vec(), default.encode());
+                }
+            } else {
+                new.mode &= !new.umask;
+            }
+        }
+        if parent.attr.mode & 0o2000 != 0 {
+            new.gid = parent.attr.gid;
             if new.kind == FileType::Directory {
                 new.mode |= 0o2000;
             }
         }
-        let ino = self.make(&new);
-        self.add(dir, name, ino);
-        self.touched(dir);
+        let ino = self.make(new);
+        self.node(ino)?.xattrs = xattrs;
+        Ok(ino)
+    }
+
+    fn regular(&mut self, ino: u64) -> Answer<&mut Node> {
         let node = self.node(ino)?;
-        node.parent = dir;
-        node.opens = u32::from(open);
-        Ok(node.attr.clone())
+        if node.attr.kind == FileType::File { Ok(node) } else { Err(Kind::Invalid) }
+    }
+
+    /// `done` is how much the metadata shared.
+    pub fn copy_range(&mut self, copy: CopyRange, done: u64) -> Answer<Copied> {
+        let (from_ino, to_ino) = (copy.from.0, copy.to.0);
+        let from = self.regular(from_ino)?.clone();
+        let to = self.regular(to_ino)?.clone();
+        let len = copy.len.min(from.attr.size.saturating_sub(copy.from_offset));
+        if from_ino == to_ino && copy.from_offset.abs_diff(copy.to_offset) < len {
+            return Err(Kind::Invalid);
+        }
+        let cell = |i: u64| from.cells.get((copy.from_offset + i) as usize).copied().flatten();
+        let shareable =
+            (0..len).take_while(|&i| matches!(cell(i), None | Some(Cell::Object(..)))).count() as u64;
+        let target = |i: u64| to.cells.get((copy.to_offset + i) as usize).copied().flatten();
+        let growth: i64 =
+            (0..done).map(|i| i64::from(cell(i).is_some()) - i64::from(target(i).is_some())).sum();
+        if done == 0 && shareable > 0 && self.bytes_max > 0 {
+            // How much was tried is not known, but that it was too much.
+            return Err(Kind::QuotaExceeded);
+        }
+        assert!(done <= shareable && (done > 0 || shareable == 0), "{done} of {shareable} bytes were shared");
+        assert!(
+            growth <= 0 || self.bytes_max == 0 || self.usage().bytes as i64 + growth <= self.bytes_max as i64
+        );
+        let now = self.now;
+        let node = self.node(to_ino)?;
+        if done > 0 {
+            node.fill(copy.to_offset, done, cell);
+            let a = &mut node.attr;
+            a.size = a.size.max(copy.to_offset + done);
+            a.version += 1;
+            (a.mtime, a.ctime) = (now, now);
+            a.staged_seq = a.staged_seq.max(copy.staged_seq);
+        }
+        let attr = node.attr.clone();
+        self.collect();
+        Ok(Copied { len: done, attr })
     }
 
     pub fn link(&mut self, ino: u64, dir: u64, name: &[u8]) -> Answer<Attr> {
@@ -209,9 +286,10 @@ impl Model {
         let node = self.node(ino)?;
         match node.attr {
             Attr { kind: FileType::Directory, .. } => return Err(Kind::Permission),
-            Attr { nlink: 0, .. } => return Err(Kind::NotFound),
+            Attr { nlink: 0, .. } if !node.never_named => return Err(Kind::NotFound),
             Attr { nlink, .. } => assert!(nlink < LINKS_MAX),
         }
+        node.never_named = false;
         node.attr.nlink += 1;
         node.attr.ctime = now;
         let attr = node.attr.clone();
@@ -323,13 +401,30 @@ impl Model {
             node.attr.mtime = now;
             node.attr.staged_seq = node.attr.staged_seq.max(set.staged_seq.unwrap_or(0));
         }
+        let owner = set.uid.is_some() || set.gid.is_some();
+        if (set.kill_priv || owner) && node.attr.kind != FileType::Directory {
+            node.xattrs.remove(&b"security.capability"[..]);
+        }
+        if (set.kill_priv || owner && set.mode.is_none()) && node.attr.kind != FileType::Directory {
+            let setgid = if node.attr.mode & 0o010 != 0 { 0o2000 } else { 0 };
+            node.attr.mode &= !(0o4000 | setgid);
+        }
+        if let Some(mode) = set.mode
+            && let Some(mut acl) = node.acl(ACCESS)
+        {
+            acl.set_mode(mode);
+            node.xattrs.insert(ACCESS.to_vec(), acl.encode());
+        }
         let a = &mut node.attr;
+        let only_accessed =
+            set != SetAttr::default() && SetAttr { accessed: None, ..set } == SetAttr::default();
         a.mode = set.mode.unwrap_or(a.mode);
         a.uid = set.uid.unwrap_or(a.uid);
         a.gid = set.gid.unwrap_or(a.gid);
         a.atime = set.atime.unwrap_or(a.atime);
+        a.atime = a.atime.max(set.accessed.unwrap_or(a.atime));
         a.mtime = set.mtime.unwrap_or(a.mtime);
-        a.ctime = now;
+        a.ctime = if only_accessed { a.ctime } else { now };
         let attr = a.clone();
         self.collect();
         Ok(attr)
@@ -350,7 +445,26 @@ impl Model {
             (false, _, true) => return Err(Kind::NoAttribute),
             _ => {}
         }
-        node.xattrs.insert(name.to_vec(), value.to_vec());
+        if name == ACCESS || name == DEFAULT {
+            if node.attr.kind == FileType::Symlink {
+                return Err(Kind::Unsupported);
+            }
+            let acl = Acl::parse(value).map_err(|e| e.kind())?;
+            if name == DEFAULT && acl.is_some() && node.attr.kind != FileType::Directory {
+                return Err(Kind::Access);
+            }
+            if let (Some(acl), true) = (&acl, name == ACCESS) {
+                node.attr.mode = node.attr.mode & !0o777 | acl.mode();
+            }
+            match acl {
+                Some(acl) if name == DEFAULT || acl.entries().len() > 3 => {
+                    node.xattrs.insert(name.to_vec(), acl.encode());
+                }
+                _ => drop(node.xattrs.remove(name)),
+            }
+        } else {
+            node.xattrs.insert(name.to_vec(), value.to_vec());
+        }
         node.attr.ctime = now;
         Ok(())
     }
@@ -358,7 +472,9 @@ impl Model {
     pub fn removexattr(&mut self, ino: u64, name: &[u8]) -> Answer<()> {
         let now = self.now;
         let node = self.node(ino)?;
-        node.xattrs.remove(name).ok_or(Kind::NoAttribute)?;
+        if node.xattrs.remove(name).is_none() {
+            return if name == ACCESS || name == DEFAULT { Ok(()) } else { Err(Kind::NoAttribute) };
+        }
         node.attr.ctime = now;
         Ok(())
     }
@@ -376,7 +492,6 @@ impl Model {
 
     pub fn commit(&mut self, commit: &Commit) -> Answer<Attr> {
         let before = self.clone();
-        let now = self.now;
         let node = self.node(commit.ino.0)?;
         if node.attr.kind != FileType::File {
             return Err(Kind::Invalid);
@@ -393,7 +508,7 @@ impl Model {
         a.version += u64::from(changed);
         a.size = commit.size;
         a.mtime = commit.mtime;
-        a.ctime = now;
+        a.ctime = a.ctime.max(commit.ctime);
         a.staged_seq = a.staged_seq.max(commit.staged_seq);
         let attr = a.clone();
         let mut named: Vec<ObjectId> = node
@@ -442,6 +557,10 @@ impl Model {
 }
 
 impl Node {
+    fn acl(&self, name: &[u8]) -> Option<Acl> {
+        Acl::parse(self.xattrs.get(name)?).unwrap()
+    }
+
     fn fill(&mut self, offset: u64, len: u64, cell: impl Fn(u64) -> Option<Cell>) {
         let end = (offset + len) as usize;
         if self.cells.len() < end {
