@@ -12,6 +12,7 @@ pub mod lease;
 pub mod local;
 pub mod machine;
 pub mod record;
+pub mod service;
 pub mod types;
 
 pub use api::Metadata;
