@@ -135,11 +135,13 @@ fn main() -> Result<()> {
         ServiceOptions { leases_max: 10_000_000, lease_time: hour, grace: hour, ..ServiceOptions::default() };
     let service = Service::start(volume, Arc::new(SystemClock), random, options)?;
     let mut clients = Vec::new();
+    let mut maker = Client::new(&service, 0)?;
     for node in 1..=count {
-        let mut client = Client::new(&service, node)?;
-        let dir = client.made(Ino::ROOT, format!("d{node}"), FileType::Directory)?;
-        clients.push((client, dir));
+        let dir = maker.made(Ino::ROOT, format!("d{node}"), FileType::Directory)?;
+        clients.push((Client::new(&service, node)?, dir));
     }
+    // It does not listen for recalls from here on.
+    maker.connection.leave();
     let n = files / count;
     let name = |i: u64| format!("file-{i:08}").into_bytes().into_boxed_slice();
     let before = resident_bytes();
