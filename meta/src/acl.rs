@@ -101,7 +101,7 @@ impl Acl {
             return Err(Error::new(Kind::Unsupported, "access control lists are of version 2"));
         }
         let count = r.remaining() / ENTRY;
-        if r.remaining() % ENTRY != 0 || count > ENTRIES_MAX {
+        if !r.remaining().is_multiple_of(ENTRY) || count > ENTRIES_MAX {
             return invalid(
                 "an access control list's entries have 8 bytes each, and all of it at most 64 KiB",
             );

@@ -500,7 +500,7 @@ impl History {
             }
             _ => {
                 let q = self.path();
-                self.both(format!("link of a descriptor to {q}"), &[q.clone()], &fds, |r, m| {
+                self.both(format!("link of a descriptor to {q}"), std::slice::from_ref(&q), &fds, |r, m| {
                     plain(calls::link_fd(on(m), &r.join(&q)))
                 })
             }
@@ -529,12 +529,13 @@ impl History {
         // A fifo would wait for its other end.
         let flags = way | more | libc::O_NONBLOCK;
         let opened_pair = std::cell::Cell::new((-1, -1));
-        let answer = self.both(format!("open {p} {flags:o} {mode:o}"), &[p.clone()], &[], |r, m| {
-            opened(calls::open(&r.join(&p), flags, mode).inspect(|&fd| {
-                let (mount, local) = opened_pair.get();
-                opened_pair.set(if m { (fd as RawFd, local) } else { (mount, fd as RawFd) });
-            }))
-        });
+        let answer =
+            self.both(format!("open {p} {flags:o} {mode:o}"), std::slice::from_ref(&p), &[], |r, m| {
+                opened(calls::open(&r.join(&p), flags, mode).inspect(|&fd| {
+                    let (mount, local) = opened_pair.get();
+                    opened_pair.set(if m { (fd as RawFd, local) } else { (mount, fd as RawFd) });
+                }))
+            });
         let (mount, local) = opened_pair.get();
         match answer {
             // The mount does not hear of opens of directories, fifos and devices: one that is removed meanwhile is gone, and what
@@ -562,7 +563,7 @@ impl History {
 
     fn list_directory(&mut self) -> Result<(), String> {
         let p = self.path();
-        let done = self.both(format!("readdir {p}"), &[p.clone()], &[], |r, _| {
+        let done = self.both(format!("readdir {p}"), std::slice::from_ref(&p), &[], |r, _| {
             let entries = fs::read_dir(r.join(&p)).map_err(|e| e.raw_os_error().unwrap())?;
             let mut names: Vec<String> = entries
                 .map(|e| e.unwrap())
@@ -597,7 +598,7 @@ impl History {
             for name in names {
                 let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
                 let kind = fs::symlink_metadata(self.roots.local.join(&path)).unwrap().file_type();
-                let all = self.both(format!("all of {path}"), &[path.clone()], &[], |r, _| {
+                let all = self.both(format!("all of {path}"), std::slice::from_ref(&path), &[], |r, _| {
                     let full = r.join(&path);
                     let mut all = vec![];
                     for name in calls::listxattr(&full)? {

@@ -15,6 +15,9 @@ const NAME_MAX: usize = 255;
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 const PERMISSIONS: u32 = 0o777;
 
+/// An attribute: name and value.
+type Named = (&'static [u8], Box<[u8]>);
+
 pub(super) fn set(
     tx: &mut Tx<'_>,
     ino: Ino,
@@ -91,11 +94,7 @@ pub(super) fn changed_mode(tx: &mut Tx<'_>, inode: &Inode) -> Result<()> {
 }
 
 /// What an inode made in `parent` gets from it: its mode in `new` is set, and the lists are returned.
-pub(super) fn inherit(
-    tx: &mut Tx<'_>,
-    parent: &Inode,
-    new: &mut NewInode,
-) -> Result<Vec<(&'static [u8], Box<[u8]>)>> {
+pub(super) fn inherit(tx: &mut Tx<'_>, parent: &Inode, new: &mut NewInode) -> Result<Vec<Named>> {
     let mut lists = Vec::new();
     if new.kind == FileType::Symlink {
         return Ok(lists);

@@ -281,7 +281,7 @@ impl Driver {
             size: u64::from(size),
             mtime: Timestamp { secs: i64::from(size), nanos: 3 },
             // Now, or before the last change.
-            ctime: if size % 2 == 0 { self.model.now } else { Timestamp { secs: 5, nanos: 3 } },
+            ctime: if size.is_multiple_of(2) { self.model.now } else { Timestamp { secs: 5, nanos: 3 } },
             extents: vec![],
             holes: vec![],
             staged_seq: self.log_end,
