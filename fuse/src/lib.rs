@@ -1,17 +1,23 @@
 //! Mounting a namespace through FUSE. [`vfs`] is what each file system call means, with no FUSE type in it; [`adapter`]
-//! speaks the kernel's words; [`mount`] attaches and detaches.
+//! turns requests into calls of it; [`proto`] is the kernel's words and [`transport`] their way here and back; [`mount`]
+//! attaches and detaches.
 //!
 //! ```text
-//! kernel <--/dev/fuse--> fuser threads --> adapter --> vfs --> granary-cache (bytes)
-//!                                                       \----> granary-meta (names, attributes)
+//! kernel <--/dev/fuse--> transport --proto--> adapter --> vfs --> granary-cache (bytes)
+//!    ^                                                     | \--> granary-meta (names, attributes)
+//!    \-------------------------- notify <------------------/
 //! ```
 //! A call is answered on the thread that read it whenever nothing has to be waited for; only then does it become a task.
 
 pub mod adapter;
 pub mod mount;
+pub mod notify;
+pub mod proto;
+pub mod transport;
 pub mod vfs;
 
 pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
 pub use mount::{MountParts, Mounted, Stop, bind, mount, unmount};
+pub use notify::Notifier;
 pub use vfs::{Cx, Mode, Vfs, VfsOptions};

@@ -1,5 +1,5 @@
-//! Attaching a namespace to a directory, and detaching it. Our own mount(2) and umount2(2): fuser's would unmount whatever lies
-//! on the path at the end, ours only ever touches mounts of its own file system.
+//! Attaching a namespace to a directory, and detaching it: mount(2) and umount2(2), which only ever touch mounts of this file
+//! system, whatever else lies on the path by then.
 //!
 //! One namespace has one FUSE mount per node, so that the kernel's caches are right; further mountpoints are bind mounts
 //! of it ([`bind`]). The session ends when the last of them is gone and nothing of it is open.
@@ -17,13 +17,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
 use granary_core::{Error, Kind, Result};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
+use crate::adapter::config::{self, Wanted};
 use crate::adapter::metrics::Metrics;
+use crate::notify::Notifier;
+use crate::proto::notification::INC_EPOCH_MINOR;
+use crate::transport::dev::Session;
 use crate::vfs::{Mode, Vfs};
 use options::MountOptions;
 
@@ -87,16 +90,11 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
         ));
     };
 
-    let adapter = Adapter::new(vfs.clone(), metrics.clone(), runtime.clone());
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(options.threads);
-    config.clone_fd = true;
-    let session = Session::from_fd(adapter, OwnedFd::from(device), SessionACL::All, config);
     let (ended_sender, ended) = watch::channel(false);
-    let started = session.and_then(|session| {
+    let started = greet(device, &options, &vfs).and_then(|session| {
+        let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
         std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
-            if let Err(e) = session.run() {
+            if let Err(e) = session.run(adapter) {
                 tracing::error!(error = %e, "a mount's session ended with an error");
             }
             let _nobody_waits = ended_sender.send(true);
@@ -113,6 +111,20 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
     }
     let (major, minor) = (mount.major, mount.minor);
     Ok(Mounted { path, major, minor, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+}
+
+/// Agrees with the kernel on what each can do, and tells the [`Vfs`].
+fn greet(device: std::fs::File, options: &MountOptions, vfs: &Vfs) -> io::Result<Session> {
+    let mut epochs = false;
+    let session = Session::greet(OwnedFd::from(device), options.threads, |offer| {
+        epochs = offer.is_at_least(INC_EPOCH_MINOR);
+        let wanted = Wanted { mode: vfs.mode(), acl: config::ACL, locks: vfs.serves_locks() };
+        let (agreement, abilities) = config::negotiate(offer, wanted);
+        vfs.set_abilities(abilities);
+        agreement
+    })?;
+    vfs.set_notifier(Notifier::new(session.channel(), epochs));
+    Ok(session)
 }
 
 fn attach(device: &std::fs::File, path: &Path, source: &str, options: &MountOptions) -> Result<()> {
@@ -171,6 +183,11 @@ impl Mounted {
     /// All its mountpoints, bind mounts included, the last made first.
     pub fn mountpoints(&self) -> Result<Vec<table::Mount>> {
         Ok(table::of_device(self.major, self.minor)?.into_iter().filter(table::Mount::is_ours).collect())
+    }
+
+    /// The way to the kernel's caches of this mount.
+    pub fn notifier(&self) -> Option<Notifier> {
+        self.vfs.notifier()
     }
 
     pub fn has_ended(&self) -> bool {

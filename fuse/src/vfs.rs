@@ -20,8 +20,11 @@ pub mod recent;
 
 mod attributes;
 mod files;
+mod locks;
 mod names;
 mod stateless;
+mod tmpfile;
+mod validity;
 mod xattrs;
 
 use std::fmt;
@@ -34,13 +37,18 @@ use granary_core::error::fail;
 use granary_core::{Clock, Ino, Kind, Result, Timestamp};
 use granary_meta::{Attr, FileType, Metadata};
 
-pub use files::Access;
+pub use files::{Access, WriteFlags};
 use handles::Handles;
+use locks::Locks;
 use nodes::{Grant, Nodes};
 use pages::Pages;
 use predict::{Circumstances, Predictor};
 use recent::Recent;
 use stateless::References;
+pub use validity::{Gate, Validity};
+pub use xattrs::XattrFlags;
+
+use crate::notify::Notifier;
 
 /// How long the kernel may keep entries and attributes, absent ones too: for ever, since it makes every change itself.
 pub const VALID: Duration = Duration::from_secs(30 * 86_400);
@@ -53,6 +61,8 @@ pub struct Cx {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
+    /// Still to be taken off the modes of what is made; 0 where the kernel did that.
+    pub umask: u32,
 }
 
 /// How a mount serves open files; see the module's table.
@@ -101,6 +111,8 @@ pub struct KernelAbilities {
     pub passthrough: bool,
     /// Handles past the page cache may be mapped shared (Linux 6.6).
     pub direct_map: bool,
+    /// It checks access control lists, and leaves the umask to us.
+    pub acl: bool,
 }
 
 /// How the kernel is to do the I/O of a handle.
@@ -139,6 +151,18 @@ pub struct Changes {
     pub size: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
+}
+
+/// A copy within the mount, from one open file to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRange {
+    pub from: Ino,
+    pub from_fh: u64,
+    pub from_offset: u64,
+    pub to: Ino,
+    pub to_fh: u64,
+    pub to_offset: u64,
+    pub len: u64,
 }
 
 /// One line of a directory listing, `.` and `..` included.
@@ -183,6 +207,10 @@ pub struct Vfs {
     references: References,
     passthrough: AtomicBool,
     direct_map: AtomicBool,
+    acl: AtomicBool,
+    locks: Locks,
+    /// Guards the way to the kernel's caches, while it is copied.
+    notifier: Mutex<Option<Notifier>>,
 }
 
 impl fmt::Debug for Vfs {
@@ -210,6 +238,9 @@ impl Vfs {
             references: References::default(),
             passthrough: AtomicBool::new(false),
             direct_map: AtomicBool::new(false),
+            acl: AtomicBool::new(false),
+            locks: Locks::default(),
+            notifier: Mutex::default(),
             meta,
             tree,
             clock,
@@ -236,6 +267,21 @@ impl Vfs {
     pub fn set_abilities(&self, kernel: KernelAbilities) {
         self.passthrough.store(kernel.passthrough && self.options.mode == Mode::Work, Ordering::Relaxed);
         self.direct_map.store(kernel.direct_map, Ordering::Relaxed);
+        self.acl.store(kernel.acl, Ordering::Relaxed);
+    }
+
+    /// Whether modes come without the umask applied.
+    pub fn applies_umask(&self) -> bool {
+        self.acl.load(Ordering::Relaxed)
+    }
+
+    /// Where to tell the kernel what it must not keep; set when the mount is made, before the first request.
+    pub fn set_notifier(&self, notifier: Notifier) {
+        *self.notifier.lock().unwrap_or_else(PoisonError::into_inner) = Some(notifier);
+    }
+
+    pub fn notifier(&self) -> Option<Notifier> {
+        self.notifier.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether files are given to the kernel itself.
@@ -251,7 +297,7 @@ impl Vfs {
     /// Gives back every open and every loaded file: after the last request of the mount.
     pub async fn release_all(&self) {
         for fh in self.handles.all() {
-            self.release(fh).await;
+            self.release(fh, None).await;
         }
         self.release_recent().await;
     }

@@ -1,26 +1,29 @@
 //! Our nouns in the kernel's words, and back.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use fuser::{FileAttr, INodeNo, RenameFlags, TimeOrNow};
 use granary_core::error::fail;
 use granary_core::{Kind, Result, Timestamp};
+use granary_meta::lease::{Lock, LockKind};
 use granary_meta::{Attr, FileType, RenameMode};
 
-use crate::vfs::SetTime;
+use crate::proto::answer::Attributes;
+use crate::proto::request::{FileLock, LK_FLOCK, LockCall, Setattr, Time, valid};
+use crate::vfs::{Changes, SetTime};
 
 /// `st_blksize`: what stdio and Python take as buffer size for every open file, so not more than a small file needs.
 const BLOCK_BYTES: u32 = 4096;
+/// The end of a lock that goes on to the end of the file, as the kernel has it.
+const TO_THE_END: u64 = i64::MAX as u64;
 
-pub fn file_type(kind: FileType) -> fuser::FileType {
+/// A type as the high four bits of a mode.
+pub fn type_bits(kind: FileType) -> u32 {
     match kind {
-        FileType::File => fuser::FileType::RegularFile,
-        FileType::Directory => fuser::FileType::Directory,
-        FileType::Symlink => fuser::FileType::Symlink,
-        FileType::Fifo => fuser::FileType::NamedPipe,
-        FileType::Socket => fuser::FileType::Socket,
-        FileType::CharDevice => fuser::FileType::CharDevice,
-        FileType::BlockDevice => fuser::FileType::BlockDevice,
+        FileType::File => libc::S_IFREG,
+        FileType::Directory => libc::S_IFDIR,
+        FileType::Symlink => libc::S_IFLNK,
+        FileType::Fifo => libc::S_IFIFO,
+        FileType::Socket => libc::S_IFSOCK,
+        FileType::CharDevice => libc::S_IFCHR,
+        FileType::BlockDevice => libc::S_IFBLK,
     }
 }
 
@@ -36,108 +39,99 @@ pub fn type_of_mode(mode: u32) -> Result<FileType> {
     }
 }
 
-pub fn system_time(t: Timestamp) -> SystemTime {
-    let nanos = Duration::from_nanos(u64::from(t.nanos));
-    let whole = Duration::from_secs(t.secs.unsigned_abs());
-    let base = if t.secs >= 0 { UNIX_EPOCH.checked_add(whole) } else { UNIX_EPOCH.checked_sub(whole) };
-    base.and_then(|base| base.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
+fn time(t: Timestamp) -> Time {
+    Time { secs: t.secs, nanos: t.nanos }
 }
 
-pub fn timestamp(t: SystemTime) -> Timestamp {
-    match t.duration_since(UNIX_EPOCH) {
-        Ok(d) => Timestamp { secs: d.as_secs() as i64, nanos: d.subsec_nanos() },
-        Err(e) => {
-            let d = e.duration();
-            match d.subsec_nanos() {
-                0 => Timestamp { secs: -(d.as_secs() as i64), nanos: 0 },
-                nanos => Timestamp { secs: -(d.as_secs() as i64) - 1, nanos: 1_000_000_000 - nanos },
-            }
-        }
-    }
-}
-
-pub fn set_time(t: TimeOrNow) -> SetTime {
-    match t {
-        TimeOrNow::Now => SetTime::Now,
-        TimeOrNow::SpecificTime(t) => SetTime::At(timestamp(t)),
-    }
-}
-
-pub fn attr(a: &Attr) -> FileAttr {
-    let atime = system_time(a.atime);
-    FileAttr {
-        ino: INodeNo(a.ino.0),
+pub fn attr(a: &Attr) -> Attributes {
+    Attributes {
+        ino: a.ino.0,
         size: a.size,
         blocks: a.stored.div_ceil(512),
-        atime,
-        mtime: system_time(a.mtime),
-        ctime: system_time(a.ctime),
-        crtime: system_time(a.btime),
-        kind: file_type(a.kind),
-        perm: (a.mode & 0o7777) as u16,
+        atime: time(a.atime),
+        mtime: time(a.mtime),
+        ctime: time(a.ctime),
+        btime: time(a.btime),
+        mode: type_bits(a.kind) | a.mode & 0o7777,
         nlink: a.nlink,
         uid: a.uid,
         gid: a.gid,
-        rdev: a.rdev,
-        blksize: BLOCK_BYTES,
-        flags: 0,
+        device: a.rdev,
+        block_size: BLOCK_BYTES,
     }
 }
 
-/// The answer to a lookup of a name that is not there: inode 0, which the kernel remembers.
-pub fn absent() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: fuser::FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: BLOCK_BYTES,
-        flags: 0,
+pub fn changes(set: &Setattr) -> Changes {
+    let given = |bit: u32| set.valid & bit != 0;
+    let at = |bit, now, t: Time| {
+        given(bit).then(|| {
+            // More nanoseconds than a second has are no time that anybody can have meant.
+            let nanos = t.nanos.min(999_999_999);
+            if given(now) { SetTime::Now } else { SetTime::At(Timestamp { secs: t.secs, nanos }) }
+        })
+    };
+    Changes {
+        mode: given(valid::MODE).then_some(set.mode & 0o7777),
+        uid: given(valid::UID).then_some(set.uid),
+        gid: given(valid::GID).then_some(set.gid),
+        size: given(valid::SIZE).then_some(set.size),
+        atime: at(valid::ATIME, valid::ATIME_NOW, set.atime),
+        mtime: at(valid::MTIME, valid::MTIME_NOW, set.mtime),
     }
 }
 
-pub fn rename_mode(flags: RenameFlags) -> Result<RenameMode> {
-    if flags.is_empty() {
-        Ok(RenameMode::Replace)
-    } else if flags == RenameFlags::RENAME_NOREPLACE {
-        Ok(RenameMode::NoReplace)
-    } else if flags == RenameFlags::RENAME_EXCHANGE {
-        Ok(RenameMode::Exchange)
-    } else {
-        fail(Kind::Invalid, "rename can replace, not replace, or exchange")
+pub fn rename_mode(flags: u32) -> Result<RenameMode> {
+    match flags {
+        0 => Ok(RenameMode::Replace),
+        libc::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        libc::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        _ => fail(Kind::Invalid, "rename can replace, not replace, or exchange"),
+    }
+}
+
+/// The lock that a call is about, and whether it is to be given up.
+pub fn lock(call: &LockCall) -> Result<(Lock, bool)> {
+    let FileLock { start, end, kind, pid } = call.lock;
+    let (kind, unlock) = match kind as i32 {
+        libc::F_RDLCK => (LockKind::Shared, false),
+        libc::F_WRLCK => (LockKind::Exclusive, false),
+        libc::F_UNLCK => (LockKind::Shared, true),
+        _ => return fail(Kind::Invalid, "a lock is for reading, for writing, or given up"),
+    };
+    if start > end {
+        return fail(Kind::Invalid, "a lock ends before it begins");
+    }
+    let end = if end >= TO_THE_END { u64::MAX } else { end };
+    Ok((Lock { flock: call.flags & LK_FLOCK != 0, kind, start, end, pid }, unlock))
+}
+
+/// What is in the way of a lock, for F_GETLK.
+pub fn file_lock(found: Option<&Lock>) -> FileLock {
+    match found {
+        None => FileLock { kind: libc::F_UNLCK as u32, ..FileLock::default() },
+        Some(lock) => FileLock {
+            start: lock.start.min(TO_THE_END),
+            end: lock.end.min(TO_THE_END),
+            kind: match lock.kind {
+                LockKind::Shared => libc::F_RDLCK as u32,
+                LockKind::Exclusive => libc::F_WRLCK as u32,
+            },
+            pid: lock.pid,
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn times_round_trip(secs in -(1_i64 << 40)..(1_i64 << 40), nanos in 0..1_000_000_000_u32) {
-            let t = Timestamp { secs, nanos };
-            prop_assert_eq!(timestamp(system_time(t)), t);
-        }
-    }
 
     #[test]
     fn rename_flags() {
-        assert_eq!(rename_mode(RenameFlags::empty()).unwrap(), RenameMode::Replace);
-        assert_eq!(rename_mode(RenameFlags::RENAME_EXCHANGE).unwrap(), RenameMode::Exchange);
-        let both = RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_NOREPLACE;
+        assert_eq!(rename_mode(0).unwrap(), RenameMode::Replace);
+        assert_eq!(rename_mode(libc::RENAME_EXCHANGE).unwrap(), RenameMode::Exchange);
+        let both = libc::RENAME_EXCHANGE | libc::RENAME_NOREPLACE;
         assert_eq!(rename_mode(both).unwrap_err().errno(), libc::EINVAL);
-        assert_eq!(rename_mode(RenameFlags::RENAME_WHITEOUT).unwrap_err().errno(), libc::EINVAL);
+        assert_eq!(rename_mode(libc::RENAME_WHITEOUT).unwrap_err().errno(), libc::EINVAL);
     }
 
     #[test]
@@ -145,5 +139,46 @@ mod tests {
         assert_eq!(type_of_mode(0o644).unwrap(), FileType::File);
         assert_eq!(type_of_mode(libc::S_IFIFO | 0o600).unwrap(), FileType::Fifo);
         assert!(type_of_mode(libc::S_IFDIR).is_err());
+        for kind in
+            [FileType::File, FileType::Fifo, FileType::Socket, FileType::CharDevice, FileType::BlockDevice]
+        {
+            assert_eq!(type_of_mode(type_bits(kind)).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn only_what_is_given_is_changed() {
+        let set = Setattr {
+            valid: valid::MODE | valid::ATIME | valid::ATIME_NOW | valid::MTIME,
+            mode: 0o104_755,
+            uid: 5,
+            mtime: Time { secs: -7, nanos: u32::MAX },
+            ..Setattr::default()
+        };
+        let expected = Changes {
+            mode: Some(0o4755),
+            atime: Some(SetTime::Now),
+            mtime: Some(SetTime::At(Timestamp { secs: -7, nanos: 999_999_999 })),
+            ..Changes::default()
+        };
+        assert_eq!(changes(&set), expected);
+    }
+
+    #[test]
+    fn locks_and_back() {
+        let call = |start, end, kind, flags| LockCall {
+            lock: FileLock { start, end, kind, pid: 9 },
+            flags,
+            ..LockCall::default()
+        };
+        let (whole, unlock) = lock(&call(0, i64::MAX as u64, libc::F_WRLCK as u32, LK_FLOCK)).unwrap();
+        assert!(whole.flock && !unlock);
+        assert_eq!((whole.kind, whole.start, whole.end, whole.pid), (LockKind::Exclusive, 0, u64::MAX, 9));
+        let back = file_lock(Some(&whole));
+        assert_eq!(back, call(0, i64::MAX as u64, libc::F_WRLCK as u32, 0).lock);
+        let (part, unlock) = lock(&call(3, 7, libc::F_UNLCK as u32, 0)).unwrap();
+        assert!(unlock && !part.flock && (part.start, part.end) == (3, 7));
+        assert_eq!(file_lock(None).kind, libc::F_UNLCK as u32);
+        assert!(lock(&call(7, 3, 0, 0)).is_err() && lock(&call(0, 1, 9, 0)).is_err());
     }
 }

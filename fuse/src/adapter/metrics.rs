@@ -34,6 +34,7 @@ ops! {
     Releasedir = "releasedir", Fsyncdir = "fsyncdir", Statfs = "statfs", Setxattr = "setxattr",
     Getxattr = "getxattr", Listxattr = "listxattr", Removexattr = "removexattr", Fallocate = "fallocate",
     Lseek = "lseek", CopyFileRange = "copy_file_range", Ioctl = "ioctl", Other = "other",
+    Statx = "statx", Tmpfile = "tmpfile", Getlk = "getlk", Setlk = "setlk", Syncfs = "syncfs",
 }
 
 /// Bucket `i` counts answers that took less than `2^i` microseconds (and not less than half of that); the last one the rest.

@@ -1,146 +1,168 @@
-//! Answers in the kernel's words.
+//! Answers in the kernel's words. What says how long something may be kept is worked out and written under the [`Vfs`]'s
+//! gate, so that a recall comes either before it, and is seen, or after it, and drops what was kept.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fuser::{
-    BackingId, Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr,
-};
 use granary_core::{Ino, Result};
 use granary_meta::Attr;
 
 use super::convert;
 use super::metrics::Op;
 use super::serve::Shared;
-use crate::vfs::{ENTRIES_AT_ONCE, Entry, Io, Opened, VALID, Vfs};
+use crate::proto::{answer, listing};
+use crate::transport::{BackingId, Reply};
+use crate::vfs::{ENTRIES_AT_ONCE, Entry, Io, Opened, Vfs};
 
-/// Inode numbers are never used again.
-const GENERATION: Generation = Generation(0);
+/// Longest listing in one answer, whatever the kernel asks for.
+const LISTING_BYTES_MAX: usize = 1 << 20;
 
 /// A name that is not there: the kernel remembers that.
-pub(super) fn reply_absent(reply: ReplyEntry) {
-    reply.entry(&VALID, &convert::absent(), GENERATION);
+pub(super) fn reply_absent(shared: &Shared, reply: Reply, dir: Ino) {
+    let _gate = shared.vfs.gate(dir, None);
+    reply.body(&answer::absent(shared.vfs.valid_absent(dir)));
 }
 
-pub(super) fn reply_entry(reply: ReplyEntry, attr: Attr) {
-    reply.entry(&VALID, &convert::attr(&attr), GENERATION);
+pub(super) fn reply_entry(shared: &Shared, reply: Reply, dir: Ino, attr: &Attr) {
+    let _gate = shared.vfs.gate(attr.ino, Some(dir));
+    let valid = shared.vfs.valid(attr, Some(dir));
+    reply.body(&answer::entry(&convert::attr(attr), valid.entry, valid.attr));
 }
 
-pub(super) fn reply_attr(reply: ReplyAttr, attr: Attr) {
-    reply.attr(&VALID, &convert::attr(&attr));
+pub(super) fn reply_attr(shared: &Shared, reply: Reply, attr: Attr) {
+    let _gate = shared.vfs.gate(attr.ino, None);
+    reply.body(&answer::attr(&convert::attr(&attr), shared.vfs.valid(&attr, None).attr));
 }
 
-pub(super) fn reply_done(reply: ReplyEmpty, _: ()) {
+pub(super) fn reply_statx(shared: &Shared, reply: Reply, attr: Attr) {
+    let _gate = shared.vfs.gate(attr.ino, None);
+    reply.body(&answer::statx(&convert::attr(&attr), shared.vfs.valid(&attr, None).attr));
+}
+
+pub(super) fn reply_data(shared: &Shared, reply: Reply, ino: Ino, data: &[u8]) {
+    let _gate = shared.vfs.gate(ino, None);
+    reply.data(data);
+}
+
+pub(super) fn reply_done(_: &Shared, reply: Reply, (): ()) {
     reply.ok();
 }
 
-pub(super) fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+pub(super) fn reply_xattr(reply: Reply, size: u32, value: &[u8]) {
     match size {
-        0 => reply.size(value.len() as u32),
-        size if value.len() > size as usize => reply.error(Errno::ERANGE),
+        0 => reply.body(&answer::count(value.len() as u32)),
+        size if value.len() > size as usize => reply.error(libc::ERANGE),
         _ => reply.data(value),
     }
 }
 
-/// How an open file is described to the kernel: its flags, and the registered stage file with passthrough.
-struct Description {
-    fh: FileHandle,
-    flags: FopenFlags,
-    backing: Option<Arc<BackingId>>,
+fn open(fh: u64, flush: bool, flags: u32) -> answer::Open {
+    let flags = if flush { flags } else { flags | answer::FOPEN_NOFLUSH };
+    answer::Open { fh, flags, backing_id: 0 }
 }
 
-/// Registers the stage file where the kernel is to use it; where it refuses, the handle goes through the page cache.
-fn describe(
-    vfs: &Vfs,
-    opened: Opened,
-    open_backing: impl FnOnce(&std::fs::File) -> io::Result<BackingId>,
-) -> Result<Description> {
-    let mut flags = if opened.flush { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
-    let fh = FileHandle(opened.fh);
-    match opened.io {
+/// How an open file is described to the kernel, and the registered stage file with passthrough: to be held until the
+/// answer is out. Registers the stage file where the kernel is to use it; where it refuses, the handle goes through the
+/// page cache.
+fn describe(vfs: &Vfs, opened: Opened, reply: &Reply) -> Result<(answer::Open, Option<Arc<BackingId>>)> {
+    let Opened { fh, flush, .. } = opened;
+    let grant = match opened.io {
         Io::Cached { keep } => {
-            if keep {
-                flags |= FopenFlags::FOPEN_KEEP_CACHE;
-            }
-            Ok(Description { fh, flags, backing: None })
+            return Ok((open(fh, flush, if keep { answer::FOPEN_KEEP_CACHE } else { 0 }), None));
         }
-        Io::Direct => Ok(Description { fh, flags: flags | FopenFlags::FOPEN_DIRECT_IO, backing: None }),
-        Io::Passthrough(grant) => {
-            let for_good = match grant.registration.get(|| open_backing(&grant.backing.file)) {
-                Ok(Some(id)) => return Ok(Description { fh, flags, backing: Some(id) }),
-                Ok(None) => false,
-                Err(e) => {
-                    let out_of_room =
-                        matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
-                    tracing::warn!(
-                        namespace = vfs.options().name,
-                        "the kernel does not take a stage file for passthrough ({e}); {} slower; the stage must lie on a \
-                         plain local file system, and the process needs CAP_SYS_ADMIN and room below RLIMIT_NOFILE",
-                        if out_of_room { "this file is" } else { "large files are" },
-                    );
-                    !out_of_room
-                }
-            };
-            drop(grant);
-            let instead = vfs.passthrough_refused(opened.fh, for_good)?;
-            let flags = if instead.flush { FopenFlags::empty() } else { FopenFlags::FOPEN_NOFLUSH };
-            Ok(Description { fh, flags, backing: None })
+        Io::Direct => return Ok((open(fh, flush, answer::FOPEN_DIRECT_IO), None)),
+        Io::Passthrough(grant) => grant,
+    };
+    let for_good = match grant.registration.get(|| reply.open_backing(&grant.backing.file)) {
+        Ok(Some(id)) => {
+            let id: Arc<BackingId> = id;
+            let open = open(fh, flush, answer::FOPEN_PASSTHROUGH);
+            return Ok((answer::Open { backing_id: id.number(), ..open }, Some(id)));
         }
-    }
+        Ok(None) => false,
+        Err(e) => {
+            let out_of_room = matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+            tracing::warn!(
+                namespace = vfs.options().name,
+                "the kernel does not take a stage file for passthrough ({e}); {} slower; the stage must lie on a \
+                 plain local file system, and the process needs CAP_SYS_ADMIN and room below RLIMIT_NOFILE",
+                if out_of_room { "this file is" } else { "large files are" },
+            );
+            !out_of_room
+        }
+    };
+    drop(grant);
+    let instead = vfs.passthrough_refused(fh, for_good)?;
+    Ok((open(fh, instead.flush, 0), None))
 }
 
-pub(super) fn reply_opened(shared: &Shared, reply: ReplyOpen, ino: INodeNo, opened: Option<Opened>) {
+pub(super) fn reply_opened(shared: &Shared, reply: Reply, ino: Ino, opened: Option<Opened>) {
     // A kernel that is told ENOSYS sends no OPEN and no RELEASE any more, and keeps its pages.
-    let Some(opened) = opened else { return reply.error(Errno::ENOSYS) };
-    match describe(&shared.vfs, opened, |file| reply.open_backing(file)) {
-        Ok(Description { fh, flags, backing: Some(id) }) => reply.opened_passthrough(fh, flags, &id),
-        Ok(Description { fh, flags, backing: None }) => reply.opened(fh, flags),
+    let Some(opened) = opened else { return reply.error(libc::ENOSYS) };
+    match describe(&shared.vfs, opened, &reply) {
+        Ok((open, _backing)) => {
+            let _gate = shared.vfs.gate(ino, None);
+            reply.body(&answer::open(&open));
+        }
         Err(e) => reply.error(shared.reporter.report(&e, Op::Open, ino.0)),
     }
 }
 
-pub(super) fn reply_created(shared: &Shared, reply: ReplyCreate, (attr, opened): (Attr, Opened)) {
-    let described = describe(&shared.vfs, opened, |file| reply.open_backing(file));
-    let attr = convert::attr(&attr);
-    match described {
-        Ok(Description { fh, flags, backing: Some(id) }) => {
-            reply.created_passthrough(&VALID, &attr, GENERATION, fh, flags, &id);
+pub(super) fn reply_created(shared: &Shared, reply: Reply, dir: Ino, op: Op, created: (Attr, Opened)) {
+    let (attr, opened) = created;
+    match describe(&shared.vfs, opened, &reply) {
+        Ok((open, _backing)) => {
+            let _gate = shared.vfs.gate(attr.ino, Some(dir));
+            let valid = shared.vfs.valid(&attr, Some(dir));
+            let entry = answer::entry(&convert::attr(&attr), valid.entry, valid.attr);
+            reply.body(&entry.then(&answer::open(&open)));
         }
-        Ok(Description { fh, flags, backing: None }) => reply.created(&VALID, &attr, GENERATION, fh, flags),
-        Err(e) => reply.error(shared.reporter.report(&e, Op::Create, attr.ino.0)),
+        Err(e) => reply.error(shared.reporter.report(&e, op, attr.ino.0)),
     }
 }
 
-/// Fills a listing's buffer, asking for more entries until it is full or there are no more.
-pub(super) async fn list(
-    vfs: &Vfs,
-    dir: Ino,
-    mut offset: u64,
-    with_attr: bool,
-    mut add: impl FnMut(&Entry) -> bool,
-) -> Result<()> {
+/// As many entries as an answer of `size` bytes holds.
+pub(super) async fn list(vfs: &Vfs, dir: Ino, mut offset: u64, size: u32, plus: bool) -> Result<Vec<Entry>> {
+    let mut room = (size as usize).min(LISTING_BYTES_MAX);
+    let mut fitting = Vec::new();
     loop {
-        let entries = vfs.readdir(dir, offset, ENTRIES_AT_ONCE, with_attr).await?;
-        let Some(last) = entries.last() else { return Ok(()) };
+        let entries = vfs.readdir(dir, offset, ENTRIES_AT_ONCE, plus).await?;
+        let Some(last) = entries.last() else { return Ok(fitting) };
         offset = last.next;
-        for entry in &entries {
-            if add(entry) {
-                return Ok(());
+        for entry in entries {
+            let bytes = listing::entry_bytes(entry.name.len(), plus);
+            if bytes > room {
+                return Ok(fitting);
             }
+            room -= bytes;
+            if plus && entry.attr.is_some() && !entry.is_dots() {
+                vfs.looked_up(entry.ino);
+            }
+            fitting.push(entry);
         }
     }
 }
 
-/// fuser says that an entry does not fit by `true`; whoever is not in the buffer was not looked up.
-pub(super) fn add_plus(vfs: &Vfs, reply: &mut ReplyDirectoryPlus, entry: &Entry) -> bool {
-    let Some(attr) = &entry.attr else { return false };
-    let name = OsStr::from_bytes(&entry.name);
-    let full = reply.add(INodeNo(entry.ino.0), entry.next, name, &VALID, &convert::attr(attr), GENERATION);
-    if !full && !entry.is_dots() {
-        vfs.looked_up(entry.ino);
+pub(super) fn reply_listing(shared: &Shared, reply: Reply, dir: Ino, plus: bool, entries: &[Entry]) {
+    let bytes = entries.iter().map(|entry| listing::entry_bytes(entry.name.len(), plus)).sum();
+    let mut out = Vec::with_capacity(bytes);
+    let _gate = shared.vfs.gate(dir, None);
+    for entry in entries {
+        let line = listing::Line {
+            ino: entry.ino.0,
+            next: entry.next,
+            kind: convert::type_bits(entry.kind) >> 12,
+            name: &entry.name,
+        };
+        let attr = plus.then(|| match &entry.attr {
+            Some(attr) => {
+                let valid = shared.vfs.valid(attr, Some(dir));
+                answer::entry(&convert::attr(attr), valid.entry, valid.attr)
+            }
+            // Listed, and not looked up.
+            None => answer::absent(Duration::ZERO),
+        });
+        listing::push(&mut out, attr.as_ref(), &line);
     }
-    full
+    reply.data(&out);
 }

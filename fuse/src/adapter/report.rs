@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fuser::Errno;
 use granary_core::{Clock, Error, Kind};
 use tracing::Level;
 
@@ -35,7 +34,7 @@ impl Reporter {
     }
 
     /// Logs what is worth it and returns what the program gets.
-    pub fn report(&self, e: &Error, op: Op, ino: u64) -> Errno {
+    pub fn report(&self, e: &Error, op: Op, ino: u64) -> i32 {
         if let Some(level) = e.kind().log_level()
             && let Some(left_out) = self.admit(e.kind())
         {
@@ -47,7 +46,7 @@ impl Reporter {
                 _ => tracing::warn!(namespace, op, ino = format_args!("{ino:016x}"), left_out, "{e}"),
             }
         }
-        Errno::from_i32(e.errno())
+        e.errno()
     }
 
     /// Whether one of this kind may be logged now, and how many were not since the last.
@@ -89,7 +88,7 @@ mod tests {
     fn the_program_gets_the_kinds_errno() {
         let r = Reporter::new("user/alice", Arc::new(TestClock::default()));
         for (kind, errno) in [(Kind::NotFound, 2), (Kind::QuotaExceeded, 122), (Kind::Corrupt, 5)] {
-            assert_eq!(r.report(&Error::new(kind, "x"), Op::Read, 1).code(), errno);
+            assert_eq!(r.report(&Error::new(kind, "x"), Op::Read, 1), errno);
         }
     }
 }

@@ -6,14 +6,15 @@ use bytes::Bytes;
 use granary_cache::{File, PathHint};
 use granary_core::error::fail;
 use granary_core::{EntryName, Error, Ino, Kind, Result};
-use granary_meta::{Attr, FileType};
+use granary_meta::lease::LockOwner;
+use granary_meta::{Attr, Durability, FileType};
 
 use super::handles::{Handle, Reservation};
 use super::iomode::Way;
 use super::names::new_inode;
 use super::nodes::{Grant, Wish};
 use super::predict::Circumstances;
-use super::{Cx, Io, Mode, Opened, Vfs};
+use super::{Changes, CopyRange, Cx, Io, Mode, Opened, Vfs};
 
 /// `fallocate` modes, as Linux numbers them.
 const KEEP_SIZE: i32 = libc::FALLOC_FL_KEEP_SIZE;
@@ -41,12 +42,23 @@ impl Access {
     }
 }
 
+/// How a write came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteFlags {
+    /// The descriptor has O_APPEND: the offset is where the kernel took the end of the file to be.
+    pub append: bool,
+    /// Out of the page cache, some time after the program wrote.
+    pub cache: bool,
+    /// The writer may not keep set-user-id and set-group-id bits.
+    pub kill_suid: bool,
+}
+
 fn no_handle(fh: u64) -> Error {
     Error::new(Kind::Bug, format!("the kernel used handle {fh}, which is not open"))
 }
 
 impl Vfs {
-    /// Makes and opens a file. `mode` with the umask applied.
+    /// Makes and opens a file.
     pub async fn create(
         &self,
         cx: &Cx,
@@ -79,7 +91,7 @@ impl Vfs {
         let attr = self.meta.create(dir, entry, new, true).await?;
         let ino = attr.ino;
         self.nodes.enter(ino);
-        match self.open_created(room, &attr, hint, large, access, what) {
+        match self.open_created(room, &attr, hint, large, access, Some(what)) {
             Ok(opened) => Ok((attr, opened)),
             Err((file, e)) => {
                 if let Some(file) = file {
@@ -92,14 +104,14 @@ impl Vfs {
         }
     }
 
-    fn open_created(
+    pub(super) fn open_created(
         &self,
         room: Reservation<'_>,
         attr: &Attr,
         hint: PathHint,
         large: bool,
         access: Access,
-        what: Circumstances,
+        created: Option<Circumstances>,
     ) -> Result<Opened, (Option<Arc<File>>, Error)> {
         let file = self.tree.created(attr, hint, large).map_err(|e| (None, e))?;
         // Past the page cache, a small file costs one WRITE and no question for its capabilities.
@@ -110,8 +122,8 @@ impl Vfs {
             Err(e) => return Err((Some(file), e)),
         };
         self.pages.created(attr.ino, file.version());
-        let flush = matches!(way, Way::Passthrough { write: true });
-        let handle = Handle { ino: attr.ino, file, way, write: access.write, created: Some(what) };
+        let flush = matches!(way, Way::Passthrough { write: true }) || self.serves_locks();
+        let handle = Handle { ino: attr.ino, file, way, write: access.write, created };
         let io = io(way, grant, || true);
         Ok(Opened { fh: room.insert(handle), io, flush })
     }
@@ -182,7 +194,7 @@ impl Vfs {
         }
         let io = io(way, grant, || self.pages.keep(ino, file.version()));
         let handle = Handle { ino, file, way, write: access.write, created: None };
-        Ok(Opened { fh: room.insert(handle), io, flush: access.write })
+        Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
 
     /// The kernel did not take the stage file of a handle that was granted passthrough: how it goes instead. `for_good`:
@@ -198,13 +210,16 @@ impl Vfs {
         self.nodes.refused(handle.ino)?;
         handle.file.end_passthrough(write);
         self.pages.forget(handle.ino);
-        Ok(Opened { fh, io: Io::Cached { keep: false }, flush: handle.write })
+        Ok(Opened { fh, io: Io::Cached { keep: false }, flush: handle.write || self.serves_locks() })
     }
 
-    /// The last descriptor of an open file is closed.
-    pub async fn release(&self, fh: u64) {
+    /// The last descriptor of an open file is closed. `flock_owner`: who ends what it has by flock.
+    pub async fn release(&self, fh: u64, flock_owner: Option<LockOwner>) {
         let Some(handle) = self.handles.remove(fh) else { return };
         let Handle { ino, file, way, write, created } = handle;
+        if self.serves_locks() {
+            self.end_handle_locks(ino, fh, flock_owner).await;
+        }
         if let Way::Passthrough { write } = way {
             file.end_passthrough(write);
         }
@@ -266,24 +281,64 @@ impl Vfs {
 
     /// Writes all of `data` at `offset`. Doing it twice is the same as doing it once, so a call that is dropped while it
     /// waits may be made again.
-    pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8]) -> Result<u32> {
+    pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {
         self.writable()?;
+        if flags.kill_suid {
+            self.clear_set_ids(ino).await?;
+        }
+        // On one node the offset is the kernel's, and right.
+        let append = flags.append && self.meta.is_shared();
         match self.mode() {
             Mode::Work => {
                 let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
-                file.write(offset, data, false).await?;
+                file.write(offset, data, append).await?;
             }
             Mode::Data => {
                 let loaded = self.loaded(ino).await?;
-                loaded.0.write(offset, data, false).await?;
+                loaded.0.write(offset, data, append).await?;
             }
         }
         Ok(data.len() as u32)
     }
 
-    /// close(2) of one descriptor: tells an error of an earlier write.
-    pub fn flush(&self, fh: u64) -> Result<()> {
-        self.handles.file(fh).ok_or_else(|| no_handle(fh))?.take_error()
+    /// A write by somebody who may not set them clears the set-user-id bit, and the set-group-id bit of what the group
+    /// may execute. The kernel does this itself but for writes past its page cache.
+    async fn clear_set_ids(&self, ino: Ino) -> Result<()> {
+        let mode = self.meta.getattr(ino).await?.mode;
+        let group_executes = mode & libc::S_IXGRP != 0;
+        let cleared = mode & !libc::S_ISUID & if group_executes { !libc::S_ISGID } else { !0 };
+        if cleared != mode {
+            self.setattr(ino, Changes { mode: Some(cleared), ..Changes::default() }).await?;
+            // It does not know, and would go on to honour the bits.
+            if let Some(notifier) = self.notifier() {
+                notifier.invalidate_attributes(ino)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// close(2) of one descriptor by `owner`, a process: tells an error of an earlier write.
+    pub async fn flush(&self, fh: u64, owner: LockOwner) -> Result<()> {
+        let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
+        if self.serves_locks() {
+            self.end_process_locks(file.ino(), owner).await;
+        }
+        file.take_error()
+    }
+
+    /// All that was written in this mount before is durable, as far as fsync of each file would make it.
+    pub async fn syncfs(&self) -> Result<()> {
+        match self.meta.durability() {
+            Durability::Local => self.tree.flush().await,
+            Durability::Object => self.tree.sync().await,
+        }
+    }
+
+    /// Copies without the bytes coming by here. `Unsupported`: the caller copies them himself, which is what is done as long as
+    /// files cannot share extents.
+    pub async fn copy_file_range(&self, _copy: CopyRange) -> Result<u64> {
+        self.writable()?;
+        fail(Kind::Unsupported, "files cannot share their content")
     }
 
     pub async fn fsync(&self, ino: Ino, fh: u64) -> Result<()> {

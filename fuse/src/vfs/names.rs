@@ -13,9 +13,9 @@ use super::{Cx, Entry, Mode, Vfs};
 const AFTER_DOT: u64 = 1;
 const AFTER_DOTS: u64 = 2;
 
-/// `mode` with the umask applied.
+/// `mode`: what is left of the umask is applied here.
 pub(super) fn new_inode(cx: &Cx, kind: FileType, mode: u32) -> NewInode {
-    NewInode { kind, mode: mode & 0o7777, uid: cx.uid, gid: cx.gid, rdev: 0, target: Vec::new() }
+    NewInode { kind, mode: mode & 0o7777 & !cx.umask, uid: cx.uid, gid: cx.gid, rdev: 0, target: Vec::new() }
 }
 
 impl Vfs {
@@ -26,7 +26,7 @@ impl Vfs {
         Ok(attr)
     }
 
-    /// `mode` with the umask applied, without the type.
+    /// `mode` without the type.
     pub async fn mknod(
         &self,
         cx: &Cx,
@@ -61,8 +61,20 @@ impl Vfs {
 
     pub async fn link(&self, ino: Ino, dir: Ino, name: &[u8]) -> Result<Attr> {
         self.writable()?;
-        let attr = self.meta.link(ino, dir, EntryName::new(name)?).await?;
+        let name = EntryName::new(name)?;
+        // Before it has the name, so that a last close meanwhile does not drop its bytes.
+        let was_unnamed = self.nodes.named(ino);
+        let attr = match self.meta.link(ino, dir, name).await {
+            Ok(attr) => attr,
+            Err(e) => {
+                if was_unnamed && !self.nodes.unlinked(ino) {
+                    self.tree.forget(ino);
+                }
+                return Err(e);
+            }
+        };
         self.looked_up(ino);
+        self.keep_named(ino);
         Ok(self.current(attr))
     }
 

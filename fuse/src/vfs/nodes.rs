@@ -131,6 +131,14 @@ impl Nodes {
         }
     }
 
+    /// The inode gets a name (again). `true`: it had none and is open, so it would have gone with its last user.
+    pub fn named(&self, ino: Ino) -> bool {
+        match self.shard(ino).get_mut(&ino.0) {
+            Some(node) => std::mem::replace(&mut node.unlinked, false),
+            None => false,
+        }
+    }
+
     /// The file, if it is open.
     pub fn file(&self, ino: Ino) -> Option<Arc<File>> {
         self.shard(ino).get(&ino.0)?.file.clone()
@@ -212,6 +220,11 @@ mod tests {
         assert_eq!(nodes.len(), 0);
         nodes.enter(ino);
         assert!(!nodes.leave(ino), "a new use starts anew");
+        nodes.enter(ino);
+        assert!(!nodes.named(ino), "it has a name");
+        assert!(nodes.unlinked(ino) && nodes.named(ino));
+        assert!(!nodes.leave(ino), "it got a name while it was open");
+        assert!(!nodes.named(ino), "nobody has it open");
     }
 
     #[test]

@@ -158,6 +158,13 @@ impl Vfs {
         }
     }
 
+    /// An inode got a name: if it was kept for the kernel's sake, it now keeps itself.
+    pub(super) fn keep_named(&self, ino: Ino) {
+        if self.counts_references() && self.references.unpin(ino) {
+            self.meta.close(ino);
+        }
+    }
+
     async fn drop_unnamed(&self, ino: Ino) {
         let file = self.recent.remove(ino);
         if let Some(file) = file {

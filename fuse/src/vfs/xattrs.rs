@@ -34,6 +34,17 @@ fn space(cx: &Cx, name: &[u8]) -> Result<Space> {
     Ok(Space::Unsupported)
 }
 
+/// How an extended attribute is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XattrFlags {
+    /// It must not be there yet.
+    pub create_only: bool,
+    /// It must be there.
+    pub replace_only: bool,
+    /// With an access control list: the caller may not set the set-group-id bit, so it is cleared.
+    pub kill_sgid: bool,
+}
+
 fn unsupported<T>() -> Result<T> {
     fail(Kind::Unsupported, "only user.* (and for root trusted.*) extended attributes are kept")
 }
@@ -74,8 +85,7 @@ impl Vfs {
         ino: Ino,
         name: &[u8],
         value: &[u8],
-        create_only: bool,
-        replace_only: bool,
+        flags: XattrFlags,
     ) -> Result<()> {
         self.writable()?;
         if space(cx, name)? != Space::Kept {
@@ -84,7 +94,7 @@ impl Vfs {
         if value.len() > XATTR_BYTES_MAX {
             return fail(Kind::Range, "an extended attribute has at most 65,536 bytes");
         }
-        self.meta.setxattr(ino, name, value, create_only, replace_only).await
+        self.meta.setxattr(ino, name, value, flags.create_only, flags.replace_only).await
     }
 
     pub async fn removexattr(&self, cx: &Cx, ino: Ino, name: &[u8]) -> Result<()> {

@@ -62,6 +62,11 @@ pub fn data() -> Rig {
 
 impl Rig {
     pub fn new(setup: &Setup) -> Rig {
+        Rig::over(setup, |meta| meta)
+    }
+
+    /// With the metadata that `wrap` makes of the namespace's.
+    pub fn over(setup: &Setup, wrap: impl FnOnce(Arc<dyn Metadata>) -> Arc<dyn Metadata>) -> Rig {
         assert!(
             rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists(),
             "these tests mount for real: run them as root where /dev/fuse is"
@@ -89,7 +94,7 @@ impl Rig {
             durability: Durability::Local,
         };
         let namespace = volume.create_namespace(new).unwrap();
-        let meta: Arc<dyn Metadata> = volume.namespace_by_id(namespace.id).unwrap();
+        let meta = wrap(volume.namespace_by_id(namespace.id).unwrap());
 
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let memory = ByteBudget::new(limits.memory_bytes_max);

@@ -1,0 +1,174 @@
+//! Open files and their bytes.
+
+use std::pin::pin;
+use std::task::Poll;
+
+use granary_core::{Error, Ino, Kind};
+use granary_meta::lease::LockOwner;
+
+use super::Adapter;
+use super::metrics::Op;
+use super::reply::{reply_created, reply_data, reply_done, reply_opened};
+use super::serve::{Shared, poll_once};
+use crate::proto::answer;
+use crate::proto::request::{
+    CopyFileRange, Create, RELEASE_FLOCK_UNLOCK, Read, Release, WRITE_CACHE, WRITE_KILL_SUIDGID, Write,
+};
+use crate::transport::Reply;
+use crate::vfs::{Access, CopyRange, Cx, Mode, WriteFlags};
+
+fn reply_written(_: &Shared, reply: Reply, written: u32) {
+    reply.body(&answer::count(written));
+}
+
+impl Adapter {
+    pub(super) fn open(&self, ino: Ino, flags: u32, reply: Reply) {
+        let vfs = self.vfs();
+        let work = async move { vfs.open(ino, Access::from_flags(flags as i32)).await };
+        self.answer(Op::Open, ino, reply, work, move |shared, reply, opened| {
+            reply_opened(shared, reply, ino, opened);
+        });
+    }
+
+    pub(super) fn create(&self, cx: Cx, dir: Ino, create: &Create<'_>, reply: Reply) {
+        let (vfs, name, mode) = (self.vfs(), create.name.to_vec(), create.mode);
+        let access = Access::from_flags(create.open_flags as i32);
+        let work = async move { vfs.create(&cx, dir, &name, mode, access).await };
+        self.answer(Op::Create, dir, reply, work, move |shared, reply, created| {
+            reply_created(shared, reply, dir, Op::Create, created);
+        });
+    }
+
+    /// The kernel gives it a name of its own, which nobody sees.
+    pub(super) fn tmpfile(&self, cx: Cx, dir: Ino, create: &Create<'_>, reply: Reply) {
+        let (vfs, mode) = (self.vfs(), create.mode);
+        let access = Access::from_flags(create.open_flags as i32);
+        let work = async move { vfs.tmpfile(&cx, dir, mode, access).await };
+        self.answer(Op::Tmpfile, dir, reply, work, move |shared, reply, created| {
+            reply_created(shared, reply, dir, Op::Tmpfile, created);
+        });
+    }
+
+    pub(super) fn read(&self, ino: Ino, read: &Read, reply: Reply) {
+        let Read { fh, offset, size, .. } = *read;
+        if let Some(ready) = self.shared.vfs.read_ready(ino, fh, offset, size) {
+            return self.answer_now(
+                Op::Read,
+                ino,
+                reply,
+                || ready,
+                |shared, reply, data| {
+                    reply_data(shared, reply, ino, &data);
+                },
+            );
+        }
+        let vfs = self.vfs();
+        let work = async move { vfs.read(ino, fh, offset, size).await };
+        self.answer(Op::Read, ino, reply, work, move |shared, reply, data| {
+            reply_data(shared, reply, ino, &data);
+        });
+    }
+
+    pub(super) fn write(&self, ino: Ino, write: &Write<'_>, reply: Reply) {
+        let Write { fh, offset, data, write_flags, open_flags, .. } = *write;
+        let flags = WriteFlags {
+            append: open_flags & libc::O_APPEND as u32 != 0,
+            cache: write_flags & WRITE_CACHE != 0,
+            kill_suid: write_flags & WRITE_KILL_SUIDGID != 0,
+        };
+        let serving = self.shared.begin(Op::Write, ino);
+        let polled = {
+            let _runtime = self.runtime.enter();
+            poll_once(pin!(self.shared.vfs.write(ino, fh, offset, data, flags)))
+        };
+        match polled {
+            Poll::Ready(result) => self.shared.finish(&serving, result, reply, reply_written),
+            // It has to wait, and the buffer is the next request's: the same write again, from a copy.
+            Poll::Pending => {
+                let (vfs, data) = (self.vfs(), data.to_vec());
+                let work = async move { vfs.write(ino, fh, offset, &data, flags).await };
+                self.spawn(serving, reply, work, reply_written);
+            }
+        }
+    }
+
+    pub(super) fn flush(&self, ino: Ino, fh: u64, owner: u64, reply: Reply) {
+        if self.shared.vfs.mode() == Mode::Data {
+            return self.refuse(Op::Flush, reply, libc::ENOSYS); // once; then it is never sent again
+        }
+        let vfs = self.vfs();
+        let work = async move { vfs.flush(fh, LockOwner(owner)).await };
+        self.answer(Op::Flush, ino, reply, work, reply_done);
+    }
+
+    pub(super) fn release(&self, ino: Ino, release: &Release, reply: Reply) {
+        let (vfs, fh) = (self.vfs(), release.fh);
+        let flock = release.release_flags & RELEASE_FLOCK_UNLOCK != 0;
+        let flock_owner = flock.then_some(LockOwner(release.lock_owner));
+        let work = async move {
+            vfs.release(fh, flock_owner).await;
+            Ok(())
+        };
+        self.answer(Op::Release, ino, reply, work, reply_done);
+    }
+
+    pub(super) fn fsync(&self, ino: Ino, fh: u64, reply: Reply) {
+        let vfs = self.vfs();
+        self.answer(Op::Fsync, ino, reply, async move { vfs.fsync(ino, fh).await }, reply_done);
+    }
+
+    pub(super) fn syncfs(&self, ino: Ino, reply: Reply) {
+        let vfs = self.vfs();
+        self.answer(Op::Syncfs, ino, reply, async move { vfs.syncfs().await }, reply_done);
+    }
+
+    pub(super) fn fallocate(&self, ino: Ino, offset: u64, len: u64, mode: u32, reply: Reply) {
+        let vfs = self.vfs();
+        let work = async move { vfs.fallocate(ino, offset, len, mode as i32).await };
+        self.answer(Op::Fallocate, ino, reply, work, reply_done);
+    }
+
+    pub(super) fn lseek(&self, ino: Ino, offset: i64, whence: u32, reply: Reply) {
+        let vfs = self.vfs();
+        let work = async move {
+            let data = match whence as i32 {
+                libc::SEEK_DATA => true,
+                libc::SEEK_HOLE => false,
+                _ => return Err(Error::new(Kind::Invalid, "only data and holes are sought here")),
+            };
+            // A negative offset is before every file, which is as if it were behind: ENXIO.
+            let Ok(offset) = u64::try_from(offset) else { return Ok(None) };
+            vfs.lseek(ino, offset, data).await
+        };
+        self.answer(Op::Lseek, ino, reply, work, |_, reply, found| match found {
+            Some(at) => reply.body(&answer::count_64(at)),
+            None => reply.error(libc::ENXIO),
+        });
+    }
+
+    /// Where nothing can be shared the answer is EOPNOTSUPP, and the kernel copies by itself.
+    pub(super) fn copy_file_range(&self, ino: Ino, copy: &CopyFileRange, reply: Reply) {
+        let (vfs, copy) = (self.vfs(), *copy);
+        let work = async move {
+            if copy.flags != 0 {
+                return Err(Error::new(Kind::Invalid, "copy_file_range has no flags"));
+            }
+            // The answer's width bounds what one call does; the kernel goes on from there.
+            let len = if copy.wide { copy.len } else { copy.len.min(u64::from(u32::MAX) & !0xfff) };
+            vfs.copy_file_range(CopyRange {
+                from: ino,
+                from_fh: copy.fh,
+                from_offset: copy.offset,
+                to: Ino(copy.to),
+                to_fh: copy.to_fh,
+                to_offset: copy.to_offset,
+                len,
+            })
+            .await
+        };
+        self.answer(Op::CopyFileRange, ino, reply, work, move |_, reply, copied| {
+            let body = if copy.wide { answer::count_64(copied) } else { answer::count(copied as u32) };
+            reply.body(&body);
+        });
+    }
+}

@@ -1,0 +1,17 @@
+//! What is told the kernel without being asked: an answer's header with the code in place of the errno and 0 as unique.
+//!
+//! | code | what | fields, with their size |
+//! |---|---|---|
+//! | 2 | INVAL_INODE: attributes, and pages of the range | inode 8, offset 8 (negative: no pages), length 8 (0: to the end) |
+//! | 8 | INC_EPOCH: every cached entry is asked again (ABI 7.44) | none |
+
+use super::wire::Body;
+
+pub const INVAL_INODE: i32 = 2;
+pub const INC_EPOCH: i32 = 8;
+/// The version of the protocol that has [`INC_EPOCH`].
+pub const INC_EPOCH_MINOR: u32 = 44;
+
+pub fn inval_inode(ino: u64, offset: i64, len: i64) -> Body {
+    Body::default().u64(ino).i64(offset).i64(len)
+}
