@@ -52,7 +52,10 @@ impl File {
         let name = s.hint.as_ref().map_or_else(String::new, |h| {
             format!(" ({:?} in directory {})", String::from_utf8_lossy(&h.name), h.dir)
         });
-        Error::new(why.kind(), format!("changes of inode {}{name} were refused: {why}; write it again", self.ino))
+        Error::new(
+            why.kind(),
+            format!("changes of inode {}{name} were refused: {why}; write it again", self.ino),
+        )
     }
 
     /// What the file had is left to a successor: the stage file, which the metadata may name, and the place in the table.
@@ -99,7 +102,9 @@ impl File {
     fn copy_aside(&self, extent: &Extent, to: &std::fs::File, path: &Path) -> Result<()> {
         let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
         let source = match extent.place {
-            Place::StageFile { node } if node == self.shared.node => Some(self.stage_file(&mut self.state())?),
+            Place::StageFile { node } if node == self.shared.node => {
+                Some(self.stage_file(&mut self.state())?)
+            }
             _ => None,
         };
         let mut at = extent.offset;
@@ -107,9 +112,11 @@ impl File {
             let len = PIECE_BYTES.min(extent.end() - at);
             let bytes = match (&source, extent.place) {
                 (Some(stage), _) => read_up_to(stage, at, len as usize).map_err(failed)?,
-                (None, Place::Log { node, segment, offset }) if node == self.shared.node => {
-                    self.shared.log.read(segment, offset + (at - extent.offset), len as usize)?.unwrap_or_default()
-                }
+                (None, Place::Log { node, segment, offset }) if node == self.shared.node => self
+                    .shared
+                    .log
+                    .read(segment, offset + (at - extent.offset), len as usize)?
+                    .unwrap_or_default(),
                 _ => return Ok(()), // already in the store
             };
             to.write_all_at(&bytes, at).map_err(failed)?;

@@ -137,15 +137,17 @@ impl File {
         self.recall_over().await;
         self.shared.meta.lease(self.ino).await?;
         let generation = self.state().lease.generation;
-        if !self.holds(LeaseKind::Write) {
-            return Ok(()); // it is wanted elsewhere again: the caller comes back
+        if self.holds(LeaseKind::Write) {
+            self.follow().await?;
+            let mut s = self.state();
+            if s.lease.generation == generation && self.holds(LeaseKind::Write) {
+                s.lease.write = true;
+                s.lease.stale = false;
+                return Ok(());
+            }
         }
-        self.follow().await?;
-        let mut s = self.state();
-        if s.lease.generation == generation && self.holds(LeaseKind::Write) {
-            s.lease.write = true;
-            s.lease.stale = false;
-        }
+        // It is wanted elsewhere again: the caller comes back, after whoever gives it up there had his turn.
+        self.wait_for_lease(0).await;
         Ok(())
     }
 

@@ -31,11 +31,25 @@ const AHEAD_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 enum Source {
     Zeros(u64),
-    Stage { file: Arc<fs::File>, offset: u64, len: u64 },
-    Log { part: Extent, whole: Extent },
-    Object { id: ObjectId, offset: u64, len: u64 },
+    Stage {
+        file: Arc<fs::File>,
+        offset: u64,
+        len: u64,
+    },
+    Log {
+        part: Extent,
+        whole: Extent,
+    },
+    Object {
+        id: ObjectId,
+        offset: u64,
+        len: u64,
+    },
     /// In another node's stage.
-    Peer { part: Extent, whole: Extent },
+    Peer {
+        part: Extent,
+        whole: Extent,
+    },
 }
 
 /// What is to be done for a read.

@@ -12,7 +12,13 @@ use crate::stage::{Head, RecordKind};
 pub(super) const EXTENTS_MAX: usize = 128;
 
 impl File {
-    pub(super) async fn write_with(&self, offset: u64, data: &[u8], append: bool, pages: bool) -> Result<u64> {
+    pub(super) async fn write_with(
+        &self,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        pages: bool,
+    ) -> Result<u64> {
         self.shared.admit(data.len() as u64).await;
         loop {
             if let Some(offset) = self.write_now(offset, data, append, pages)? {

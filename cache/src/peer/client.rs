@@ -73,7 +73,11 @@ enum Failed {
 }
 
 impl PeerClient {
-    pub fn new(meta: Arc<dyn Metadata>, clock: Arc<dyn Clock>, options: PeerClientOptions) -> Arc<PeerClient> {
+    pub fn new(
+        meta: Arc<dyn Metadata>,
+        clock: Arc<dyn Clock>,
+        options: PeerClientOptions,
+    ) -> Arc<PeerClient> {
         Arc::new(PeerClient { meta, clock, options, known: Mutex::default() })
     }
 
@@ -153,7 +157,12 @@ impl PeerClient {
                 Ok(bytes) => return Ok(bytes),
                 Err(Failed::Outdated(_)) if again => known = self.known(node, true).await?,
                 Err(Failed::Outdated(status)) => {
-                    return Err(self.silent(ino, part, &known.info, &format!("it refused: {}", status.message())));
+                    return Err(self.silent(
+                        ino,
+                        part,
+                        &known.info,
+                        &format!("it refused: {}", status.message()),
+                    ));
                 }
                 Err(Failed::Silent(why)) => return Err(self.silent(ino, part, &known.info, &why)),
                 Err(Failed::Other(e)) => return Err(e),
@@ -229,7 +238,9 @@ impl Peers for PeerClient {
             let mut at = part.offset;
             while at < part.end() {
                 let piece = clip(part, at, part.end().min(at + PEER_BYTES_MAX));
-                let Some(bytes) = self.read_piece(ns, ino, node, &piece, whole).await? else { return Ok(None) };
+                let Some(bytes) = self.read_piece(ns, ino, node, &piece, whole).await? else {
+                    return Ok(None);
+                };
                 if piece.len == part.len {
                     return Ok(Some(bytes));
                 }

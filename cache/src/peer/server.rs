@@ -119,7 +119,8 @@ impl PeerServer {
         if let Some(tls) = &self.options.tls {
             let identity = Identity::from_pem(&tls.certificate, &tls.key);
             server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(|e| {
-                Error::new(Kind::Invalid, "the certificate or key for other nodes cannot be used").with_source(e)
+                Error::new(Kind::Invalid, "the certificate or key for other nodes cannot be used")
+                    .with_source(e)
             })?;
         }
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -127,8 +128,7 @@ impl PeerServer {
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(super::PEER_BYTES_MAX as usize + REQUEST_BYTES_MAX);
         server
-            .add_service(service)
-            .serve_with_incoming_shutdown(incoming, stop)
+            .serve_with_incoming_shutdown(service, incoming, stop)
             .await
             .map_err(|e| Error::new(Kind::Io, "other nodes cannot be served any more").with_source(e))
     }
@@ -177,7 +177,8 @@ impl PeerServer {
         if node != self.node {
             return Err(Status::failed_precondition("another node answers at this address"));
         }
-        let _turn = self.reads.acquire().await.map_err(|_| Status::unavailable("the node is being stopped"))?;
+        let _turn =
+            self.reads.acquire().await.map_err(|_| Status::unavailable("the node is being stopped"))?;
         let read = tokio::task::spawn_blocking(move || tree.staged(ino, &part, &whole)).await;
         match read.map_err(|e| Status::internal(e.to_string()))? {
             Ok(Some(data)) => Ok(ReadReply { gone: false, crc: crc32c::crc32c(&data), data }),

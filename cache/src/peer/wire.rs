@@ -45,7 +45,8 @@ pub(super) fn request(ns: NamespaceId, ino: Ino, part: &Extent, whole: &Extent) 
 
 /// Checked: nothing of it is believed before.
 pub(super) fn wanted(r: &ReadRequest) -> Result<Wanted> {
-    let nonsense = || Error::new(Kind::Invalid, "the range that is asked for cannot be one of a staged extent");
+    let nonsense =
+        || Error::new(Kind::Invalid, "the range that is asked for cannot be one of a staged extent");
     let end = |offset: u64, len: u64| offset.checked_add(len).filter(|_| len > 0).ok_or_else(nonsense);
     let (part_end, whole_end) = (end(r.offset, r.len)?, end(r.whole_offset, r.whole_len)?);
     if r.len > super::PEER_BYTES_MAX || r.offset < r.whole_offset || part_end > whole_end {

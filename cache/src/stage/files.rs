@@ -102,7 +102,10 @@ impl StageFiles {
                 Err(e) => return Err(failed(&path, e)),
             }
         }
-        Err(Error::new(Kind::NoSpace, format!("{} is full of files; look at them, and remove them", dir.display())))
+        Err(Error::new(
+            Kind::NoSpace,
+            format!("{} is full of files; look at them, and remove them", dir.display()),
+        ))
     }
 
     /// Makes one that becomes visible as [`Shape::Whole`] by [`StageFiles::publish`].

@@ -99,8 +99,12 @@ impl Service {
             }
             let Some(held) = t.held.get_mut(&scope) else { return };
             match wanted {
-                LeaseKind::Write => drop(held.remove(&session)),
-                LeaseKind::Read => drop(held.get_mut(&session).map(|kind| *kind = LeaseKind::Read)),
+                LeaseKind::Write => {
+                    held.remove(&session);
+                }
+                LeaseKind::Read => {
+                    held.entry(session).and_modify(|kind| *kind = LeaseKind::Read);
+                }
             }
             drop(t);
             service.news.notify_waiters();
@@ -204,7 +208,7 @@ impl Client {
         let holder = {
             let mut t = self.service.table();
             t.ended.insert(self.me);
-            t.held.values_mut().for_each(|held| drop(held.remove(&self.me)));
+            t.held.values_mut().for_each(|held| held.retain(|&session, _| session != self.me));
             t.holders.get(&self.me).cloned()
         };
         self.service.news.notify_waiters();
@@ -307,7 +311,8 @@ impl Metadata for Client {
 
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         let scopes = [Scope::Inode(ino)];
-        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes)))).await
+        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes))))
+            .await
     }
 
     async fn create(&self, dir: Ino, name: EntryName<'_>, new: NewInode, open: bool) -> Result<Attr> {
@@ -447,7 +452,10 @@ impl Metadata for Client {
 
     fn holds(&self, scope: Scope, kind: LeaseKind) -> bool {
         let t = self.service.table();
-        if t.recalls.get(&(self.me, scope)).is_some_and(|&to| to == LeaseKind::Write || kind == LeaseKind::Write) {
+        if t.recalls
+            .get(&(self.me, scope))
+            .is_some_and(|&to| to == LeaseKind::Write || kind == LeaseKind::Write)
+        {
             return false;
         }
         let held = t.held.get(&scope).and_then(|held| held.get(&self.me));
@@ -460,7 +468,11 @@ impl Metadata for Client {
 
     async fn lease(&self, ino: Ino) -> Result<Attr> {
         let scope = Scope::Inode(ino);
-        self.change(|_| Ok(vec![scope]), |meta| Ok((now(meta.getattr(ino))?, vec![(scope, LeaseKind::Write)]))).await
+        self.change(
+            |_| Ok(vec![scope]),
+            |meta| Ok((now(meta.getattr(ino))?, vec![(scope, LeaseKind::Write)])),
+        )
+        .await
     }
 
     fn set_holder(&self, holder: Arc<dyn Holder>) {
@@ -479,7 +491,8 @@ impl Metadata for Client {
                 let mut t = self.service.table();
                 t.flocks.retain(|(s, i, o, _)| (*s, *i, *o) != (self.me, ino, request.owner));
                 let taken = t.flocks.iter().any(|(_, i, _, lock)| {
-                    *i == ino && (lock.kind == LockKind::Exclusive || request.lock.kind == LockKind::Exclusive)
+                    *i == ino
+                        && (lock.kind == LockKind::Exclusive || request.lock.kind == LockKind::Exclusive)
                 });
                 if request.unlock || !taken {
                     if !request.unlock {
