@@ -23,7 +23,7 @@ use reply::reply_done;
 use report::Reporter;
 use serve::{Shared, poll_once};
 
-use crate::proto::{Operation, Request};
+use crate::proto::{Operation, Request, answer};
 use crate::transport::{Reply, Service};
 use crate::vfs::{Cx, Vfs};
 
@@ -49,6 +49,11 @@ impl Adapter {
         let umask = if self.shared.vfs.applies_umask() { umask & 0o777 } else { 0 };
         let header = &request.header;
         Cx { uid: header.uid, gid: header.gid, pid: header.pid, umask }
+    }
+
+    /// A name for the answer about it: needed where its validity depends on leases.
+    fn kept_name(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.shared.vfs.is_shared().then(|| name.to_vec())
     }
 
     /// What is not served. ENOSYS is for the whole mount: the kernel does not ask again.
@@ -108,7 +113,19 @@ impl Service for Adapter {
             Operation::Listxattr { size } => self.listxattr(self.cx(request, 0), ino, *size, reply),
             Operation::Removexattr { name } => self.removexattr(self.cx(request, 0), ino, name, reply),
 
-            // Listings need no handle: offsets are the metadata's cookies. The kernel then also caches them.
+            // Listings need no handle: offsets are the metadata's cookies. The kernel then also caches them, which it must not
+            // where others make and remove names.
+            Operation::Opendir { .. } if self.shared.vfs.is_shared() => {
+                self.answer_now(
+                    Op::Opendir,
+                    ino,
+                    reply,
+                    || Ok(()),
+                    |_, reply, ()| {
+                        reply.body(&answer::open(&answer::Open { fh: 0, flags: 0, backing_id: 0 }));
+                    },
+                );
+            }
             Operation::Opendir { .. } => self.refuse(Op::Opendir, reply, libc::ENOSYS),
             Operation::Releasedir(_) => self.answer_now(Op::Releasedir, ino, reply, || Ok(()), reply_done),
             Operation::Fsyncdir { .. } => self.fsyncdir(ino, reply),

@@ -8,8 +8,9 @@
 //! | `work` | handles ([`handles`]) and inodes in use ([`nodes`]) | kept per version ([`pages`]), past it by passthrough ([`iomode`]) | home directories, checkpoints |
 //! | `data` | none: the kernel never tells of OPEN, FLUSH, RELEASE; files in use are remembered ([`recent`]) | always kept | data sets |
 //!
-//! A namespace has one kernel mount per node, and one node; so the kernel's caches are right by construction, entries and
-//! attributes are valid for ever, and the offset of an appending write is the kernel's.
+//! A namespace has one kernel mount per node. Where that is the only node, the kernel's caches are right by construction,
+//! entries and attributes are valid for ever, and the offset of an appending write is the kernel's. Where there are others,
+//! [`shared`] says what holds, and [`validity`] what the kernel may keep.
 
 pub mod handles;
 pub mod iomode;
@@ -25,6 +26,7 @@ mod files;
 mod locks;
 mod names;
 mod privileges;
+mod shared;
 mod stateless;
 mod tmpfile;
 mod validity;
@@ -32,7 +34,7 @@ mod xattrs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use granary_cache::Tree;
@@ -50,7 +52,7 @@ use pages::Pages;
 use predict::{Circumstances, Predictor};
 use recent::Recent;
 use stateless::References;
-pub use validity::{Gate, Validity};
+pub use validity::{At, Gate, Validity};
 pub use xattrs::XattrFlags;
 
 use crate::notify::Notifier;
@@ -209,6 +211,10 @@ pub struct Vfs {
     direct_map: AtomicBool,
     acl: AtomicBool,
     locks: Locks,
+    /// Other nodes change the namespace too.
+    many: bool,
+    /// Guards nothing but the order of answers and recalls: see [`Gate`].
+    gate: RwLock<()>,
     /// Guards the way to the kernel's caches, while it is copied.
     notifier: Mutex<Option<Notifier>>,
 }
@@ -229,7 +235,8 @@ impl Vfs {
         options: VfsOptions,
         clock: Arc<dyn Clock>,
     ) -> Arc<Vfs> {
-        Arc::new(Vfs {
+        let many = meta.is_shared();
+        let vfs = Arc::new(Vfs {
             handles: Handles::new(options.handles_max),
             nodes: Nodes::default(),
             pages: Pages::default(),
@@ -240,12 +247,16 @@ impl Vfs {
             direct_map: AtomicBool::new(false),
             acl: AtomicBool::new(false),
             locks: Locks::default(),
+            many,
+            gate: RwLock::default(),
             notifier: Mutex::default(),
             meta,
             tree,
             clock,
             options,
-        })
+        });
+        vfs.watch_leases();
+        vfs
     }
 
     pub fn options(&self) -> &VfsOptions {
@@ -265,7 +276,8 @@ impl Vfs {
     }
 
     pub fn set_abilities(&self, kernel: KernelAbilities) {
-        self.passthrough.store(kernel.passthrough && self.options.mode == Mode::Work, Ordering::Relaxed);
+        let passthrough = kernel.passthrough && self.options.mode == Mode::Work && !self.many;
+        self.passthrough.store(passthrough, Ordering::Relaxed);
         self.direct_map.store(kernel.direct_map, Ordering::Relaxed);
         self.acl.store(kernel.acl, Ordering::Relaxed);
     }

@@ -157,7 +157,7 @@ fn a_write_tells_that_it_appends() {
     let ino = Ino(appends.metadata().unwrap().ino());
     // Somebody else appends, which this kernel does not hear of.
     let vfs = rig.mounted().vfs();
-    let access = Access { read: true, write: true, truncate: false };
+    let access = Access { read: true, write: true, ..Access::default() };
     let fh = rig.runtime.block_on(vfs.open(ino, access)).unwrap().unwrap().fh;
     let other = WriteFlags::default();
     rig.runtime.block_on(vfs.write(ino, fh, 5, b"678", other)).unwrap();

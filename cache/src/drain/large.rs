@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
-use granary_core::{Error, Result};
+use granary_core::{Error, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
 
@@ -48,6 +48,16 @@ pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: 
 }
 
 async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool> {
+    if shared.many {
+        // What others changed meanwhile is not ours to upload.
+        match file.make_current().await {
+            Err(e) if e.kind() == Kind::Stale => {
+                file.bury();
+                return Ok(true);
+            }
+            current => current.map(drop)?,
+        }
+    }
     let Some((watch, quiet)) = begin(&file, force).await? else { return Ok(false) };
     file.commit().await?;
     let (groups, version) = {
@@ -239,6 +249,7 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
             && !s.busy
             && s.writers == 0
             && !s.touched_all
+            && file.is_current(s)
             && s.touched.as_ref().is_none_or(RangeSet::is_empty)
             && s.stage.as_ref().is_some_and(|stage| !stage.loose && !stage.lost)
     };

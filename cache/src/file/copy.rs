@@ -48,12 +48,16 @@ impl File {
 
     /// Shares the beginning of the range that is in objects; its length, 0 where there is none.
     async fn share(&self, from: &File, mut copy: CopyRange) -> Result<u64> {
+        from.make_current().await?;
         from.absorb_open()?;
         from.commit().await?;
         if !from.begins_shareable(copy.from_offset) {
             return Ok(0);
         }
         self.absorb_open()?;
+        while self.begin_change(false)?.is_none() {
+            self.take_lease(false).await?;
+        }
         let turn = self.turn().await;
         self.commit_in(&turn).await?;
         match self.announce_share()? {

@@ -8,14 +8,19 @@ use super::{Adapter, convert};
 use crate::proto::answer::{Statfs, statfs};
 use crate::proto::request::Setattr;
 use crate::transport::Reply;
+use crate::vfs::At;
 
 impl Adapter {
     pub(super) fn lookup(&self, dir: Ino, name: &[u8], reply: Reply) {
         let (vfs, name) = (self.vfs(), name.to_vec());
+        let kept = self.kept_name(&name);
         let work = async move { vfs.lookup(dir, &name).await };
-        self.answer(Op::Lookup, dir, reply, work, move |shared, reply, found| match found {
-            Some(attr) => reply_entry(shared, reply, dir, &attr),
-            None => reply_absent(shared, reply, dir),
+        self.answer(Op::Lookup, dir, reply, work, move |shared, reply, found| {
+            let at = At { dir, name: kept.as_deref() };
+            match found {
+                Some(attr) => reply_entry(shared, reply, at, &attr),
+                None => reply_absent(shared, reply, at),
+            }
         });
     }
 

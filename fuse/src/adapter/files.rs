@@ -15,7 +15,7 @@ use crate::proto::request::{
     CopyFileRange, Create, RELEASE_FLOCK_UNLOCK, Read, Release, WRITE_CACHE, WRITE_KILL_SUIDGID, Write,
 };
 use crate::transport::Reply;
-use crate::vfs::{Access, CopyRange, Cx, Mode, WriteFlags};
+use crate::vfs::{Access, At, CopyRange, Cx, Mode, WriteFlags};
 
 fn reply_written(_: &Shared, reply: Reply, written: u32) {
     reply.body(&answer::count(written));
@@ -34,10 +34,11 @@ impl Adapter {
 
     pub(super) fn create(&self, cx: Cx, dir: Ino, create: &Create<'_>, reply: Reply) {
         let (vfs, name, mode) = (self.vfs(), create.name.to_vec(), create.mode);
+        let kept = self.kept_name(&name);
         let access = Access::from_flags(create.open_flags as i32);
         let work = async move { vfs.create(&cx, dir, &name, mode, access).await };
         self.answer(Op::Create, dir, reply, work, move |shared, reply, created| {
-            reply_created(shared, reply, dir, Op::Create, created);
+            reply_created(shared, reply, At { dir, name: kept.as_deref() }, Op::Create, created);
         });
     }
 
@@ -47,7 +48,7 @@ impl Adapter {
         let access = Access::from_flags(create.open_flags as i32);
         let work = async move { vfs.tmpfile(&cx, dir, mode, access).await };
         self.answer(Op::Tmpfile, dir, reply, work, move |shared, reply, created| {
-            reply_created(shared, reply, dir, Op::Tmpfile, created);
+            reply_created(shared, reply, At { dir, name: None }, Op::Tmpfile, created);
         });
     }
 
@@ -60,14 +61,14 @@ impl Adapter {
                 reply,
                 || ready,
                 |shared, reply, data| {
-                    reply_data(shared, reply, ino, &data);
+                    reply_data(shared, reply, &data);
                 },
             );
         }
         let vfs = self.vfs();
         let work = async move { vfs.read(ino, fh, offset, size).await };
         self.answer(Op::Read, ino, reply, work, move |shared, reply, data| {
-            reply_data(shared, reply, ino, &data);
+            reply_data(shared, reply, &data);
         });
     }
 
@@ -78,6 +79,12 @@ impl Adapter {
             cache: write_flags & WRITE_CACHE != 0,
             kill_suid: write_flags & WRITE_KILL_SUIDGID != 0,
         };
+        if self.shared.vfs.is_shared() {
+            // It may wait when it has been done already: it is not made again.
+            let (vfs, data) = (self.vfs(), data.to_vec());
+            let work = async move { vfs.write(ino, fh, offset, &data, flags).await };
+            return self.answer(Op::Write, ino, reply, work, reply_written);
+        }
         let serving = self.shared.begin(Op::Write, ino);
         let polled = {
             let _runtime = self.runtime.enter();

@@ -11,7 +11,7 @@ use super::reply::{list, reply_done, reply_entry, reply_listing};
 use super::{Adapter, convert};
 use crate::proto::request::Read;
 use crate::transport::Reply;
-use crate::vfs::Cx;
+use crate::vfs::{At, Cx};
 
 impl Adapter {
     pub(super) fn readlink(&self, ino: Ino, reply: Reply) {
@@ -22,34 +22,38 @@ impl Adapter {
 
     pub(super) fn symlink(&self, cx: Cx, dir: Ino, name: &[u8], target: &[u8], reply: Reply) {
         let (vfs, name, target) = (self.vfs(), name.to_vec(), target.to_vec());
+        let kept = self.kept_name(&name);
         let work = async move { vfs.symlink(&cx, dir, &name, Path::new(OsStr::from_bytes(&target))).await };
         self.answer(Op::Symlink, dir, reply, work, move |shared, reply, attr| {
-            reply_entry(shared, reply, dir, &attr);
+            reply_entry(shared, reply, At { dir, name: kept.as_deref() }, &attr);
         });
     }
 
     pub(super) fn mknod(&self, cx: Cx, dir: Ino, name: &[u8], mode: u32, device: u32, reply: Reply) {
         let (vfs, name) = (self.vfs(), name.to_vec());
+        let kept = self.kept_name(&name);
         let work =
             async move { vfs.mknod(&cx, dir, &name, convert::type_of_mode(mode)?, mode, device).await };
         self.answer(Op::Mknod, dir, reply, work, move |shared, reply, attr| {
-            reply_entry(shared, reply, dir, &attr);
+            reply_entry(shared, reply, At { dir, name: kept.as_deref() }, &attr);
         });
     }
 
     pub(super) fn mkdir(&self, cx: Cx, dir: Ino, name: &[u8], mode: u32, reply: Reply) {
         let (vfs, name) = (self.vfs(), name.to_vec());
+        let kept = self.kept_name(&name);
         let work = async move { vfs.mkdir(&cx, dir, &name, mode).await };
         self.answer(Op::Mkdir, dir, reply, work, move |shared, reply, attr| {
-            reply_entry(shared, reply, dir, &attr);
+            reply_entry(shared, reply, At { dir, name: kept.as_deref() }, &attr);
         });
     }
 
     pub(super) fn link(&self, ino: Ino, dir: Ino, name: &[u8], reply: Reply) {
         let (vfs, name) = (self.vfs(), name.to_vec());
+        let kept = self.kept_name(&name);
         let work = async move { vfs.link(ino, dir, &name).await };
         self.answer(Op::Link, ino, reply, work, move |shared, reply, attr| {
-            reply_entry(shared, reply, dir, &attr);
+            reply_entry(shared, reply, At { dir, name: kept.as_deref() }, &attr);
         });
     }
 

@@ -12,35 +12,35 @@ use super::metrics::Op;
 use super::serve::Shared;
 use crate::proto::{answer, listing};
 use crate::transport::{BackingId, Reply};
-use crate::vfs::{ENTRIES_AT_ONCE, Entry, Io, Opened, Vfs};
+use crate::vfs::{At, ENTRIES_AT_ONCE, Entry, Io, Opened, Vfs};
 
 /// Longest listing in one answer, whatever the kernel asks for.
 const LISTING_BYTES_MAX: usize = 1 << 20;
 
 /// A name that is not there: the kernel remembers that.
-pub(super) fn reply_absent(shared: &Shared, reply: Reply, dir: Ino) {
-    let _gate = shared.vfs.gate(dir, None);
-    reply.body(&answer::absent(shared.vfs.valid_absent(dir)));
+pub(super) fn reply_absent(shared: &Shared, reply: Reply, at: At<'_>) {
+    let _gate = shared.vfs.gate();
+    reply.body(&answer::absent(shared.vfs.valid_absent(at)));
 }
 
-pub(super) fn reply_entry(shared: &Shared, reply: Reply, dir: Ino, attr: &Attr) {
-    let _gate = shared.vfs.gate(attr.ino, Some(dir));
-    let valid = shared.vfs.valid(attr, Some(dir));
+pub(super) fn reply_entry(shared: &Shared, reply: Reply, at: At<'_>, attr: &Attr) {
+    let _gate = shared.vfs.gate();
+    let valid = shared.vfs.valid(attr, Some(at));
     reply.body(&answer::entry(&convert::attr(attr), valid.entry, valid.attr));
 }
 
 pub(super) fn reply_attr(shared: &Shared, reply: Reply, attr: Attr) {
-    let _gate = shared.vfs.gate(attr.ino, None);
+    let _gate = shared.vfs.gate();
     reply.body(&answer::attr(&convert::attr(&attr), shared.vfs.valid(&attr, None).attr));
 }
 
 pub(super) fn reply_statx(shared: &Shared, reply: Reply, attr: Attr) {
-    let _gate = shared.vfs.gate(attr.ino, None);
+    let _gate = shared.vfs.gate();
     reply.body(&answer::statx(&convert::attr(&attr), shared.vfs.valid(&attr, None).attr));
 }
 
-pub(super) fn reply_data(shared: &Shared, reply: Reply, ino: Ino, data: &[u8]) {
-    let _gate = shared.vfs.gate(ino, None);
+/// A recall that drops the pages waits for this answer, so it needs no gate.
+pub(super) fn reply_data(_: &Shared, reply: Reply, data: &[u8]) {
     reply.data(data);
 }
 
@@ -101,19 +101,19 @@ pub(super) fn reply_opened(shared: &Shared, reply: Reply, ino: Ino, opened: Opti
     let Some(opened) = opened else { return reply.error(libc::ENOSYS) };
     match describe(&shared.vfs, opened, &reply) {
         Ok((open, _backing)) => {
-            let _gate = shared.vfs.gate(ino, None);
+            let _gate = shared.vfs.gate();
             reply.body(&answer::open(&open));
         }
         Err(e) => reply.error(shared.reporter.report(&e, Op::Open, ino.0)),
     }
 }
 
-pub(super) fn reply_created(shared: &Shared, reply: Reply, dir: Ino, op: Op, created: (Attr, Opened)) {
+pub(super) fn reply_created(shared: &Shared, reply: Reply, at: At<'_>, op: Op, created: (Attr, Opened)) {
     let (attr, opened) = created;
     match describe(&shared.vfs, opened, &reply) {
         Ok((open, _backing)) => {
-            let _gate = shared.vfs.gate(attr.ino, Some(dir));
-            let valid = shared.vfs.valid(&attr, Some(dir));
+            let _gate = shared.vfs.gate();
+            let valid = shared.vfs.valid(&attr, Some(at));
             let entry = answer::entry(&convert::attr(&attr), valid.entry, valid.attr);
             reply.body(&entry.then(&answer::open(&open)));
         }
@@ -146,7 +146,7 @@ pub(super) async fn list(vfs: &Vfs, dir: Ino, mut offset: u64, size: u32, plus: 
 pub(super) fn reply_listing(shared: &Shared, reply: Reply, dir: Ino, plus: bool, entries: &[Entry]) {
     let bytes = entries.iter().map(|entry| listing::entry_bytes(entry.name.len(), plus)).sum();
     let mut out = Vec::with_capacity(bytes);
-    let _gate = shared.vfs.gate(dir, None);
+    let _gate = shared.vfs.gate();
     for entry in entries {
         let line = listing::Line {
             ino: entry.ino.0,
@@ -156,7 +156,7 @@ pub(super) fn reply_listing(shared: &Shared, reply: Reply, dir: Ino, plus: bool,
         };
         let attr = plus.then(|| match &entry.attr {
             Some(attr) => {
-                let valid = shared.vfs.valid(attr, Some(dir));
+                let valid = shared.vfs.valid(attr, Some(At { dir, name: None }));
                 answer::entry(&convert::attr(attr), valid.entry, valid.attr)
             }
             // Listed, and not looked up.

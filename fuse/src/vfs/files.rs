@@ -6,7 +6,7 @@ use bytes::Bytes;
 use granary_cache::{File, PathHint};
 use granary_core::error::fail;
 use granary_core::{EntryName, Error, Ino, Kind, Result};
-use granary_meta::lease::LockOwner;
+use granary_meta::lease::{LeaseKind, LockOwner, Scope};
 use granary_meta::{Attr, Durability, FileType};
 
 use super::handles::{Handle, Reservation};
@@ -76,7 +76,8 @@ impl Vfs {
         let hint = PathHint { dir, name: name.to_vec() };
         let new = new_inode(cx, FileType::File, mode);
         if self.mode() == Mode::Data {
-            let attr = self.meta.create(dir, entry, new, false).await?;
+            // With the open come the leases to write it; the kernel tells of no close, so it ends here.
+            let attr = self.meta.create(dir, entry, new, self.many).await?;
             let file = match self.tree.created(&attr, hint, large) {
                 Ok(file) => file,
                 Err(e) => {
@@ -86,6 +87,9 @@ impl Vfs {
             };
             self.looked_up(attr.ino);
             self.keep_loaded(attr.ino, file, self.clock.monotonic()).await;
+            if self.many {
+                self.meta.close(attr.ino);
+            }
             return Ok((attr, Opened { fh: 0, io: Io::Direct, flush: false }));
         }
 
@@ -95,7 +99,10 @@ impl Vfs {
         let ino = attr.ino;
         self.nodes.enter(ino);
         match self.open_created(room, &attr, hint, large, access, Some(what)) {
-            Ok(opened) => Ok((attr, opened)),
+            Ok(opened) => {
+                self.looked_up_shared(ino);
+                Ok((attr, opened))
+            }
             Err((file, e)) => {
                 if let Some(file) = file {
                     self.close_file(file).await;
@@ -153,7 +160,7 @@ impl Vfs {
         let attr = match self.meta.open(ino).await {
             Ok(attr) => attr,
             Err(e) => {
-                self.leave(ino);
+                self.leave(ino).await;
                 return Err(e);
             }
         };
@@ -161,7 +168,7 @@ impl Vfs {
             Ok(opened) => Ok(Some(opened)),
             Err(e) => {
                 self.meta.close(ino);
-                self.leave(ino);
+                self.leave(ino).await;
                 Err(e)
             }
         }
@@ -186,7 +193,8 @@ impl Vfs {
             }
             // A file that is written anew will likely become what it was.
             let passthrough = self.passes_through() && size_before > self.options.small_file_bytes_max;
-            let wish = Wish { passthrough, write: access.write, direct: !access.read };
+            let direct = !access.read || self.many && access.write && self.maps_direct();
+            let wish = Wish { passthrough, write: access.write, direct };
             self.nodes.settle(ino, &file, wish)
         };
         let (way, grant) = match settled.await {
@@ -199,7 +207,7 @@ impl Vfs {
         if way == (Way::Passthrough { write: true }) {
             self.pages.forget(ino);
         }
-        let io = io(way, grant, || self.pages.keep(ino, file.version()) && !accessed);
+        let io = io(way, grant, || self.keeps_pages(ino, &file) && !accessed);
         let handle = Handle { ino, file, way, write: access.write, created: None };
         Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
@@ -239,15 +247,18 @@ impl Vfs {
         let after = (write && !matches!(way, Way::Passthrough { .. })).then(|| file.clone());
         self.close_file(file).await;
         if let Some(file) = after {
-            self.pages.changed_by_kernel(ino, file.version());
+            match self.many && way == Way::Direct {
+                false => self.pages.changed_by_kernel(ino, file.version()),
+                true => self.pages.forget(ino),
+            }
         }
         self.meta.close(ino);
-        self.leave(ino);
+        self.leave(ino).await;
     }
 
-    pub(super) fn leave(&self, ino: Ino) {
+    pub(super) async fn leave(&self, ino: Ino) {
         if self.nodes.leave(ino) {
-            self.tree.forget(ino);
+            self.forget_gone(ino).await;
         }
     }
 
@@ -275,13 +286,19 @@ impl Vfs {
     /// Bytes at `offset`, short only at the end of file.
     pub async fn read(&self, ino: Ino, fh: u64, offset: u64, len: u32) -> Result<Bytes> {
         match self.mode() {
-            Mode::Work => self.handles.file(fh).ok_or_else(|| no_handle(fh))?.read(offset, len).await,
+            Mode::Work => {
+                let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+                match handle.way {
+                    Way::Direct => handle.file.read(offset, len).await,
+                    _ => handle.file.read_to_keep(offset, len).await,
+                }
+            }
             Mode::Data => {
                 let loaded = self.loaded(ino).await?;
                 if let Some(ready) = loaded.0.read_ready(offset, len) {
                     return ready;
                 }
-                loaded.0.read(offset, len).await
+                loaded.0.read_to_keep(offset, len).await
             }
         }
     }
@@ -294,23 +311,71 @@ impl Vfs {
             self.drop_privileges(ino, flags.kill_suid).await?;
         }
         // On one node the offset is the kernel's, and right.
-        let append = flags.append && self.meta.is_shared();
+        if self.many {
+            return self.write_shared(ino, fh, offset, data, flags).await;
+        }
         match self.mode() {
             Mode::Work => {
                 let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
-                file.write(offset, data, append).await?;
+                file.write(offset, data, false).await?;
             }
             Mode::Data => {
                 let loaded = self.loaded(ino).await?;
-                loaded.0.write(offset, data, append).await?;
+                loaded.0.write(offset, data, false).await?;
             }
         }
         Ok(data.len() as u32)
     }
 
+    /// The same where others write too: past the page cache, or out of it.
+    async fn write_shared(
+        &self,
+        ino: Ino,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> Result<u32> {
+        let (file, way) = match self.mode() {
+            Mode::Work => {
+                let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+                (handle.file, handle.way)
+            }
+            Mode::Data => (self.loaded(ino).await?.0.clone(), Way::Cached),
+        };
+        let append = flags.append && !flags.cache;
+        if flags.cache || way != Way::Direct {
+            let at = file.write_pages(offset, data, append).await?;
+            if at != offset {
+                // The kernel has it where it took the end to be. It drops that as soon as it has this answer.
+                self.drop_attributes(ino);
+                if let Some(notifier) = self.notifier() {
+                    tokio::task::spawn_blocking(move || notifier.invalidate_pages(ino, 0, 0));
+                }
+            }
+        } else {
+            let at = file.write(offset, data, append).await?;
+            self.drop_written(ino, at, data.len() as u64).await;
+        }
+        Ok(data.len() as u32)
+    }
+
+    fn maps_direct(&self) -> bool {
+        self.direct_map.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether the pages that the kernel has are right for a cached open.
+    fn keeps_pages(&self, ino: Ino, file: &File) -> bool {
+        let same = self.pages.keep(ino, file.version());
+        same && (!self.many || self.meta.holds(Scope::Inode(ino), LeaseKind::Read))
+    }
+
     /// close(2) of one descriptor by `owner`, a process: tells an error of an earlier write.
     pub async fn flush(&self, fh: u64, owner: LockOwner) -> Result<()> {
-        let file = self.handles.file(fh).ok_or_else(|| no_handle(fh))?;
+        let Handle { file, write, .. } = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+        if self.many && write {
+            self.tree.commit(file.ino()).await?; // what cannot be handed over is told now
+        }
         if self.serves_locks() {
             self.end_process_locks(file.ino(), owner).await;
         }

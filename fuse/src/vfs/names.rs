@@ -136,7 +136,7 @@ impl Vfs {
             (Some(ino), Some(lost)) if ino == lost => self.keep_pinned(ino).await,
             (Some(ino), _) => self.meta.close(ino),
             // Nobody has it open: its staged bytes need not go anywhere.
-            (None, Some(ino)) if !self.nodes.unlinked(ino) => self.tree.forget(ino),
+            (None, Some(ino)) if !self.nodes.unlinked(ino) => self.forget_gone(ino).await,
             (None, _) => {}
         }
     }

@@ -139,6 +139,14 @@ impl Nodes {
         }
     }
 
+    /// Whether a handle of the inode goes through the page cache.
+    pub fn has_cached(&self, ino: Ino) -> bool {
+        let shard = self.shard(ino);
+        shard
+            .get(&ino.0)
+            .is_some_and(|node| matches!(node.mode, IoMode::Requests { cached, .. } if cached > 0))
+    }
+
     /// The file, if it is open.
     pub fn file(&self, ino: Ino) -> Option<Arc<File>> {
         self.shard(ino).get(&ino.0)?.file.clone()

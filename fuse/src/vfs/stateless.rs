@@ -16,7 +16,7 @@ use super::{Mode, Vfs};
 const SHARDS: usize = 64;
 
 /// How often the kernel was told of each inode, so that its last FORGET is known for what it is. Only in a writable `data`
-/// mount; as large as the kernel's inode cache.
+/// mount, and where other nodes change the namespace; as large as the kernel's inode cache.
 #[derive(Debug)]
 pub struct References {
     /// Each guards its inodes' counts.
@@ -56,6 +56,20 @@ impl References {
             .contains_key(&ino.0)
     }
 
+    fn count(&self, ino: Ino) -> u64 {
+        let counts = self.counts[ino.0 as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&ino.0).copied().unwrap_or(0)
+    }
+
+    /// Every inode that the kernel has.
+    pub(super) fn all(&self) -> Vec<Ino> {
+        let of = |counts: &Mutex<HashMap<u64, u64>>| {
+            let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.keys().map(|&ino| Ino(ino)).collect::<Vec<_>>()
+        };
+        std::iter::once(Ino::ROOT).chain(self.counts.iter().flat_map(of)).collect()
+    }
+
     fn pin(&self, ino: Ino) {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner).insert(ino.0);
     }
@@ -71,12 +85,24 @@ impl References {
 
 impl Vfs {
     fn counts_references(&self) -> bool {
-        self.mode() == Mode::Data && !self.options.read_only
+        self.many || self.mode() == Mode::Data && !self.options.read_only
+    }
+
+    /// Whether the kernel had the inode before the answer that is being given, which was counted.
+    pub(super) fn knew(&self, ino: Ino) -> bool {
+        ino == Ino::ROOT || self.references.count(ino) > 1
     }
 
     /// The kernel was told of an inode (an answer with an entry).
     pub fn looked_up(&self, ino: Ino) {
         if self.counts_references() {
+            self.references.add(ino);
+        }
+    }
+
+    /// The same where only shared namespaces count.
+    pub(super) fn looked_up_shared(&self, ino: Ino) {
+        if self.many {
             self.references.add(ino);
         }
     }
@@ -171,7 +197,7 @@ impl Vfs {
             self.close_file(file).await;
         }
         self.meta.close(ino);
-        self.tree.forget(ino);
+        self.forget_gone(ino).await;
     }
 }
 

@@ -34,6 +34,7 @@ impl Vfs {
         let ino = attr.ino;
         self.nodes.enter(ino);
         self.nodes.unlinked(ino);
+        self.looked_up_shared(ino);
         match self.open_created(room, &attr, hint, false, access, None) {
             Ok(opened) => Ok((attr, opened)),
             Err((file, e)) => {

@@ -127,6 +127,10 @@ impl Metadata for Shared {
         self.inner.getattr(attr.ino).await
     }
 
+    async fn copy_range(&self, copy: CopyRange) -> Result<Copied> {
+        self.inner.copy_range(copy).await
+    }
+
     fn namespace(&self) -> NamespaceId {
         self.inner.namespace()
     }

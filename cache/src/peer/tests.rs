@@ -1,0 +1,1 @@
+//! Peers over loopback: a tree's staged bytes, tickets, and nodes that are gone.
