@@ -7,6 +7,7 @@ pub mod node;
 pub mod ns;
 pub mod status;
 pub mod sync;
+pub mod token;
 pub mod umount;
 pub mod version;
 

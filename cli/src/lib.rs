@@ -20,6 +20,7 @@ pub mod randomness;
 pub mod removal;
 pub mod settings;
 pub mod start;
+pub mod token_file;
 pub mod units;
 pub mod users;
 pub mod volume;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
+        Command::Token(args) => commands::token::run(&args),
         Command::Version => commands::version::run(),
     };
     match outcome {

@@ -1,8 +1,9 @@
-//! The node process: one a machine. It has the volume's metadata, its store, the cache directory and every mount, and
+//! The node process: one a machine. It has the volume's metadata or a way to it, its store, the cache directory and every mount, and
 //! listens on a UNIX socket for the commands.
 //!
 //! | part | what it does |
 //! |---|---|
+//! | [`source`] | where metadata comes from: its own process, or a service |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
@@ -22,6 +23,7 @@ pub mod peer;
 pub mod server;
 pub mod shutdown;
 pub mod signals;
+pub mod source;
 pub mod table;
 
 use std::sync::{Arc, Mutex};
@@ -29,7 +31,6 @@ use std::time::Duration;
 
 use granary_cache::ReadCache;
 use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
-use granary_meta::Volume;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 use rand::Rng;
@@ -44,11 +45,12 @@ use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
 use signals::Stop;
+use source::Source;
 
 /// The whole node, for those who serve its socket.
 pub struct Node {
     pub settings: Settings,
-    pub volume: Arc<Volume>,
+    pub source: Source,
     pub store: Arc<dyn Store>,
     pub reads: Arc<ReadCache>,
     pub clock: Arc<dyn Clock>,
@@ -63,7 +65,7 @@ pub struct Node {
 /// What mounting needs of the node.
 pub struct Parts {
     pub settings: Settings,
-    pub volume: Arc<Volume>,
+    pub source: Source,
     pub store: Arc<dyn Store>,
     pub reads: Arc<ReadCache>,
     pub clock: Arc<dyn Clock>,
@@ -125,7 +127,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     let servers = server::start(&node, gate, metrics_listener);
     tracing::info!(
         node = %node.id,
-        volume = node.volume.info().uuid,
+        volume = node.source.volume().uuid,
         "serving {} at {}",
         node.store.describe(),
         node.settings.socket.display()
@@ -139,8 +141,8 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
 async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started = clock.monotonic();
-    let volume = volume::open(&settings)?;
-    let info = volume.info().clone();
+    let source = Source::Local(volume::open(&settings)?);
+    let info = source.volume();
     let mut generator = randomness::generator()?;
     let id = identity::identify(&settings.cache, &info.uuid, || generator.next_u64())?;
     let mut registry = Registry::default();
@@ -156,7 +158,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     )?;
     let parts = Parts {
         settings: settings.clone(),
-        volume: volume.clone(),
+        source: source.clone(),
         store: store.clone(),
         reads: reads.clone(),
         clock: clock.clone(),
@@ -166,7 +168,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     };
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
-    Ok(Node { settings, volume, store, reads, clock, id, mounts, registry, stop, started })
+    Ok(Node { settings, source, store, reads, clock, id, mounts, registry, stop, started })
 }
 
 /// Descriptors: as many as the system lets us have. Passthrough files, cache files and connections share them.

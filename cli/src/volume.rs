@@ -42,12 +42,13 @@ fn missing(meta: &Path) -> Failure {
 
 /// Opens the volume's metadata for this process alone.
 pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
-    if !is_there(&settings.meta)? {
-        return Err(missing(&settings.meta));
+    let folder = settings.meta.folder()?;
+    if !is_there(folder)? {
+        return Err(missing(folder));
     }
-    let engine = RocksEngine::open(&settings.meta)?;
+    let engine = RocksEngine::open(folder)?;
     let volume = Volume::open(engine, Arc::new(SystemClock), &settings.limits)
-        .map_err(|e| if e.kind() == Kind::NotFound { missing(&settings.meta) } else { e.into() })?;
+        .map_err(|e| if e.kind() == Kind::NotFound { missing(folder) } else { e.into() })?;
     check_asked(settings, volume.info())?;
     Ok(volume)
 }
@@ -60,8 +61,7 @@ fn check_asked(settings: &Settings, info: &VolumeInfo) -> Outcome<()> {
                 Kind::Invalid,
                 format!(
                     "the volume in {} has its objects in {}, not in {asked}; leave --store out, or name another volume with --meta",
-                    settings.meta.display(),
-                    info.store_url
+                    settings.meta, info.store_url
                 ),
             ))
         }
