@@ -12,6 +12,7 @@ pub mod local;
 pub mod machine;
 pub mod record;
 pub mod types;
+pub mod wire;
 
 pub use api::Metadata;
 pub use lease::{Holder, LeaseKind, Lock, LockKind, LockOwner, LockRequest, Lost, PeerInfo, Scope};
