@@ -11,6 +11,7 @@ pub mod lease;
 pub mod local;
 pub mod machine;
 pub mod record;
+pub mod remote;
 pub mod types;
 pub mod wire;
 

@@ -25,13 +25,7 @@ pub fn decode(l: pb::Lock) -> Result<Lock> {
 }
 
 pub fn encode_request(ino: Ino, r: &LockRequest) -> pb::LockCall {
-    pb::LockCall {
-        ino: ino.0,
-        owner: r.owner.0,
-        lock: Some(encode(&r.lock)),
-        unlock: r.unlock,
-        wait: r.wait,
-    }
+    pb::LockCall { ino: ino.0, owner: r.owner.0, lock: Some(encode(&r.lock)), unlock: r.unlock, wait: r.wait }
 }
 
 pub fn decode_request(c: pb::LockCall) -> Result<(Ino, LockRequest)> {

@@ -167,9 +167,7 @@ pub fn encode_call(call: &Call) -> Wire {
             open: *open,
         }),
         Call::Tmpfile { dir, new } => Wire::Tmpfile(pb::Tmpfile { dir: dir.0, new: Some(encode_new(new)) }),
-        Call::Link { ino, dir, name } => {
-            Wire::Link(pb::Link { ino: ino.0, dir: dir.0, name: name.to_vec() })
-        }
+        Call::Link { ino, dir, name } => Wire::Link(pb::Link { ino: ino.0, dir: dir.0, name: name.to_vec() }),
         Call::Unlink { dir, name } => Wire::Unlink(encode_entry(*dir, name)),
         Call::Rmdir { dir, name } => Wire::Rmdir(encode_entry(*dir, name)),
         Call::Rename { dir, name, to_dir, to_name, mode } => {
@@ -232,12 +230,9 @@ pub fn decode_call(call: Wire) -> Result<Call> {
             replace_only: x.replace_only,
         },
         Wire::RemoveXattr(x) => Call::RemoveXattr { ino: Ino(x.ino), name: xattr_name(x.name)? },
-        Wire::Create(c) => Call::Create {
-            dir: Ino(c.dir),
-            name: entry_name(c.name)?,
-            new: decode_new(c.new)?,
-            open: c.open,
-        },
+        Wire::Create(c) => {
+            Call::Create { dir: Ino(c.dir), name: entry_name(c.name)?, new: decode_new(c.new)?, open: c.open }
+        }
         Wire::Tmpfile(t) => Call::Tmpfile { dir: Ino(t.dir), new: decode_new(t.new)? },
         Wire::Link(l) => Call::Link { ino: Ino(l.ino), dir: Ino(l.dir), name: entry_name(l.name)? },
         Wire::Unlink(e) => {
@@ -285,9 +280,7 @@ pub fn decode_call(call: Wire) -> Result<Call> {
             let (name, change) = namespace::decode_change(c)?;
             Call::SetNamespace { name, change }
         }
-        Wire::RemoveNamespace(r) => {
-            Call::RemoveNamespace { name: namespace::name(&r.name)?, force: r.force }
-        }
+        Wire::RemoveNamespace(r) => Call::RemoveNamespace { name: namespace::name(&r.name)?, force: r.force },
         Wire::Sessions(_) => Call::Sessions,
         Wire::RevokeToken(token) => Call::RevokeToken { token: text(token, "a token's id")? },
     })
