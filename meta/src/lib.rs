@@ -11,8 +11,10 @@ pub mod lease;
 pub mod local;
 pub mod machine;
 pub mod record;
+pub mod remote;
 pub mod token;
 pub mod types;
+pub mod wire;
 
 pub use api::Metadata;
 pub use lease::{Holder, LeaseKind, Lock, LockKind, LockOwner, LockRequest, Lost, PeerInfo, Scope};
