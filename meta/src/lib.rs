@@ -12,6 +12,8 @@ pub mod local;
 pub mod machine;
 pub mod record;
 pub mod remote;
+pub mod server;
+pub mod service;
 pub mod token;
 pub mod types;
 pub mod wire;

@@ -29,6 +29,7 @@
 //! engine writes.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -46,9 +47,14 @@ mod cache;
 mod committer;
 mod namespace;
 mod overlay;
+mod served;
+mod through;
 
 use bell::Bell;
+pub(crate) use bell::Waiter;
 pub use namespace::LocalNamespace;
+pub(crate) use served::Verdict;
+use through::Through;
 
 /// Bounds of the metadata in memory, for each namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +78,15 @@ struct Shared {
     clock: Arc<dyn Clock>,
     tuning: Tuning,
     bell: Bell,
-    /// Held by the committer while it works, and by who must know that it does not.
+    /// Who waits until what was changed is in the engine.
+    through: Through,
+    /// Batches were written that no sync has followed.
+    unsynced: AtomicBool,
+    /// Sessions wait for writes: a sync must not hold them up.
+    served: AtomicBool,
+    /// Inodes without a name may be open in sessions that will come back: none is freed for being found so.
+    keep_orphans: AtomicBool,
+    /// Held by who writes batches, and by who must know that nobody does.
     round: Mutex<()>,
 }
 
@@ -148,6 +162,7 @@ impl Volume {
 
     /// Opens the volume in `engine`, starts its committer, and frees what a crash left unlinked but open.
     /// `NotFound` without a volume, `Unsupported` when a newer granary wrote it.
+    /// A volume that is to be served is opened by [`Volume::open_served`].
     pub fn open(engine: Arc<dyn Engine>, clock: Arc<dyn Clock>, limits: &Limits) -> Result<Arc<Volume>> {
         Volume::open_tuned(engine, clock, limits, Tuning::default())
     }
@@ -158,21 +173,7 @@ impl Volume {
         limits: &Limits,
         tuning: Tuning,
     ) -> Result<Arc<Volume>> {
-        let bytes = engine.get(records::VOLUME_KEY)?.ok_or(Error::new(
-            Kind::NotFound,
-            "there is no volume in this metadata directory; make one with granary init",
-        ))?;
-        let info = records::decode_volume(&bytes)?;
-        let shared = Arc::new(Shared { engine, clock, tuning, bell: Bell::default(), round: Mutex::new(()) });
-        let spaces = Spaces::default();
-        let thread = committer::spawn(shared.clone(), spaces.clone(), limits)?;
-        let volume = Arc::new(Volume {
-            info,
-            shared,
-            spaces,
-            admin: Mutex::new(()),
-            thread: Mutex::new(Some(thread)),
-        });
+        let volume = Volume::load(engine, clock, limits, tuning, false)?;
         for (_, id) in volume.names()? {
             let view = &mut EngineView { engine: &*volume.shared.engine, ns: id };
             if !read::orphans(view, granary_core::Ino(0), 1)?.is_empty() {
@@ -180,6 +181,45 @@ impl Volume {
             }
         }
         Ok(volume)
+    }
+
+    /// Opens the volume for [`crate::service::Service`]: what is unlinked but open stays until the service has heard of
+    /// the sessions that had it open.
+    pub fn open_served(
+        engine: Arc<dyn Engine>,
+        clock: Arc<dyn Clock>,
+        limits: &Limits,
+        tuning: Tuning,
+    ) -> Result<Arc<Volume>> {
+        Volume::load(engine, clock, limits, tuning, true)
+    }
+
+    fn load(
+        engine: Arc<dyn Engine>,
+        clock: Arc<dyn Clock>,
+        limits: &Limits,
+        tuning: Tuning,
+        served: bool,
+    ) -> Result<Arc<Volume>> {
+        let bytes = engine.get(records::VOLUME_KEY)?.ok_or(Error::new(
+            Kind::NotFound,
+            "there is no volume in this metadata directory; make one with granary init",
+        ))?;
+        let info = records::decode_volume(&bytes)?;
+        let shared = Arc::new(Shared {
+            engine,
+            clock,
+            tuning,
+            bell: Bell::default(),
+            through: Through::default(),
+            unsynced: AtomicBool::new(false),
+            served: AtomicBool::new(served),
+            keep_orphans: AtomicBool::new(served),
+            round: Mutex::new(()),
+        });
+        let spaces = Spaces::default();
+        let thread = committer::spawn(shared.clone(), spaces.clone(), limits)?;
+        Ok(Arc::new(Volume { info, shared, spaces, admin: Mutex::new(()), thread: Mutex::new(Some(thread)) }))
     }
 
     pub fn info(&self) -> &VolumeInfo {
@@ -202,7 +242,7 @@ impl Volume {
     }
 
     /// Names and ids of all namespaces, in order of names.
-    fn names(&self) -> Result<Vec<(NamespaceName, NamespaceId)>> {
+    pub(crate) fn names(&self) -> Result<Vec<(NamespaceName, NamespaceId)>> {
         let mut all = Vec::new();
         self.shared.engine.scan(records::NAME_PREFIX, records::NAME_PREFIX, &mut |key, value| {
             all.push((records::decode_name_key(key)?, records::decode_id(value)?));
@@ -225,6 +265,15 @@ impl Volume {
 
     /// Makes a namespace, durably. `Exists` when the name is taken.
     pub fn create_namespace(&self, new: NewNamespace) -> Result<NamespaceInfo> {
+        self.create_namespace_noting(new, |_| None)
+    }
+
+    /// The same; what `note` makes of the new id is written in the same batch.
+    pub(crate) fn create_namespace_noting(
+        &self,
+        new: NewNamespace,
+        note: impl FnOnce(NamespaceId) -> Option<Write>,
+    ) -> Result<NamespaceInfo> {
         let _admin = lock(&self.admin);
         self.shared.bell.refuse_when_stopped()?;
         let engine = &*self.shared.engine;
@@ -245,6 +294,7 @@ impl Volume {
             Write::Put(records::name_key(&name), records::encode_id(id)),
         ];
         changes.encode(id, &mut batch);
+        batch.extend(note(id));
         engine.write(batch, true)?;
         self.namespace_by_id(id)?.info()
     }
@@ -269,6 +319,16 @@ impl Volume {
     /// Removes a namespace, durably. `NotEmpty` when it has entries and `force` is not given; `Busy` while it is in use.
     /// Its objects stay in the store under its prefix, which no later namespace shares; `granary gc` deletes them.
     pub fn remove_namespace(&self, name: &NamespaceName, force: bool) -> Result<()> {
+        self.remove_namespace_noting(name, force, None)
+    }
+
+    /// The same; `note` is written in the same batch.
+    pub(crate) fn remove_namespace_noting(
+        &self,
+        name: &NamespaceName,
+        force: bool,
+        note: Option<Write>,
+    ) -> Result<()> {
         let _admin = lock(&self.admin);
         let id = self.find(name)?;
         let root = self.namespace_by_id(id)?.root_entries()?;
@@ -285,8 +345,9 @@ impl Volume {
         if spaces.get(&id).is_some_and(|space| Arc::strong_count(space) > 1) {
             return Err(Error::new(Kind::Busy, format!("namespace {name} is in use; unmount it first")));
         }
-        let batch =
+        let mut batch =
             vec![Write::Delete(records::name_key(name)), Write::DeletePrefix(id.0.to_be_bytes().to_vec())];
+        batch.extend(note);
         self.shared.engine.write(batch, true)?;
         spaces.remove(&id);
         Ok(())

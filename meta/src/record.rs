@@ -13,6 +13,7 @@
 //! | `L` | entry of a directory, by cookie | directory u64, cookie u64 | [`entry`] |
 //! | `N` | the namespace's settings | | [`space`] |
 //! | `O` | object | object id u128 | [`object`] |
+//! | `R` | remembered answer of a session | session u64, slot u32 | [`reply`] |
 //! | `T` | symlink target | inode u64 | [`xattr`] |
 //! | `X` | extent that does not fit in the inode | inode u64, end offset u64 | [`extent`] |
 //! | `Z` | orphan: without name, not yet freed | inode u64 | [`space`] |
@@ -25,12 +26,14 @@
 use std::sync::Arc;
 
 use granary_core::codec::Put;
-use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, Result, Timestamp};
+use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, Result, SessionId, Timestamp};
 
 pub mod entry;
 pub mod extent;
 pub mod inode;
 pub mod object;
+pub mod reply;
+pub mod session;
 pub mod space;
 pub mod volume;
 pub mod xattr;
@@ -38,6 +41,7 @@ pub mod xattr;
 pub use entry::{Entry, Listing};
 pub use inode::{EXTENTS_INLINE_MAX, Inode};
 pub use object::ObjectRecord;
+pub use reply::{Answered, ReplyRecord};
 pub use space::{Counters, NamespaceRecord, Orphan};
 
 use crate::types::Extent;
@@ -53,6 +57,8 @@ pub enum Key {
     Listing(Ino, u64),
     Namespace,
     Object(ObjectId),
+    /// Session, and the number of the place that it uses again for later answers.
+    Reply(SessionId, u32),
     Target(Ino),
     /// Inode, end offset.
     Extent(Ino, u64),
@@ -71,6 +77,7 @@ pub enum Family {
     Listing = b'L',
     Namespace = b'N',
     Object = b'O',
+    Reply = b'R',
     Target = b'T',
     Extent = b'X',
     Orphan = b'Z',
@@ -94,6 +101,7 @@ pub enum Value {
     Listing(Listing),
     Namespace(Arc<NamespaceRecord>),
     Object(ObjectRecord),
+    Reply(Arc<ReplyRecord>),
     Target(Arc<[u8]>),
     Extent(Extent),
     Orphan(Orphan),
@@ -110,6 +118,7 @@ impl Key {
             Key::Listing(..) => Family::Listing,
             Key::Namespace => Family::Namespace,
             Key::Object(_) => Family::Object,
+            Key::Reply(..) => Family::Reply,
             Key::Target(_) => Family::Target,
             Key::Extent(..) => Family::Extent,
             Key::Orphan(_) => Family::Orphan,
@@ -147,6 +156,10 @@ impl Key {
                 out.extend_from_slice(&n.to_be_bytes());
             }
             Key::Object(id) => out.extend_from_slice(&id.0.to_be_bytes()),
+            Key::Reply(session, slot) => {
+                out.extend_from_slice(&session.0.to_be_bytes());
+                out.extend_from_slice(&slot.to_be_bytes());
+            }
         }
         out
     }
@@ -191,6 +204,11 @@ impl Key {
             b'L' => with_number().map(|(ino, n)| Key::Listing(ino, n)),
             b'N' => only_tag(Key::Namespace),
             b'O' => Ok(Key::Object(ObjectId(u128::from_be_bytes(rest.try_into().map_err(|_| corrupt())?)))),
+            b'R' => {
+                let (session, slot) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
+                let slot = u32::from_be_bytes(slot.try_into().map_err(|_| corrupt())?);
+                Ok(Key::Reply(SessionId(u64::from_be_bytes(*session)), slot))
+            }
             b'T' => only_ino().map(Key::Target),
             b'X' => with_number().map(|(ino, n)| Key::Extent(ino, n)),
             b'Z' => only_ino().map(Key::Orphan),
@@ -213,7 +231,9 @@ impl Span {
                         | Key::Target(i)
                         | Key::Extent(i, _)
                         | Key::Orphan(i) => *i == ino,
-                        Key::Counters | Key::Dead(..) | Key::Namespace | Key::Object(_) => false,
+                        Key::Counters | Key::Dead(..) | Key::Namespace | Key::Object(_) | Key::Reply(..) => {
+                            false
+                        }
                     }
             }
         }
@@ -234,6 +254,7 @@ impl Span {
             Family::Listing => Key::Listing(ino, 0),
             Family::Namespace => Key::Namespace,
             Family::Object => Key::Object(ObjectId(0)),
+            Family::Reply => Key::Reply(SessionId(0), 0),
             Family::Target => Key::Target(ino),
             Family::Extent => Key::Extent(ino, 0),
             Family::Orphan => Key::Orphan(ino),
@@ -267,6 +288,7 @@ impl Value {
             Value::Listing(v) => v.encode(&mut out),
             Value::Namespace(v) => v.encode(&mut out),
             Value::Object(v) => v.encode(&mut out),
+            Value::Reply(v) => v.encode(&mut out),
             Value::Extent(v) => extent::encode_record(v, &mut out),
             Value::Orphan(v) => v.encode(&mut out),
         }
@@ -284,6 +306,7 @@ impl Value {
             Key::Listing(..) => Listing::decode(bytes).map(Value::Listing),
             Key::Namespace => NamespaceRecord::decode(bytes).map(|v| Value::Namespace(Arc::new(v))),
             Key::Object(id) => ObjectRecord::decode(*id, bytes).map(Value::Object),
+            Key::Reply(..) => ReplyRecord::decode(bytes).map(|v| Value::Reply(Arc::new(v))),
             Key::Target(_) => xattr::decode(bytes).map(|v| Value::Target(v.into())),
             Key::Extent(_, end) => extent::decode_record(*end, bytes).map(Value::Extent),
             Key::Orphan(_) => Orphan::decode(bytes).map(Value::Orphan),
@@ -295,6 +318,7 @@ impl Value {
     pub fn weight(&self) -> usize {
         match self {
             Value::Xattr(v) | Value::Target(v) => v.len(),
+            Value::Reply(v) => size_of::<ReplyRecord>() + v.touched.len() * 8,
             Value::Inode(v) => size_of::<Inode>() + v.extents.len() * size_of::<Extent>(),
             Value::Listing(v) => v.name.len(),
             _ => 0,

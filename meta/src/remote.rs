@@ -223,3 +223,6 @@ impl std::fmt::Debug for Client {
         f.debug_struct("Client").field("status", &self.status()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use granary_core::{Error, Kind, Result};
 use super::lock;
 
 /// Told once, when the operations before it are durable or never will be.
-pub(super) type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
+pub(crate) type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
 
 #[derive(Debug, Default)]
 pub(super) struct Bell {
@@ -56,7 +56,14 @@ impl Bell {
         }
     }
 
-    /// Pending changes take much memory: write them now.
+    /// Something was written that a sync should follow in time.
+    pub fn nudge(&self) {
+        self.dirty.store(true, Ordering::SeqCst);
+        let _asked = lock(&self.asked);
+        self.rung.notify_one();
+    }
+
+    /// Pending changes take much memory, or somebody waits for them: write them now.
     pub fn urgent(&self) {
         let mut asked = lock(&self.asked);
         if !asked.urgent {

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const FREED_A_ROUND: usize = 64;
 pub(super) fn spawn(shared: Arc<Shared>, spaces: Spaces, limits: &Limits) -> Result<JoinHandle<()>> {
     let interval = Duration::from_millis(limits.commit_interval_ms.max(1));
     let ticks_a_sync = limits.sync_interval_ms.div_ceil(limits.commit_interval_ms.max(1)).max(1);
-    let committer = Committer { shared, spaces, interval, ticks_a_sync, ticks: 0, unsynced: false };
+    let committer = Committer { shared, spaces, interval, ticks_a_sync, ticks: 0 };
     std::thread::Builder::new()
         .name("granary-meta".to_owned())
         .spawn(move || committer.run())
@@ -35,24 +36,91 @@ struct Committer {
     ticks_a_sync: u64,
     /// Since the last sync, while unsynced.
     ticks: u64,
-    /// Batches were written that no sync has followed.
-    unsynced: bool,
+}
+
+/// Writes what is pending as one batch, and tells who waited for that; whether there was anything. The caller holds the
+/// round, so that batches are written in the order in which they were taken.
+pub(super) fn write_pending(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
+    let waiters = shared.through.take();
+    let result = write_taken(shared, spaces, sync);
+    if let Err(e) = &result {
+        fail(shared, spaces, e);
+    }
+    for waiter in waiters {
+        waiter(result.as_ref().map(|_| ()).map_err(Error::duplicate));
+    }
+    result
+}
+
+fn write_taken(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
+    shared.bell.take_dirty();
+    if let Some(e) = shared.bell.failure() {
+        return Err(e);
+    }
+    let mut taken: Vec<(Arc<LocalNamespace>, Arc<Changes>)> = Vec::new();
+    let all: Vec<_> = lock(spaces).values().cloned().collect();
+    for space in all {
+        if let Some(changes) = space.take_pending() {
+            taken.push((space, changes));
+        }
+    }
+    if taken.is_empty() {
+        return Ok(false);
+    }
+    let mut batch = Vec::with_capacity(taken.iter().map(|(_, changes)| changes.len()).sum());
+    for (space, changes) in &taken {
+        changes.encode(space.id(), &mut batch);
+    }
+    if !sync {
+        // Before anybody is told: a sync that is asked for then must not think that there is nothing to do.
+        shared.unsynced.store(true, Ordering::SeqCst);
+    }
+    shared.engine.write(batch, sync)?;
+    for (space, changes) in taken {
+        space.committed(&changes);
+    }
+    Ok(true)
+}
+
+/// From now on nothing is written and all changes are refused.
+fn fail(shared: &Shared, spaces: &Spaces, e: &Error) {
+    if shared.bell.failure().is_none() {
+        tracing::error!(
+            "metadata cannot be written, changes are refused until the volume is opened again: {e}"
+        );
+        let e = e.duplicate().context("metadata could not be written earlier, open the volume again");
+        shared.bell.fail(&e);
+        refuse(spaces, &e);
+    }
+}
+
+fn refuse(spaces: &Spaces, e: &Error) {
+    // Under the lock: whoever loads a namespace later sees the failure or the stop.
+    for space in lock(spaces).values() {
+        space.refuse(e);
+    }
 }
 
 impl Committer {
     fn run(mut self) {
         loop {
-            let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, self.unsynced);
+            let unsynced = self.shared.unsynced.load(Ordering::SeqCst);
+            let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, unsynced);
             let shared = self.shared.clone();
             let round = lock(&shared.round);
             if stop {
                 // First, so that nothing is acknowledged that the last commit does not hold.
-                self.refuse(&stopped());
+                refuse(&self.spaces, &stopped());
             }
             self.ticks += u64::from(tick);
-            let result = self.commit(stop || !waiters.is_empty() || self.ticks >= self.ticks_a_sync);
-            if let Err(e) = &result {
-                self.fail(e);
+            let sync = stop || !waiters.is_empty() || self.ticks >= self.ticks_a_sync;
+            // Who waits for a write is not to wait for a sync: then that comes by itself, with the round given up.
+            let apart = sync && shared.served.load(Ordering::SeqCst);
+            let mut result = self.commit(sync && !apart);
+            let mut round = Some(round);
+            if apart && result.is_ok() {
+                round = None;
+                result = self.sync();
             }
             for waiter in waiters {
                 waiter(result.as_ref().map(|_| ()).map_err(Error::duplicate));
@@ -60,63 +128,37 @@ impl Committer {
             if stop {
                 return;
             }
+            let _round = round.unwrap_or_else(|| lock(&shared.round));
             self.tidy();
-            drop(round);
         }
     }
 
     /// Writes what is pending; with `sync` all that was ever written is durable at return.
     fn commit(&mut self, sync: bool) -> Result<()> {
-        self.shared.bell.take_dirty();
-        if let Some(e) = self.shared.bell.failure() {
-            return Err(e);
-        }
-        let mut taken: Vec<(Arc<LocalNamespace>, Arc<Changes>)> = Vec::new();
-        let spaces: Vec<_> = lock(&self.spaces).values().cloned().collect();
-        for space in spaces {
-            if let Some(changes) = space.take_pending() {
-                taken.push((space, changes));
-            }
-        }
-        if !taken.is_empty() {
-            let mut batch = Vec::with_capacity(taken.iter().map(|(_, changes)| changes.len()).sum());
-            for (space, changes) in &taken {
-                changes.encode(space.id(), &mut batch);
-            }
-            self.shared.engine.write(batch, sync)?;
-            self.unsynced = true;
-            for (space, changes) in taken {
-                space.committed(&changes);
-            }
-        } else if sync && self.unsynced {
-            self.shared.engine.sync()?;
-        }
-        if sync {
-            self.unsynced = false;
+        let wrote = write_pending(&self.shared, &self.spaces, sync)?;
+        if sync && wrote {
+            self.shared.unsynced.store(false, Ordering::SeqCst);
             self.ticks = 0;
+        } else if sync {
+            self.sync()?;
         }
         Ok(())
     }
 
-    /// From now on nothing is written and all changes are refused.
-    fn fail(&mut self, e: &Error) {
-        self.unsynced = false;
+    /// Makes what was written durable, while others may write.
+    fn sync(&mut self) -> Result<()> {
         self.ticks = 0;
-        if self.shared.bell.failure().is_none() {
-            tracing::error!(
-                "metadata cannot be written, changes are refused until the volume is opened again: {e}"
-            );
-            let e = e.duplicate().context("metadata could not be written earlier, open the volume again");
-            self.shared.bell.fail(&e);
-            self.refuse(&e);
+        if let Some(e) = self.shared.bell.failure() {
+            return Err(e);
         }
-    }
-
-    fn refuse(&self, e: &Error) {
-        // Under the lock: whoever loads a namespace later sees the failure or the stop.
-        for space in lock(&self.spaces).values() {
-            space.refuse(e);
+        // First: what is written during the sync may not be covered by it.
+        if self.shared.unsynced.swap(false, Ordering::SeqCst)
+            && let Err(e) = self.shared.engine.sync()
+        {
+            fail(&self.shared, &self.spaces, &e);
+            return Err(e);
         }
+        Ok(())
     }
 
     /// Frees what waits to be freed, and drops namespaces that nobody uses.

@@ -19,17 +19,17 @@ use crate::types::*;
 /// Extents freed in one operation; a file with more is freed in several, by the committer.
 const EXTENTS_FREED_AT_ONCE: usize = 1024;
 /// Orphans remembered at once while they are looked for.
-const ORPHANS_AT_ONCE: usize = 1024;
+pub(super) const ORPHANS_AT_ONCE: usize = 1024;
 /// Committed records that go into the cache under one hold of the lock.
 const CACHED_AT_ONCE: usize = 256;
 
 /// See the parent module.
 #[derive(Debug)]
 pub struct LocalNamespace {
-    id: NamespaceId,
-    shared: Arc<Shared>,
+    pub(super) id: NamespaceId,
+    pub(super) shared: Arc<Shared>,
     /// All that operations read and change. A plain mutex: an operation takes a few microseconds.
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Pending changes were taken by the committer, or never will be.
     room: Condvar,
     usage: SharedUsage,
@@ -37,14 +37,14 @@ pub struct LocalNamespace {
 }
 
 #[derive(Debug)]
-struct State {
-    overlay: Overlay,
+pub(super) struct State {
+    pub(super) overlay: Overlay,
     /// How often each inode is open in this process.
-    opens: HashMap<Ino, u32>,
+    pub(super) opens: HashMap<Ino, u32>,
     /// Inodes without name or user, to be freed further.
-    to_free: Vec<Ino>,
+    pub(super) to_free: Vec<Ino>,
     /// Why changes are refused.
-    refused: Option<Error>,
+    pub(super) refused: Option<Error>,
 }
 
 /// The usage after the last operation, readable without the lock.
@@ -82,7 +82,8 @@ impl LocalNamespace {
         if layers.get(&crate::record::Key::Namespace)?.is_none() {
             return Err(Error::new(Kind::NotFound, format!("there is no namespace with id {id}")));
         }
-        let to_free = read::orphans(&mut layers, Ino(0), ORPHANS_AT_ONCE)?;
+        let keep = shared.keep_orphans.load(Ordering::SeqCst);
+        let to_free = if keep { Vec::new() } else { read::orphans(&mut layers, Ino(0), ORPHANS_AT_ONCE)? };
         let (usage, settings) = (read::usage(&mut layers)?, layers.settings()?);
         let refused = shared.bell.failure();
         let space = LocalNamespace {
@@ -102,17 +103,17 @@ impl LocalNamespace {
     }
 
     /// Reads in one state, under the lock.
-    fn read<T>(&self, f: impl FnOnce(&mut dyn View) -> Result<T>) -> Result<T> {
+    pub(crate) fn read<T>(&self, f: impl FnOnce(&mut dyn View) -> Result<T>) -> Result<T> {
         let mut state = lock(&self.state);
         f(&mut self.layers(&mut state))
     }
 
-    fn layers<'a>(&'a self, state: &'a mut State) -> Layers<'a> {
+    pub(super) fn layers<'a>(&'a self, state: &'a mut State) -> Layers<'a> {
         Layers { overlay: &mut state.overlay, engine: &*self.shared.engine, ns: self.id }
     }
 
     /// The state, when there is room for a change: waits for the committer while too much is pending.
-    fn lock_with_room(&self) -> Result<MutexGuard<'_, State>> {
+    pub(super) fn lock_with_room(&self) -> Result<MutexGuard<'_, State>> {
         let mut state = lock(&self.state);
         while state.refused.is_none()
             && state.overlay.accumulating.weight() >= self.shared.tuning.pending_bytes_max
@@ -141,7 +142,7 @@ impl LocalNamespace {
         Ok(reply)
     }
 
-    fn absorb(&self, state: &mut State, changes: Changes) {
+    pub(super) fn absorb(&self, state: &mut State, changes: Changes) {
         use crate::record::{Key, Value};
         if let Some(Some(Value::Counters(counters))) = changes.get(&Key::Counters) {
             self.usage.bytes.store(counters.bytes, Ordering::Relaxed);
@@ -175,7 +176,7 @@ impl LocalNamespace {
     }
 
     /// Frees an inode that nobody can reach. What cannot be freed now is freed later, at the latest at the next load.
-    fn free(&self, state: &mut State, ino: Ino) {
+    pub(super) fn free(&self, state: &mut State, ino: Ino) {
         match self.apply(state, Operation::Free { ino, extents_max: EXTENTS_FREED_AT_ONCE }) {
             Ok(Reply::Freed(false)) => state.to_free.push(ino),
             Ok(_) => {}
@@ -292,7 +293,7 @@ impl LocalNamespace {
     }
 }
 
-fn unexpected(reply: &Reply) -> Error {
+pub(super) fn unexpected(reply: &Reply) -> Error {
     Error::new(Kind::Bug, format!("the state machine gave an answer of the wrong kind: {reply:?}"))
 }
 

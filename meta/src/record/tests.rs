@@ -3,7 +3,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Attr, Durability, FileType, ObjectInfo, Place, VolumeInfo};
+use crate::types::{Attr, Copied, Durability, FileType, ObjectInfo, Place, VolumeInfo};
 
 pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
     (any::<i64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Timestamp { secs, nanos })
@@ -93,6 +93,19 @@ fn inode() -> impl Strategy<Value = Inode> {
     )
 }
 
+fn reply() -> impl Strategy<Value = ReplyRecord> {
+    let attr = || inode().prop_map(|i| i.attr);
+    let answer = prop_oneof![
+        Just(Answered::Done),
+        attr().prop_map(Answered::Attr),
+        proptest::option::of(attr()).prop_map(Answered::Renamed),
+        vec(vec((any::<u64>(), any::<u64>()), 0..4), 0..4).prop_map(Answered::Parts),
+        (any::<u64>(), attr()).prop_map(|(len, attr)| Answered::Copied(Copied { len, attr })),
+    ];
+    let touched = vec(any::<u64>().prop_map(Ino), 0..=reply::TOUCHED_MAX);
+    (any::<u64>(), answer, touched).prop_map(|(id, answer, touched)| ReplyRecord { id, answer, touched })
+}
+
 fn namespace_name() -> impl Strategy<Value = NamespaceName> {
     "(user|group|dataset|bucket)/[a-z0-9][a-z0-9_-]{0,20}".prop_map(|s| s.parse().unwrap())
 }
@@ -142,6 +155,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Extent(i, e.end()), Value::Extent(e))
             }
         ),
+        (any::<u64>(), any::<u32>(), reply())
+            .prop_map(|(s, slot, v)| (Key::Reply(SessionId(s), slot), Value::Reply(Arc::new(v)))),
         (ino, any::<bool>()).prop_map(|(i, remains)| (Key::Orphan(i), Value::Orphan(Orphan { remains }))),
     ]
 }
@@ -219,6 +234,31 @@ proptest! {
         if let Ok(other) = volume::decode_volume(&changed) {
             prop_assert_eq!(volume::encode_volume(&other), changed);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn records_of_sessions_round_trip(numbers: [u64; 4], texts: [String; 3], ends: i64, id: u32, made: bool, at: prop::sample::Index, to: u8) {
+        use session::*;
+        let [node, session, call, starts] = numbers;
+        let [name, user, token] = texts;
+        let record = SessionRecord { node: NodeId(node), name, user, token: token.clone() };
+        let bytes = record.encode();
+        prop_assert_eq!(&SessionRecord::decode(&bytes)?, &record);
+        for cut in 0..bytes.len() { prop_assert!(SessionRecord::decode(&bytes[..cut]).is_err()); }
+        let mut changed = bytes;
+        let at = at.index(changed.len());
+        changed[at] = to;
+        if let Ok(other) = SessionRecord::decode(&changed) { prop_assert_eq!(other.encode(), changed); }
+        prop_assert_eq!(decode_session_key(&session_key(SessionId(session)))?, SessionId(session));
+        prop_assert_eq!(decode_revoked_key(&revoked_key(&token))?, token);
+        prop_assert_eq!(decode_revoked(&encode_revoked(ends))?, ends);
+        prop_assert_eq!(decode_incarnation(&encode_incarnation(starts))?, starts);
+        let id = NamespaceId(id);
+        let answer = if made { AnsweredNamespace::Made(id) } else { AnsweredNamespace::Removed(id) };
+        prop_assert_eq!(AnsweredNamespace::decode(&answer.encode())?, answer);
+        prop_assert!(answered_key(SessionId(session), call).starts_with(&answered_prefix(SessionId(session))));
     }
 }
 

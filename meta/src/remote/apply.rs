@@ -19,16 +19,19 @@ impl RemoteNamespace {
         let mut state = self.state();
         let state = &mut *state;
         // An answer that is remembered from an earlier connection tells what was, not what is: nothing of it is kept.
-        let kept = alive && !(pending.again && super::calls::alters(&pending.call));
+        let kept = alive && !(pending.again && pending.call.changes());
         if kept {
             for &(scope, kind) in &response.grants {
+                // What is on its way back was maybe granted before it arrived.
+                if state.forgetting.contains_key(&scope) {
+                    continue;
+                }
                 state.cache.grant(scope, kind);
                 if let (Scope::Inode(ino), LeaseKind::Write) = (scope, kind) {
                     state.fenced.remove(ino);
                     state.unheard.remove(ino);
                 }
             }
-            response.touched.iter().for_each(|attr| state.cache.put_attr(attr));
             let node = self.core.node;
             match &response.result {
                 Ok(answer) => {
@@ -37,6 +40,8 @@ impl RemoteNamespace {
                 }
                 Err(e) => apply_error(&mut state.cache, &pending.call, e),
             }
+            // After the answer: they are later.
+            response.touched.iter().for_each(|attr| state.cache.put_attr(attr));
         } else {
             forget(&mut state.cache, &pending.call, response);
         }
@@ -67,6 +72,7 @@ impl RemoteNamespace {
                 }
             }
             (Call::Close { ino }, _) => state.opens.closed(*ino),
+            (Call::Forget { scopes }, _) => state.forgotten(scopes),
             (Call::Lease { ino }, result) => {
                 for waiter in state.leasing.remove(ino).unwrap_or_default() {
                     let answer = match result {

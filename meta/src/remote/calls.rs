@@ -4,7 +4,7 @@
 //! sent again, in order, with their numbers, so that the service does none twice. What was sent on a connection is
 //! counted by frames; the service says up to which it heard, and what of releases came after that is said again too.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -76,6 +76,8 @@ enum Item {
 pub(super) struct Calls {
     next_id: u64,
     pending: BTreeMap<u64, Pending>,
+    /// Those of them whose answers the service remembers until they are confirmed.
+    unconfirmed: BTreeSet<u64>,
     queue: VecDeque<Item>,
     /// Calls sent on this connection that were not answered, and how many there may be.
     under_way: usize,
@@ -110,6 +112,7 @@ impl Calls {
         Calls {
             next_id: 1,
             pending: BTreeMap::new(),
+            unconfirmed: BTreeSet::new(),
             queue: VecDeque::new(),
             under_way: 0,
             under_way_max,
@@ -137,6 +140,9 @@ impl Calls {
     pub fn submit(&mut self, pending: Pending) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
+        if pending.call.changes() {
+            self.unconfirmed.insert(id);
+        }
         self.pending.insert(id, pending);
         self.queue.push_back(Item::Request(id));
         id
@@ -293,7 +299,7 @@ impl Calls {
 
     /// `None`: it was given up.
     fn request(&mut self, id: u64) -> Option<pb::Request> {
-        let acked_below = self.pending.first_key_value().map_or(self.next_id, |(id, _)| *id);
+        let acked_below = self.unconfirmed.first().map_or(id, |first| id.min(*first));
         let pending = self.pending.get_mut(&id)?;
         pending.sent_on = self.connection;
         self.under_way += 1;
@@ -323,6 +329,7 @@ impl Calls {
     /// A call is answered; and who is to be woken, because more may be sent now.
     pub fn answered(&mut self, id: u64) -> (Option<Pending>, Option<Waker>) {
         let Some(pending) = self.pending.remove(&id) else { return (None, None) };
+        self.unconfirmed.remove(&id);
         let was_full = self.under_way >= self.under_way_max;
         if pending.sent_on == self.connection {
             self.under_way -= 1;
@@ -357,29 +364,10 @@ pub(super) fn weight(call: &Call) -> usize {
     256 + extra
 }
 
-/// Whether the call alters something, so that it counts when it was done.
+/// Whether the session is another after the call was done.
 pub(super) fn alters(call: &Call) -> bool {
-    !matches!(
-        call,
-        Call::Lookup { .. }
-            | Call::GetAttr { .. }
-            | Call::ReadDir { .. }
-            | Call::Parent { .. }
-            | Call::ReadLink { .. }
-            | Call::GetXattr { .. }
-            | Call::ListXattr { .. }
-            | Call::Extents { .. }
-            | Call::Live { .. }
-            | Call::Object { .. }
-            | Call::DeadObjects { .. }
-            | Call::Sync
-            | Call::Lease { .. }
-            | Call::TestLock { .. }
-            | Call::Peer { .. }
-            | Call::Namespace { .. }
-            | Call::Namespaces
-            | Call::Sessions
-    )
+    let counts = matches!(call, Call::Open { .. } | Call::Close { .. } | Call::Lock { .. } | Call::Forget { .. });
+    counts || call.changes()
 }
 
 impl Drop for Calls {

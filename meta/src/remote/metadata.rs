@@ -123,6 +123,7 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn unlink(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
+        let _removal = self.removal(dir, name).await?;
         self.call_attr(Call::Unlink { dir, name: boxed(name) }).await
     }
 
@@ -138,6 +139,10 @@ impl Metadata for RemoteNamespace {
         to_name: EntryName<'_>,
         mode: RenameMode,
     ) -> Result<Option<Attr>> {
+        let _removal = match mode {
+            RenameMode::Replace => Some(self.removal(to_dir, to_name).await?),
+            RenameMode::NoReplace | RenameMode::Exchange => None,
+        };
         let call = Call::Rename { dir, name: boxed(name), to_dir, to_name: boxed(to_name), mode };
         match self.call(call).await? {
             Answer::Renamed(replaced) => Ok(replaced),
@@ -314,7 +319,45 @@ impl Metadata for RemoteNamespace {
     }
 }
 
+/// While it lives, an inode whose name is being removed is opened by asking only.
+struct Removal<'a> {
+    space: &'a RemoteNamespace,
+    ino: Option<Ino>,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.space.state().opens.removed(self.ino);
+    }
+}
+
 impl RemoteNamespace {
+    /// Before a name of an inode is taken away by us: the service must know that it is open, or it would free it with its
+    /// last name. (Others recall our lease first, and are told so.)
+    async fn removal(&self, dir: Ino, name: EntryName<'_>) -> Result<Removal<'_>> {
+        let mut known = self.cached(|cache| cache.directory(dir)?.entry(name.as_bytes())).map(|(ino, _)| ino);
+        loop {
+            {
+                let mut state = self.state();
+                if let Some(tell) = state.opens.remove(known) {
+                    if let Some(ino) = known.filter(|_| tell) {
+                        self.tell(Call::Open { ino });
+                    }
+                    return Ok(Removal { space: self, ino: known });
+                }
+            }
+            // Another change of this name from here on recalls our lease of the inode that it had.
+            known = match self.call_attr(Call::Lookup { dir, name: boxed(name) }).await {
+                Ok(attr) => Some(attr.ino),
+                Err(e) if e.kind() == Kind::NotFound => {
+                    self.state().opens.remove_unknown();
+                    return Ok(Removal { space: self, ino: None });
+                }
+                Err(e) => return Err(e),
+            };
+        }
+    }
+
     async fn call_bytes(&self, call: Call) -> Result<Vec<u8>> {
         match self.call(call).await? {
             Answer::Bytes(bytes) => Ok(bytes),

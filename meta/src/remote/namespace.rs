@@ -34,6 +34,8 @@ pub(super) struct State {
     pub opens: Opens,
     pub locks: HeldLocks,
     pub recalls: Recalls,
+    /// Scopes that a `Forget` under way gives back, by how many of them: grants of these do not count.
+    pub forgetting: HashMap<Scope, u32>,
     /// Who waits for the write lease of an inode that is asked for.
     pub leasing: HashMap<Ino, Vec<oneshot::Sender<Result<Attr>>>>,
     /// Inodes whose write lease ended unheard: state may be held back for them that the service is to expect.
@@ -41,6 +43,20 @@ pub(super) struct State {
     /// Inodes whose write lease ended with the session: what was held back for them is refused, until a new lease.
     pub fenced: InodeSet,
     pub holder: Option<Arc<dyn Holder>>,
+}
+
+impl State {
+    /// A `Forget` is answered.
+    pub fn forgotten(&mut self, scopes: &[Scope]) {
+        for scope in scopes {
+            if let Some(count) = self.forgetting.get_mut(scope) {
+                *count -= 1;
+                if *count == 0 {
+                    self.forgetting.remove(scope);
+                }
+            }
+        }
+    }
 }
 
 /// Read by many threads, without a lock.
@@ -59,6 +75,7 @@ impl RemoteNamespace {
             opens: Opens::default(),
             locks: HeldLocks::default(),
             recalls: Recalls::default(),
+            forgetting: HashMap::new(),
             leasing: HashMap::new(),
             unheard: InodeSet::default(),
             fenced: InodeSet::default(),
@@ -222,6 +239,7 @@ impl RemoteNamespace {
             }
         }
         if !scopes.is_empty() {
+            scopes.iter().for_each(|scope| *state.forgetting.entry(*scope).or_default() += 1);
             self.tell(Call::Forget { scopes });
         }
     }

@@ -4,7 +4,7 @@
 //! tells the service that it is open. The service counts a session's open once, until its Close; so between a Close that
 //! was sent and its answer nothing is opened, because the two could pass each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granary_core::Ino;
 use tokio::sync::oneshot;
@@ -46,6 +46,12 @@ impl Open {
 #[derive(Debug, Default)]
 pub(super) struct Opens {
     map: HashMap<Ino, Open>,
+    /// Open, and the service does not count it.
+    untold: HashSet<Ino>,
+    /// Names of these are being removed, by so many calls: whether they are opened before or after is the service's to say.
+    removing: HashMap<Ino, u32>,
+    /// Names of unknown inodes are being removed, by so many calls.
+    removing_unknown: u32,
 }
 
 impl Opens {
@@ -57,14 +63,54 @@ impl Opens {
         self.map.get(&ino).is_some_and(|open| open.count > 0)
     }
 
-    /// Counts an open under our lease; not while a Close is under way.
+    /// Counts an open under our lease; not while a Close is under way, or the removal of a name that may be its.
     pub fn open_here(&mut self, ino: Ino) -> bool {
+        if self.removing_unknown > 0 || self.removing.contains_key(&ino) {
+            return false;
+        }
         let open = self.map.entry(ino).or_default();
         if open.closing {
             return false;
         }
         open.count += 1;
+        if !open.told {
+            self.untold.insert(ino);
+        }
         true
+    }
+
+    /// A name is going to be removed, of this inode if it is known. Whether the service is to be told first that it is
+    /// open. `None`: it must be found out which inode it is, because some are open that the service does not count.
+    pub fn remove(&mut self, ino: Option<Ino>) -> Option<bool> {
+        match ino {
+            Some(ino) => {
+                *self.removing.entry(ino).or_default() += 1;
+                Some(self.untold.contains(&ino) && self.tell(ino))
+            }
+            None if self.untold.is_empty() => {
+                self.removing_unknown += 1;
+                Some(false)
+            }
+            None => None,
+        }
+    }
+
+    /// The name had no inode a moment ago.
+    pub fn remove_unknown(&mut self) {
+        self.removing_unknown += 1;
+    }
+
+    pub fn removed(&mut self, ino: Option<Ino>) {
+        let Some(ino) = ino else {
+            self.removing_unknown -= 1;
+            return;
+        };
+        if let Some(count) = self.removing.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                self.removing.remove(&ino);
+            }
+        }
     }
 
     /// The service is to be asked; or first the end of a Close waited for.
@@ -86,6 +132,7 @@ impl Opens {
         if opened {
             open.count += 1;
             open.told = true;
+            self.untold.remove(&ino);
         }
         let close = open.close_if_unused();
         self.tidy(ino);
@@ -97,6 +144,7 @@ impl Opens {
         let open = self.map.entry(ino).or_default();
         open.count += 1;
         open.told = true;
+        self.untold.remove(&ino);
     }
 
     /// Takes an open back. Whether a Close is to be sent; `None`: it was not open.
@@ -106,6 +154,9 @@ impl Opens {
             open.old -= 1;
         } else {
             open.count -= 1;
+        }
+        if open.count == 0 {
+            self.untold.remove(&ino);
         }
         let close = open.close_if_unused();
         self.tidy(ino);
@@ -127,6 +178,7 @@ impl Opens {
         match self.map.get_mut(&ino) {
             Some(open) if open.count > 0 => {
                 open.told = true;
+                self.untold.remove(&ino);
                 true
             }
             _ => false,
@@ -150,6 +202,7 @@ impl Opens {
             }
             open.told |= open.count > 0;
         }
+        self.untold.clear();
         others.sort_unstable();
         others
     }
@@ -161,6 +214,7 @@ impl Opens {
             (open.told, open.closing) = (false, false);
             open.wake();
         }
+        self.untold.clear();
         self.map.retain(|_, open| !open.is_idle());
     }
 

@@ -7,7 +7,7 @@ use granary_core::name::ENTRY_NAME_MAX;
 use super::malformed;
 
 /// Bytes of one frame of a client. The largest call is a commit or a relocation of some ten thousand extents.
-pub const CLIENT_FRAME_BYTES_MAX: usize = 8 << 20;
+pub const CLIENT_FRAME_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one frame of the service. The largest answer: the extents of a file of 16 TiB.
 pub const SERVER_FRAME_BYTES_MAX: usize = 64 << 20;
 /// Items of one frame.

@@ -1,0 +1,512 @@
+//! What each call of a namespace does. Under the namespace's lock, once for each trial.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use granary_core::{EntryName, Error, Ino, Kind, Result};
+
+use super::Service;
+use super::answer::Parts;
+use super::leases::ScopeKey;
+use super::locks::{Asked, Ticket, normal};
+use super::outgoing::Turn;
+use super::run::interrupted;
+use super::session::Session;
+use super::space::{Job, Space, State};
+use crate::call::{Answer, Call, Response};
+use crate::changes::Changes;
+use crate::lease::{LeaseKind, LockRequest, Scope};
+use crate::local::Verdict;
+use crate::machine::{self, Operation, Reply, read};
+use crate::record::{Answered, Key, ReplyRecord, Value};
+use crate::types::Attr;
+
+/// What became of a trial.
+pub(super) enum Flow {
+    Answered(Parts),
+    /// These scopes must be free first.
+    Blocked {
+        scopes: Vec<(ScopeKey, LeaseKind)>,
+        patient: bool,
+    },
+    /// For a lock.
+    Waits(Ticket),
+    /// It was answered, or will be, by somebody else.
+    Elsewhere,
+}
+
+impl Service {
+    pub(super) fn perform(
+        self: &Arc<Self>,
+        space: &Space,
+        state: &mut State,
+        job: &Job,
+        turn: &Arc<Turn>,
+    ) -> Flow {
+        if let Some(replies) = state.replies.get_mut(&job.session.id) {
+            replies.confirm(job.request.acked_below);
+        }
+        if job.request.call.changes() {
+            return match self.answer_again(space, state, job, turn) {
+                Some(()) => Flow::Elsewhere,
+                None => self.change(space, state, job),
+            };
+        }
+        match &job.request.call {
+            Call::Open { ino } => self.open(space, state, &job.session, *ino),
+            Call::Close { ino } => {
+                self.close(space, state, &job.session, *ino);
+                done()
+            }
+            Call::Lease { ino } => self.lease(space, state, &job.session, job.number, *ino),
+            Call::Forget { scopes } => self.forget(state, job, scopes),
+            Call::TestLock { ino, owner, lock } => {
+                let Some(lock) = normal(*lock) else { return failed(empty_range()) };
+                let found = state.locks.test(*ino, (job.session.member, *owner), &lock);
+                Flow::Answered(Parts::of(Ok(Answer::Lock(found))))
+            }
+            Call::Lock { ino, request } => self.lock(space, state, job, *ino, *request),
+            Call::Sync => self.sync(job),
+            Call::Peer { node } => Flow::Answered(Parts::of(self.peer(space, &job.session, *node))),
+            call => self.read(space, state, &job.session, call),
+        }
+    }
+
+    /// Calls that only read. A write lease of somebody else on what is answered is in the way.
+    fn read(&self, space: &Space, state: &State, session: &Session, call: &Call) -> Flow {
+        let (result, mut scopes) = read_call(space, call);
+        // That something is missing may be kept; any other error says nothing that could be.
+        if let Err(e) = &result
+            && !matches!(e.kind(), Kind::NotFound | Kind::NoAttribute)
+        {
+            scopes.clear();
+        }
+        let mut blocked = Vec::new();
+        for scope in &scopes {
+            if let Some(key) = ScopeKey::new(*scope)
+                && !state.leases.is_free(session.member, key, LeaseKind::Read)
+            {
+                blocked.push((key, LeaseKind::Read));
+            }
+        }
+        if blocked.is_empty() {
+            Flow::Answered(Parts::reading(result, scopes))
+        } else {
+            Flow::Blocked { scopes: blocked, patient: false }
+        }
+    }
+
+    fn open(&self, space: &Space, state: &mut State, session: &Session, ino: Ino) -> Flow {
+        match key_of(ino) {
+            Ok(key) if !state.leases.is_free(session.member, key, LeaseKind::Read) => {
+                return Flow::Blocked { scopes: vec![(key, LeaseKind::Read)], patient: false };
+            }
+            Ok(_) => {}
+            Err(e) => return failed(e),
+        }
+        let opened = space.local.attr_now(ino).and_then(|attr| {
+            if attr.nlink == 0 && !state.is_open(session.member, ino) && !space.local.is_open(ino) {
+                return Err(Error::new(Kind::Stale, "the file or directory does not exist any more"));
+            }
+            self.count_open(space, state, session, ino)?;
+            Ok(Answer::Attr(attr))
+        });
+        Flow::Answered(Parts::reading(opened, [Scope::Inode(ino)]))
+    }
+
+    /// From now on the session has the inode open.
+    pub(super) fn count_open(
+        &self,
+        space: &Space,
+        state: &mut State,
+        session: &Session,
+        ino: Ino,
+    ) -> Result<()> {
+        if state.is_open(session.member, ino) {
+            return Ok(());
+        }
+        if session.opens.load(Ordering::Relaxed) >= self.options.opens_max {
+            return Err(Error::new(Kind::Busy, "this node has too many files open; close some"));
+        }
+        space.local.reopen(ino)?;
+        state.opens.entry(session.member).or_default().insert(ino);
+        session.opens.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn close(&self, space: &Space, state: &mut State, session: &Session, ino: Ino) {
+        let Some(all) = state.opens.get_mut(&session.member) else { return };
+        if all.remove(&ino) {
+            if all.is_empty() {
+                state.opens.remove(&session.member);
+            }
+            session.opens.fetch_sub(1, Ordering::Relaxed);
+            space.local.unopen(ino);
+        }
+    }
+
+    fn lease(&self, space: &Space, state: &State, session: &Session, number: u64, ino: Ino) -> Flow {
+        let attr = match space.local.attr_now(ino) {
+            Ok(attr) => attr,
+            Err(e) => return failed(e),
+        };
+        let key = match key_of(ino) {
+            Ok(key) => key,
+            Err(e) => return failed(e),
+        };
+        if state.leases.holds(session.member, key) != Some(LeaseKind::Write)
+            && state.is_blocked(session.member, number, key, LeaseKind::Write, true)
+        {
+            return Flow::Blocked { scopes: vec![(key, LeaseKind::Write)], patient: true };
+        }
+        let mut parts = Parts::of(Ok(Answer::Attr(attr)));
+        parts.wants.push((Scope::Inode(ino), LeaseKind::Write));
+        Flow::Answered(parts)
+    }
+
+    fn forget(&self, state: &mut State, job: &Job, scopes: &[Scope]) -> Flow {
+        let mut woken = Vec::new();
+        for key in scopes.iter().filter_map(|scope| ScopeKey::new(*scope)) {
+            if state.leases.remove(job.session.member, key) {
+                job.session.leases.fetch_sub(1, Ordering::Relaxed);
+                state.changed(key, &mut woken);
+            }
+        }
+        state.woken.append(&mut woken);
+        done()
+    }
+
+    fn lock(&self, space: &Space, state: &mut State, job: &Job, ino: Ino, request: LockRequest) -> Flow {
+        let (member, id) = (job.session.member, job.request.id);
+        let Some(lock) = normal(request.lock) else { return failed(empty_range()) };
+        if !request.unlock {
+            if let Err(e) = space.local.attr_now(ino) {
+                return failed(e);
+            }
+            if state.locks.count(member) >= self.options.locks_max {
+                return failed(Error::new(Kind::Busy, "this node holds too many locks; release some"));
+            }
+            if request.wait && job.session.queue.is_cancelled(job.epoch, id) {
+                return failed(interrupted());
+            }
+        }
+        let mut granted = Vec::new();
+        let owner = (member, request.owner);
+        let asked = state.locks.request(ino, owner, &lock, request.unlock, request.wait, &mut granted);
+        self.locks_granted(space, state, granted);
+        match asked {
+            Asked::Done => done(),
+            Asked::Waits(ticket) => Flow::Waits(ticket),
+            Asked::WouldBlock => {
+                failed(Error::new(Kind::WouldBlock, "somebody else has a lock that is in the way"))
+            }
+            Asked::Deadlock => failed(Error::new(Kind::Deadlock, "who has the lock waits for this one")),
+        }
+    }
+
+    /// Answered when all that was acknowledged is durable.
+    fn sync(&self, job: &Job) -> Flow {
+        let (session, epoch, id) = (job.session.clone(), job.epoch, job.request.id);
+        let asked = self.volume.ask_sync(Box::new(move |result| {
+            let (grants, touched) = (Vec::new(), Vec::new());
+            let result = result.map(|()| Answer::Done);
+            session.queue.respond(
+                &session,
+                epoch,
+                Response { id, result, grants, touched, usage: None },
+                None,
+            );
+        }));
+        match asked {
+            Ok(()) => Flow::Elsewhere,
+            Err(e) => failed(e),
+        }
+    }
+
+    /// A call that changes something: applied, if nobody holds what it would change, with the record of its answer.
+    fn change(&self, space: &Space, state: &mut State, job: &Job) -> Flow {
+        let (operation, open) = match operation(&job.request.call) {
+            Ok(operation) => operation,
+            Err(e) => return failed(e),
+        };
+        let (session, id) = (&job.session, job.request.id);
+        if open && session.opens.load(Ordering::Relaxed) >= self.options.opens_max {
+            return failed(Error::new(Kind::Busy, "this node has too many files open; close some"));
+        }
+        let replies = state.replies.entry(session.id).or_default();
+        if replies.len() >= self.options.replies_max {
+            let why = format!(
+                "the session has not confirmed {} answers; it must before it changes more",
+                replies.len()
+            );
+            return failed(Error::new(Kind::Busy, why));
+        }
+        let place = replies.place();
+        // Where bytes lie is no content: who has old extents finds them moved, and asks again.
+        let is_content = !matches!(operation, Operation::Relocate { .. } | Operation::ForgetObjects { .. });
+        let mut trial = Trial::default();
+        let leases = &state.leases;
+        let served = space.local.serve(operation, open, |changes, reply| {
+            if is_content {
+                trial.scopes = changed_scopes(changes);
+            }
+            for key in &trial.scopes {
+                if !leases.is_free(session.member, *key, LeaseKind::Write) {
+                    trial.blocked.push((*key, LeaseKind::Write));
+                }
+            }
+            if !trial.blocked.is_empty() {
+                return Verdict::Wait;
+            }
+            if is_content {
+                trial.touched = touched(changes, reply);
+            }
+            let Some(answer) = answered(reply) else { return Verdict::Apply(None) };
+            let inos = trial.touched.iter().map(|attr| attr.ino).collect();
+            let record = Arc::new(ReplyRecord { id, answer, touched: inos });
+            trial.record = Some(record.clone());
+            Verdict::Apply(Some((Key::Reply(session.id, place), Value::Reply(record))))
+        });
+        match served {
+            Err(e) => failed(e),
+            Ok(None) => Flow::Blocked { scopes: trial.blocked, patient: false },
+            Ok(Some(reply)) => self.changed(space, state, job, open, trial, &reply),
+        }
+    }
+
+    fn changed(
+        &self,
+        space: &Space,
+        state: &mut State,
+        job: &Job,
+        open: bool,
+        trial: Trial,
+        reply: &Reply,
+    ) -> Flow {
+        let session = &job.session;
+        let Some(record) = trial.record else {
+            return failed(Error::new(
+                Kind::Bug,
+                format!("a call was answered with what is no answer: {reply:?}"),
+            ));
+        };
+        let answer = Answer::from(&record.answer);
+        state.replies.entry(session.id).or_default().insert(record);
+        let mut parts = Parts::of(Ok(answer));
+        for key in trial.scopes {
+            parts.wants.push((key.scope(), LeaseKind::Read));
+        }
+        match reply {
+            Reply::Attr(attr) if open => {
+                // The open was counted with the change.
+                if state.opens.entry(session.member).or_default().insert(attr.ino) {
+                    session.opens.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    space.local.unopen(attr.ino);
+                }
+                parts.wants.retain(|(scope, _)| *scope != Scope::Inode(attr.ino));
+                parts.wants.push((Scope::Inode(attr.ino), LeaseKind::Write));
+            }
+            Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
+                if !space.local.is_open(*ino) =>
+            {
+                // It is gone, and so is what there was to hold.
+                for scope in [Scope::Inode(*ino), Scope::Directory(*ino)] {
+                    parts.wants.retain(|(wanted, _)| *wanted != scope);
+                    if let Some(key) = ScopeKey::new(scope)
+                        && state.leases.remove(session.member, key)
+                    {
+                        session.leases.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            _ => {}
+        }
+        parts.touched = trial.touched;
+        if let Call::SetNamespace { .. } = job.request.call {
+            parts.result = space.local.info().map(Answer::Namespace);
+        }
+        Flow::Answered(parts)
+    }
+}
+
+/// What was found out while an operation was tried.
+#[derive(Default)]
+struct Trial {
+    scopes: Vec<ScopeKey>,
+    blocked: Vec<(ScopeKey, LeaseKind)>,
+    touched: Vec<Attr>,
+    record: Option<Arc<ReplyRecord>>,
+}
+
+fn done() -> Flow {
+    Flow::Answered(Parts::of(Ok(Answer::Done)))
+}
+
+fn failed(e: Error) -> Flow {
+    Flow::Answered(Parts::of(Err(e)))
+}
+
+fn empty_range() -> Error {
+    Error::new(Kind::Invalid, "a lock's range ends before it begins")
+}
+
+fn key_of(ino: Ino) -> Result<ScopeKey> {
+    let stale = || Error::new(Kind::Stale, "the file or directory does not exist any more");
+    ScopeKey::new(Scope::Inode(ino)).ok_or_else(stale)
+}
+
+/// The scopes of the records that an operation would change.
+fn changed_scopes(changes: &Changes) -> Vec<ScopeKey> {
+    let mut scopes = Vec::with_capacity(4);
+    for key in changes.points.keys().chain(changes.ranges.keys()) {
+        let scope = match key {
+            Key::Inode(ino) | Key::Xattr(ino, _) | Key::Target(ino) | Key::Extent(ino, _) => {
+                Scope::Inode(*ino)
+            }
+            Key::Entry(dir, _) | Key::Listing(dir, _) => Scope::Directory(*dir),
+            Key::Counters
+            | Key::Dead(..)
+            | Key::Namespace
+            | Key::Object(_)
+            | Key::Reply(..)
+            | Key::Orphan(_) => continue,
+        };
+        scopes.extend(ScopeKey::new(scope));
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes
+}
+
+/// The new attributes of what was changed besides the inode that the reply tells of.
+fn touched(changes: &Changes, reply: &Reply) -> Vec<Attr> {
+    let told = match reply {
+        Reply::Attr(attr) | Reply::Renamed(Some(attr)) => Some(attr.ino),
+        _ => None,
+    };
+    let inodes = changes.points.values().filter_map(|value| match value {
+        Some(Value::Inode(inode)) if Some(inode.attr.ino) != told => Some(inode.attr.clone()),
+        _ => None,
+    });
+    inodes.collect()
+}
+
+fn answered(reply: &Reply) -> Option<Answered> {
+    Some(match reply {
+        Reply::Done => Answered::Done,
+        Reply::Attr(attr) => Answered::Attr(attr.clone()),
+        Reply::Renamed(lost) => Answered::Renamed(lost.clone()),
+        Reply::Moved(parts) => Answered::Parts(parts.clone()),
+        Reply::Freed(_) => return None,
+    })
+}
+
+/// What a call does to the state machine, and whether it opens what it makes.
+fn operation(call: &Call) -> Result<(Operation, bool)> {
+    let mut opens = false;
+    let operation = match call.clone() {
+        Call::SetXattr { ino, name, value, create_only, replace_only } => {
+            Operation::SetXattr { ino, name, value, create_only, replace_only }
+        }
+        Call::RemoveXattr { ino, name } => Operation::RemoveXattr { ino, name },
+        Call::Create { dir, name, new, open } => {
+            opens = open;
+            Operation::Create { dir, name, new }
+        }
+        Call::Link { ino, dir, name } => Operation::Link { ino, dir, name },
+        Call::Unlink { dir, name } => Operation::Unlink { dir, name },
+        Call::Rmdir { dir, name } => Operation::Rmdir { dir, name },
+        Call::Rename { dir, name, to_dir, to_name, mode } => {
+            Operation::Rename { dir, name, to_dir, to_name, mode }
+        }
+        Call::SetAttr { ino, set } => Operation::SetAttr { ino, set },
+        Call::Commit(commit) => Operation::Commit(commit),
+        Call::Relocate { object, moves } => Operation::Relocate { object, moves },
+        Call::ForgetObjects { ids } => Operation::ForgetObjects { ids },
+        Call::SetNamespace { change, .. } => Operation::Configure { change },
+        Call::Tmpfile { .. } => {
+            return Err(Error::new(Kind::Unsupported, "files without a name cannot be made"));
+        }
+        Call::CopyRange(_) => return Err(Error::new(Kind::Unsupported, "ranges cannot be shared")),
+        other => {
+            return Err(Error::new(
+                Kind::Bug,
+                format!("a call that changes nothing came to be applied: {other:?}"),
+            ));
+        }
+    };
+    Ok((operation, opens))
+}
+
+/// Answers a reading call, and says what the answer depends on.
+fn read_call(space: &Space, call: &Call) -> (Result<Answer>, Vec<Scope>) {
+    let inode = |ino: &Ino| vec![Scope::Inode(*ino)];
+    match call {
+        Call::Lookup { dir, name } => lookup(space, *dir, name),
+        Call::GetAttr { ino } => (space.local.attr_now(*ino).map(Answer::Attr), inode(ino)),
+        Call::ReadDir { dir, cookie, max, with_attr } => read_dir(space, *dir, *cookie, *max, *with_attr),
+        Call::Parent { dir } => {
+            (space.local.read(|view| read::parent(view, *dir)).map(Answer::Ino), inode(dir))
+        }
+        Call::ReadLink { ino } => {
+            (space.local.read(|view| read::readlink(view, *ino)).map(Answer::Bytes), inode(ino))
+        }
+        Call::GetXattr { ino, name } => {
+            (space.local.read(|view| read::getxattr(view, *ino, name)).map(Answer::Bytes), inode(ino))
+        }
+        Call::ListXattr { ino } => {
+            (space.local.read(|view| read::listxattr(view, *ino)).map(Answer::Names), inode(ino))
+        }
+        Call::Extents { ino } => {
+            let extents = space.local.read(|view| read::extents(view, *ino));
+            (extents.map(|(attr, extents)| Answer::Extents(attr, extents)), inode(ino))
+        }
+        Call::Live { staged } => {
+            (space.local.read(|view| machine::live(view, staged)).map(Answer::Parts), Vec::new())
+        }
+        Call::Object { id } => {
+            (space.local.read(|view| read::object(view, *id)).map(Answer::Object), Vec::new())
+        }
+        Call::DeadObjects { max } => {
+            let dead = space.local.read(|view| read::dead_objects(view, (*max).min(ITEMS_MAX) as usize));
+            (dead.map(Answer::DeadObjects), Vec::new())
+        }
+        other => {
+            let e = Error::new(Kind::Bug, format!("a call that reads nothing came to be read: {other:?}"));
+            (Err(e), Vec::new())
+        }
+    }
+}
+
+fn lookup(space: &Space, dir: Ino, name: &[u8]) -> (Result<Answer>, Vec<Scope>) {
+    let found = space.local.read(|view| {
+        let name = EntryName::new(name)?;
+        read::lookup(view, dir, name)
+    });
+    let mut scopes = vec![Scope::Directory(dir)];
+    match found {
+        Ok(attr) => {
+            scopes.push(Scope::Inode(attr.ino));
+            (Ok(Answer::Attr(attr)), scopes)
+        }
+        Err(e) => (Err(e), scopes),
+    }
+}
+
+fn read_dir(space: &Space, dir: Ino, cookie: u64, max: u32, with_attr: bool) -> (Result<Answer>, Vec<Scope>) {
+    let max = max.min(ITEMS_MAX) as usize;
+    let entries = space.local.read(|view| read::readdir(view, dir, cookie, max, with_attr));
+    let mut scopes = Vec::new();
+    if let Ok(entries) = &entries {
+        let inodes: BTreeSet<Ino> =
+            entries.iter().filter_map(|entry| entry.attr.as_ref()).map(|attr| attr.ino).collect();
+        scopes.push(Scope::Directory(dir));
+        scopes.extend(inodes.into_iter().map(Scope::Inode));
+    }
+    (entries.map(Answer::Entries), scopes)
+}
+
+/// Entries, or objects, in one answer.
+const ITEMS_MAX: u32 = 10_000;

@@ -1,0 +1,311 @@
+//! A session's beginning, its coming back, and its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use granary_core::{Error, Kind, NodeId, Result, SessionId};
+
+use super::identity::Identity;
+use super::leases::ScopeKey;
+use super::locks::{Asked, normal};
+use super::session::{About, Granted, Session};
+use super::space::Space;
+use super::{Connection, Service, grace, lock};
+use crate::call::{Greeting, Held, Hello, Recall};
+use crate::engine::Write;
+use crate::lease::{LeaseKind, Scope};
+use crate::record::session::{self as records, SessionRecord};
+
+/// Longest host name and address that a session may give, as DNS has it, with a port.
+const TEXT_MAX: usize = 300;
+/// Nodes that are remembered after their last session ended.
+const NODES_MAX: usize = 10_000;
+
+/// What is known of a node, also after its session ended.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub name: String,
+    /// By the clock.
+    pub heard: Duration,
+}
+
+impl Service {
+    /// Begins a session, goes on with one, or takes one back after a restart of the service. `who` was proven by the
+    /// caller. `Denied` for a revoked token, `Busy` when there are too many sessions.
+    pub fn greet(self: &Arc<Self>, who: Identity, hello: Hello) -> Result<(Greeting, Connection)> {
+        let texts = [Some(&hello.name), hello.data_address.as_ref(), Some(&who.user), Some(&who.token)];
+        if texts.into_iter().flatten().any(|text| text.len() > TEXT_MAX) {
+            return Err(Error::new(Kind::Invalid, "a name or address of the session is too long"));
+        }
+        if self.is_revoked(&who.token) {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            self.audit.refused(
+                &*self.clock,
+                &who,
+                hello.session,
+                hello.node,
+                "a greeting with a revoked token",
+            );
+            return Err(Error::new(Kind::Denied, "the token is not accepted"));
+        }
+        let greeting = lock(&self.greeting);
+        let (session, resumed) = match self.resume(&who, &hello)? {
+            Some(session) => (session, true),
+            None => (self.begin(&who, &hello)?, false),
+        };
+        session.heard(self.clock.monotonic());
+        self.see(&session);
+        let epoch = self.connect(&session);
+        drop(greeting);
+        self.end_grace_if_due()?;
+        let answer = Greeting {
+            session: session.id,
+            incarnation: self.incarnation,
+            resumed,
+            lease_time: self.options.lease_time,
+            volume: self.volume.info().clone(),
+        };
+        Ok((answer, Connection::new(self.clone(), session, epoch)))
+    }
+
+    /// The session that is asked for, if it lives and is theirs who ask.
+    fn resume(self: &Arc<Self>, who: &Identity, hello: &Hello) -> Result<Option<Arc<Session>>> {
+        let Some(id) = hello.session else { return Ok(None) };
+        let Some(session) = self.sessions.find(id) else { return self.take_back(id, who, hello) };
+        if session.about().who.user != who.user || session.node != hello.node {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            self.audit.refused(
+                &*self.clock,
+                who,
+                Some(id),
+                hello.node,
+                "a greeting for somebody else's session",
+            );
+            return Ok(None);
+        }
+        let silent = session.silent(self.clock.monotonic());
+        if silent >= self.options.lease_time {
+            if self.end_greeted(&session, session.fenced(silent)) {
+                self.counts.fenced.fetch_add(1, Ordering::Relaxed);
+            }
+            return Ok(None);
+        }
+        let mut lost = Vec::new();
+        {
+            let mut about = session.about();
+            about.who = who.clone();
+            about.name.clone_from(&hello.name);
+            about.data_address.clone_from(&hello.data_address);
+            // A new token may reach less.
+            about.granted.retain(|_, granted| match who.may(&granted.space.name) {
+                Some(rights) => {
+                    granted.rights = rights;
+                    true
+                }
+                None => {
+                    lost.push(granted.space.clone());
+                    false
+                }
+            });
+        }
+        for space in lost {
+            self.leave_space(&session, &space);
+        }
+        Ok(Some(session))
+    }
+
+    /// A session from before the restart: it has again what it says it holds, unless somebody else has it.
+    fn take_back(
+        self: &Arc<Self>,
+        id: SessionId,
+        who: &Identity,
+        hello: &Hello,
+    ) -> Result<Option<Arc<Session>>> {
+        let known = lock(&self.grace).as_ref().and_then(|grace| grace.absent.get(&id).cloned());
+        let Some(record) = known else { return Ok(None) };
+        if record.user != who.user || record.node != hello.node {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            self.audit.refused(
+                &*self.clock,
+                who,
+                Some(id),
+                hello.node,
+                "a greeting for somebody else's session",
+            );
+            return Ok(None);
+        }
+        let session = self.new_session(id, who, hello);
+        self.sessions.insert(session.clone());
+        for held in &hello.held {
+            if let Err(e) = self.reclaim(&session, who, held) {
+                tracing::warn!("session {id} of node {} cannot come back: {e}", hello.name);
+                self.end_greeted(
+                    &session,
+                    Error::new(Kind::Fenced, "what the session held is somebody else's"),
+                );
+                if let Some(grace) = lock(&self.grace).as_mut() {
+                    grace.absent.remove(&id);
+                }
+                return Ok(None);
+            }
+        }
+        if let Some(grace) = lock(&self.grace).as_mut() {
+            grace.absent.remove(&id);
+        }
+        Ok(Some(session))
+    }
+
+    fn reclaim(&self, session: &Arc<Session>, who: &Identity, held: &Held) -> Result<()> {
+        let space = self.space(held.ns)?;
+        let Some(rights) = who.may(&space.name) else {
+            self.audit_refusal(session, &format!("to hold on to namespace id {}", held.ns));
+            return Err(Error::new(Kind::NotFound, format!("there is no namespace with id {}", held.ns)));
+        };
+        session.about().granted.insert(held.ns, Granted { rights, space: space.clone() });
+        let mut state = space.lock();
+        for ino in &held.opens {
+            match self.count_open(&space, &mut state, session, *ino) {
+                // It was removed while nobody knew that it was open: reading it will say so.
+                Err(e) if e.kind() == Kind::Stale => {}
+                other => other?,
+            }
+        }
+        for ino in &held.writes {
+            let Some(key) = ScopeKey::new(Scope::Inode(*ino)) else { continue };
+            if !state.leases.is_free(session.member, key, LeaseKind::Write) {
+                return Err(Error::new(Kind::Busy, format!("inode {ino} is leased to another session")));
+            }
+            if state.leases.grant(session.member, key, LeaseKind::Write) {
+                session.leases.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for (ino, owner, lock) in &held.locks {
+            let (mut granted, owner) = (Vec::new(), (session.member, *owner));
+            let Some(lock) = normal(*lock) else { continue };
+            if state.locks.request(*ino, owner, &lock, false, false, &mut granted) != Asked::Done {
+                return Err(Error::new(Kind::Busy, format!("inode {ino} is locked by another session")));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, who: &Identity, hello: &Hello) -> Result<Arc<Session>> {
+        if self.sessions.len() >= self.options.sessions_max {
+            return Err(Error::new(Kind::Busy, "the metadata service has too many sessions; try later"));
+        }
+        let id = loop {
+            let id = SessionId((lock(&self.random))());
+            if id.0 != 0 && self.sessions.find(id).is_none() && !self.may_come_back(id) {
+                break id;
+            }
+        };
+        let record = SessionRecord {
+            node: hello.node,
+            name: hello.name.clone(),
+            user: who.user.clone(),
+            token: who.token.clone(),
+        };
+        self.volume.put_records(vec![Write::Put(records::session_key(id), record.encode())], true)?;
+        let session = self.new_session(id, who, hello);
+        self.sessions.insert(session.clone());
+        Ok(session)
+    }
+
+    fn new_session(&self, id: SessionId, who: &Identity, hello: &Hello) -> Arc<Session> {
+        let about = About {
+            who: who.clone(),
+            name: hello.name.clone(),
+            data_address: hello.data_address.clone(),
+            granted: HashMap::new(),
+        };
+        let session = Session::new(self.sessions.member(), id, hello.node, about, self.options.calls_max);
+        session.heard(self.clock.monotonic());
+        Arc::new(session)
+    }
+
+    /// Begins a connection: calls of the one before that wait are dropped, and recalls that may not have arrived are sent
+    /// again.
+    fn connect(self: &Arc<Self>, session: &Arc<Session>) -> u64 {
+        let epoch = session.queue.connect();
+        for space in session.spaces() {
+            let (mut woken, mut granted) = (Vec::new(), Vec::new());
+            let mut state = space.lock();
+            state.drop_jobs(session, epoch, &mut woken, &mut granted);
+            self.locks_granted(&space, &mut state, granted);
+            for (id, key, wanted) in state.leases.unanswered(session.member) {
+                session.queue.recall(Recall { id, ns: space.id, scope: key.scope(), wanted });
+            }
+            // What it was told may not have arrived.
+            state.usage_told.remove(&session.member);
+            drop(state);
+            self.enqueue_elsewhere(space.id, woken);
+        }
+        epoch
+    }
+
+    fn see(&self, session: &Session) {
+        let mut nodes = lock(&self.nodes);
+        if nodes.len() >= NODES_MAX && !nodes.contains_key(&session.node) {
+            let oldest = nodes.iter().min_by_key(|(_, seen)| seen.heard).map(|(node, _)| *node);
+            oldest.map(|node| nodes.remove(&node));
+        }
+        let about = session.about();
+        let heard = self.clock.monotonic();
+        let seen = Seen { name: about.name.clone(), heard };
+        nodes.insert(session.node, seen);
+    }
+
+    pub(super) fn seen(&self, node: NodeId) -> Option<Seen> {
+        lock(&self.nodes).get(&node).cloned()
+    }
+
+    /// Ends a session: all that it has is free, and every word of it is refused with `why`. Whether it lived.
+    pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Error) -> bool {
+        let _greeting = lock(&self.greeting);
+        self.end_greeted(session, why)
+    }
+
+    /// The same, for who has `greeting`.
+    fn end_greeted(self: &Arc<Self>, session: &Arc<Session>, why: Error) -> bool {
+        // First: nothing of it is done from here on.
+        if !session.set_ended(why.duplicate()) {
+            return false;
+        }
+        tracing::info!("session {} of node {} ended: {why}", session.id, session.about().name);
+        session.queue.end(&why);
+        self.sessions.remove(session);
+        let spaces = session.spaces();
+        session.about().granted.clear();
+        for space in spaces {
+            self.leave_space(session, &space);
+        }
+        if let Some(seen) = lock(&self.nodes).get_mut(&session.node) {
+            let silent = session.silent(self.clock.monotonic());
+            seen.heard = self.clock.monotonic().saturating_sub(silent);
+        }
+        if let Err(e) = self.volume.put_records(grace::forget(session.id).into(), false) {
+            tracing::warn!("session {} stays on record until the next start: {e}", session.id);
+        }
+        true
+    }
+
+    /// Takes away what a session has in a namespace.
+    pub(super) fn leave_space(self: &Arc<Self>, session: &Arc<Session>, space: &Arc<Space>) {
+        let (mut woken, mut granted) = (Vec::new(), Vec::new());
+        let mut state = space.lock();
+        let opens = state.opens.get(&session.member).map_or(0, |all| all.len() as u64);
+        let leases = space.remove_session(&mut state, session, &mut woken, &mut granted);
+        session.leases.fetch_sub(leases, Ordering::Relaxed);
+        session.opens.fetch_sub(opens, Ordering::Relaxed);
+        self.locks_granted(space, &mut state, granted);
+        let unwritten = space.local.has_unwritten();
+        drop(state);
+        if unwritten {
+            // Nobody waits for what was freed.
+            self.volume.write_through(Box::new(|_| {}));
+        }
+        self.enqueue_elsewhere(space.id, woken);
+    }
+}

@@ -1,0 +1,256 @@
+//! Calls about the volume: which namespaces there are, sessions, tokens, peers.
+//!
+//! A namespace that is not granted does not exist: the same is looked up (a name that nobody can make), the same error
+//! comes, with the same words.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use granary_core::{Error, Kind, NamespaceId, NamespaceName, NodeId, Result, Timestamp};
+
+use super::identity::Rights;
+use super::run::VOLUME;
+use super::session::{Granted, Session};
+use super::space::{Job, Space};
+use super::{Service, lock};
+use crate::Volume;
+use crate::call::{Answer, Call, Response, SessionInfo};
+use crate::engine::Write;
+use crate::lease::PeerInfo;
+use crate::record::session::{self as records, AnsweredNamespace};
+use crate::types::NewNamespace;
+
+/// Longest id of a token that can be revoked.
+const TOKEN_MAX: usize = 300;
+/// Revoked tokens that are remembered.
+const REVOKED_MAX: usize = 1_000_000;
+
+/// The revoked tokens that did not end by themselves meanwhile; the others are forgotten.
+pub(super) fn load_revoked(volume: &Volume, now: Timestamp) -> Result<HashSet<String>> {
+    let (mut revoked, mut ended) = (HashSet::new(), Vec::new());
+    volume.scan_records(records::REVOKED_PREFIX, &mut |key, value| {
+        let token = records::decode_revoked_key(key)?;
+        if records::decode_revoked(value)? < now.secs {
+            ended.push(Write::Delete(key.to_vec()));
+        } else {
+            revoked.insert(token);
+        }
+        Ok(true)
+    })?;
+    if !ended.is_empty() {
+        volume.put_records(ended, false)?;
+    }
+    Ok(revoked)
+}
+
+impl Service {
+    /// Whether the session may ask this about the volume, and whose line the call belongs to.
+    pub(super) fn check_volume_call(&self, job: &mut Job) -> Result<NamespaceId> {
+        let what = match &job.request.call {
+            Call::Namespace { .. } | Call::Namespaces | Call::Sessions => return Ok(VOLUME),
+            Call::CreateNamespace { new } => format!("to make namespace {}", new.name),
+            Call::RemoveNamespace { name, .. } => format!("to remove namespace {name}"),
+            Call::SetNamespace { name, .. } => format!("to change the settings of namespace {name}"),
+            _ => "to revoke a token".to_owned(),
+        };
+        if job.session.about().who.rights != Rights::Admin {
+            self.audit_refusal(&job.session, &what);
+            let why = "only an administrator's token may do that; ask one";
+            return Err(Error::new(Kind::Permission, why));
+        }
+        if let Call::SetNamespace { name, .. } = &job.request.call {
+            // Owner and mode are the root directory's: sessions may hold leases of it, so it is a call of the namespace.
+            let granted = self.reach(&job.session, &name.clone())?;
+            job.request.ns = granted.space.id;
+            job.space = Some(granted.space);
+            return Ok(job.request.ns);
+        }
+        Ok(VOLUME)
+    }
+
+    /// Answers a call about the volume.
+    pub(super) fn volume_call(self: &Arc<Self>, job: Job) {
+        if job.session.ended().is_some() || !job.session.queue.is_current(job.epoch) {
+            return;
+        }
+        let (session, id) = (&job.session, job.request.id);
+        let result = match &job.request.call {
+            Call::Namespace { name } => self
+                .reach(session, name)
+                .and_then(|granted| granted.space.local.info())
+                .map(Answer::Namespace),
+            Call::Namespaces => self.granted_namespaces(session),
+            Call::CreateNamespace { new } => self.create_namespace(session, id, new.clone()),
+            Call::RemoveNamespace { name, force } => self.remove_namespace(session, id, name, *force),
+            Call::Sessions => Ok(Answer::Sessions(self.list_sessions(session))),
+            Call::RevokeToken { token } => self.revoke(token),
+            other => Err(Error::new(Kind::Bug, format!("a call came into the volume's line: {other:?}"))),
+        };
+        let response = Response { id, result, grants: Vec::new(), touched: Vec::new(), usage: None };
+        session.queue.respond(session, job.epoch, response, None);
+    }
+
+    /// The namespace of this name, from now on granted to the session; `NotFound` also when it is not theirs.
+    fn reach(&self, session: &Arc<Session>, name: &NamespaceName) -> Result<Granted> {
+        let may = session.about().who.may(name);
+        // What is not theirs is looked for under a key that no namespace has.
+        let key = match may {
+            Some(_) => crate::record::volume::name_key(name),
+            None => [&crate::record::volume::name_key(name)[..], b"/"].concat(),
+        };
+        let missing = || {
+            Error::new(
+                Kind::NotFound,
+                format!(
+                    "there is no namespace {name}, or this token does not reach it; granary ns list shows yours"
+                ),
+            )
+        };
+        let found = self.volume.get_record(&key)?;
+        let (Some(rights), Some(bytes)) = (may, found) else {
+            if may.is_none() {
+                self.audit_refusal(session, &format!("namespace {name}"));
+            }
+            return Err(missing());
+        };
+        let space = self.space(crate::record::volume::decode_id(&bytes)?)?;
+        let granted = Granted { rights, space };
+        session.about().granted.insert(granted.space.id, granted.clone());
+        Ok(granted)
+    }
+
+    fn granted_namespaces(&self, session: &Session) -> Result<Answer> {
+        let who = session.about().who.clone();
+        let mut all = Vec::new();
+        for (name, id) in self.volume.names()? {
+            if who.may(&name).is_some() {
+                all.push(self.volume.namespace_by_id(id)?.info()?);
+            }
+        }
+        Ok(Answer::Namespaces(all))
+    }
+
+    /// What this call of the session did, if it was done.
+    fn answered(&self, session: &Session, id: u64) -> Result<Option<AnsweredNamespace>> {
+        let bytes = self.volume.get_record(&records::answered_key(session.id, id))?;
+        bytes.map(|bytes| AnsweredNamespace::decode(&bytes)).transpose()
+    }
+
+    fn create_namespace(&self, session: &Session, id: u64, new: NewNamespace) -> Result<Answer> {
+        if let Some(AnsweredNamespace::Made(ns)) = self.answered(session, id)? {
+            return self.volume.namespace_by_id(ns)?.info().map(Answer::Namespace);
+        }
+        let key = records::answered_key(session.id, id);
+        let note = |ns| Some(Write::Put(key, AnsweredNamespace::Made(ns).encode()));
+        self.volume.create_namespace_noting(new, note).map(Answer::Namespace)
+    }
+
+    fn remove_namespace(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        id: u64,
+        name: &NamespaceName,
+        force: bool,
+    ) -> Result<Answer> {
+        if let Some(AnsweredNamespace::Removed(_)) = self.answered(session, id)? {
+            return Ok(Answer::Done);
+        }
+        let busy =
+            || Error::new(Kind::Busy, format!("namespace {name} is in use; unmount it on every node first"));
+        let space = self.reach(session, name)?.space;
+        let (ns, key) = (space.id, records::answered_key(session.id, id));
+        let used = {
+            let state = space.lock();
+            state.leases.is_member(session.member) || state.opens.contains_key(&session.member)
+        };
+        if used {
+            return Err(busy());
+        }
+        session.about().granted.remove(&ns);
+        self.leave_space(session, &space);
+        drop(space);
+        let mut spaces = lock(&self.spaces);
+        if spaces.get(&ns).is_some_and(|space| Arc::strong_count(space) > 1) {
+            return Err(busy());
+        }
+        spaces.remove(&ns);
+        let note = Write::Put(key, AnsweredNamespace::Removed(ns).encode());
+        self.volume.remove_namespace_noting(name, force, Some(note))?;
+        Ok(Answer::Done)
+    }
+
+    /// An administrator sees all, everybody else their own.
+    fn list_sessions(&self, session: &Session) -> Vec<SessionInfo> {
+        let (now, who) = (self.clock.monotonic(), session.about().who.clone());
+        let mut all = Vec::new();
+        for other in self.sessions.all() {
+            let (user, name) = {
+                let about = other.about();
+                (about.who.user.clone(), about.name.clone())
+            };
+            if who.rights != Rights::Admin && user != who.user {
+                continue;
+            }
+            let locks = other.spaces().iter().map(|space| space.lock().locks.count(other.member)).sum();
+            all.push(SessionInfo {
+                session: other.id,
+                node: other.node,
+                name,
+                user,
+                silent: other.silent(now),
+                leases: other.leases.load(Ordering::Relaxed),
+                opens: other.opens.load(Ordering::Relaxed),
+                locks,
+            });
+        }
+        all
+    }
+
+    /// From now on nobody greets with this token, durably; sessions that did are ended.
+    fn revoke(self: &Arc<Self>, token: &str) -> Result<Answer> {
+        if token.is_empty() || token.len() > TOKEN_MAX {
+            return Err(Error::new(Kind::Invalid, "that is no token's id; granary token inspect shows it"));
+        }
+        if lock(&self.revoked).len() >= REVOKED_MAX {
+            return Err(Error::new(
+                Kind::NoSpace,
+                "too many tokens are revoked; change the signing key instead",
+            ));
+        }
+        let users: Vec<_> =
+            self.sessions.all().into_iter().filter(|session| session.about().who.token == token).collect();
+        // When it ends is known only if somebody used it.
+        let ends = users.iter().find_map(|session| session.about().who.expires).map_or(i64::MAX, |t| t.secs);
+        let record = Write::Put(records::revoked_key(token), records::encode_revoked(ends));
+        self.volume.put_records(vec![record], true)?;
+        lock(&self.revoked).insert(token.to_owned());
+        for session in users {
+            let why = "the token of this session was revoked; ask for a new one";
+            self.end(&session, Error::new(Kind::Fenced, why));
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Where a node serves what is staged there, for this namespace.
+    pub(super) fn peer(&self, space: &Space, session: &Session, node: NodeId) -> Result<Answer> {
+        let now = self.clock.monotonic();
+        let live = self.sessions.all().into_iter().find(|other| other.node == node);
+        let (name, address, silent) = match (live, self.seen(node)) {
+            (Some(live), _) => {
+                let about = live.about();
+                (about.name.clone(), about.data_address.clone(), std::time::Duration::ZERO)
+            }
+            (None, Some(seen)) => (seen.name, None, now.saturating_sub(seen.heard)),
+            (None, None) => {
+                let why = format!("no node {node} is known to the metadata service since its start");
+                return Err(Error::new(Kind::NotFound, why));
+            }
+        };
+        let ticket = match &self.options.tickets {
+            Some(make) => make(space.id, session.id)?,
+            None => String::new(),
+        };
+        Ok(Answer::Peer(PeerInfo { node, name, address, ticket, silent }))
+    }
+}
