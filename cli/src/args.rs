@@ -30,6 +30,7 @@ pub enum Command {
     Sync(SyncArgs),
     Status(StatusArgs),
     Ns(NsArgs),
+    Meta(MetaArgs),
     Token(TokenArgs),
     /// Print the version
     Version,
@@ -212,7 +213,65 @@ pub enum DurabilityArg {
     Object,
 }
 
-/// Make and read the tokens that prove to a metadata service who asks
+/// Serve a volume's metadata to many machines, and look at that service
+///
+/// One machine needs none of this: there the node has the metadata itself. For many machines, one runs the service and
+/// the others name it: `granary mount user/alice /mnt/alice --meta https://HOST:7411 --token-file FILE`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary meta serve --meta /var/lib/granary/meta --listen 0.0.0.0:7411 \\\n           \
+                        --tls-cert cert.pem --tls-key key.pem --trust granary.key.pub"
+)]
+pub struct MetaArgs {
+    #[command(subcommand)]
+    pub command: MetaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MetaCommand {
+    /// Run the service, in the foreground; SIGTERM stops it cleanly
+    ///
+    /// Who may do what is said by tokens (`granary token`), which count when a key given with --trust has signed them.
+    /// Stopped and started again, it goes on where it was: programs on other machines see a pause.
+    #[command(
+        after_help = "Example: granary meta serve --meta /var/lib/granary/meta --listen 10.0.0.1:7411 \\\n           \
+                      --tls-cert cert.pem --tls-key key.pem --trust granary.key.pub"
+    )]
+    Serve {
+        /// Listen beyond this machine without TLS: anybody on the network can then read tokens and names
+        #[arg(long)]
+        insecure: bool,
+        /// Tell on standard output, in one line of JSON, that the service is ready or why it is not.
+        #[arg(long, hide = true)]
+        notify: bool,
+        #[command(flatten)]
+        flags: ServiceFlags,
+    },
+    /// Show whether the service answers, whom it takes you for, and what is connected
+    #[command(
+        after_help = "Example: granary meta status --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Status {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// List the nodes that are connected, with what they have open: an administrator sees all, others their own
+    #[command(
+        after_help = "Example: granary meta sessions --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Sessions {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+}
+
+/// Make, read and revoke the tokens that prove to a metadata service who asks
 ///
 /// A token is a line of text that says who its bearer is and until when; whoever has it may use it, so keep it as you
 /// keep a password. It is signed with a key that only the administrator has; the service knows its public part.
@@ -273,6 +332,16 @@ pub enum TokenCommand {
         /// For programs
         #[arg(long)]
         json: bool,
+    },
+    /// Make a token worthless before its time; mounts that use it end (administrators only)
+    #[command(
+        after_help = "Example: granary token revoke alice.token --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Revoke {
+        /// The token, a file with it, or - for standard input
+        token: String,
+        #[command(flatten)]
+        flags: PlaceFlags,
     },
 }
 
@@ -408,6 +477,11 @@ mod tests {
             panic!("not the node command")
         };
         assert_eq!(node.flags.given.len(), of(Who::Node).count());
+        let Command::Meta(meta) = line(&["granary", "meta", "serve"], Who::Service) else {
+            panic!("not meta")
+        };
+        let MetaCommand::Serve { flags, .. } = meta.command else { panic!("not serve") };
+        assert_eq!(flags.given.len(), of(Who::Service).count());
         assert!(SETTINGS.iter().all(|s| s.scope.concerns(Who::Node) || s.scope.concerns(Who::Service)));
     }
 

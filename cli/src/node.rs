@@ -3,7 +3,8 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`source`] | where metadata comes from: its own process, or a service |
+//! | [`source`], [`clients`] | where metadata comes from: its own process, or a service, by whose token |
+//! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
@@ -13,6 +14,7 @@
 //! | [`notify`] | telling the starter that it is ready, or why not |
 
 pub mod api;
+pub mod clients;
 pub mod identity;
 pub mod lock;
 pub mod metrics;
@@ -25,12 +27,14 @@ pub mod shutdown;
 pub mod signals;
 pub mod source;
 pub mod table;
+pub mod tls;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use granary_cache::ReadCache;
 use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
+use granary_meta::VolumeInfo;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 use rand::Rng;
@@ -41,6 +45,7 @@ use rustix::process::{Resource, Rlimit};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::{log, randomness, volume};
+use clients::{ClientParts, Clients};
 use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
@@ -50,6 +55,7 @@ use source::Source;
 /// The whole node, for those who serve its socket.
 pub struct Node {
     pub settings: Settings,
+    pub volume: VolumeInfo,
     pub source: Source,
     pub store: Arc<dyn Store>,
     pub reads: Arc<ReadCache>,
@@ -127,7 +133,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     let servers = server::start(&node, gate, metrics_listener);
     tracing::info!(
         node = %node.id,
-        volume = node.source.volume().uuid,
+        volume = node.volume.uuid,
         "serving {} at {}",
         node.store.describe(),
         node.settings.socket.display()
@@ -141,10 +147,21 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
 async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started = clock.monotonic();
-    let source = Source::Local(volume::open(&settings)?);
-    let info = source.volume();
     let mut generator = randomness::generator()?;
-    let id = identity::identify(&settings.cache, &info.uuid, || generator.next_u64())?;
+    let fresh = NodeId(generator.next_u64());
+    let source = match settings.meta.service() {
+        None => Source::Local(volume::open(&settings)?),
+        Some(_) => {
+            // A new cache directory is written only when the volume is known, but the service must be told who comes.
+            let node = identity::read(&settings.cache)?.map_or(fresh, |(node, _)| node);
+            let (settings, clock) = (settings.clone(), clock.clone());
+            let seeds = StdRng::from_rng(&mut generator);
+            let parts = ClientParts { settings, node, data_address: None, clock, seeds };
+            Source::Service(Clients::connect(parts).await?)
+        }
+    };
+    let info = source.volume()?;
+    let id = identity::identify(&settings.cache, &info.uuid, || fresh.0)?;
     let mut registry = Registry::default();
     let store = volume::store(&info.store_url, &settings, clock.clone(), &mut registry)?;
     volume::check_marker(&*store, &info).await?;
@@ -168,11 +185,11 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     };
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
-    Ok(Node { settings, source, store, reads, clock, id, mounts, registry, stop, started })
+    Ok(Node { settings, volume: info, source, store, reads, clock, id, mounts, registry, stop, started })
 }
 
 /// Descriptors: as many as the system lets us have. Passthrough files, cache files and connections share them.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(e) = rustix::process::setrlimit(Resource::Nofile, wanted) {

@@ -31,8 +31,12 @@ pub async fn remove_offline(
 ) -> Outcome<()> {
     // A node without a socket of ours could still have the stage open.
     let _lock = settings.cache.exists().then(|| CacheLock::acquire(&settings.cache)).transpose()?;
-    let store =
-        volume::store(&source.volume().store_url, settings, Arc::new(SystemClock), &mut Registry::default())?;
+    let store = volume::store(
+        &source.volume()?.store_url,
+        settings,
+        Arc::new(SystemClock),
+        &mut Registry::default(),
+    )?;
     let id = source.find(None, name).await?.info.id;
     source.remove(name, force).await?;
     remove_stage(&settings.cache, id);

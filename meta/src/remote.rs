@@ -161,6 +161,11 @@ impl Client {
         self.core.volume().ok_or_else(closed)
     }
 
+    /// What verifies the tickets of other nodes, as of the last greeting; empty when the service makes none.
+    pub fn ticket_key(&self) -> Vec<u8> {
+        self.core.ticket_key()
+    }
+
     pub fn status(&self) -> ClientStatus {
         let link = self.core.link();
         let (session, incarnation) = self.core.session();

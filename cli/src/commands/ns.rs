@@ -1,7 +1,5 @@
 //! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
 
-use std::fmt::Write;
-
 use granary_core::NamespaceName;
 use granary_meta::{Durability, NamespaceChange, NamespaceInfo};
 
@@ -164,23 +162,7 @@ fn show(all: &[NamespaceInfo]) -> String {
             .to_owned(),
         ]);
     }
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            // Writing to a string does not fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        out += line.trim_end();
-        out.push('\n');
-    }
-    out
+    super::columns(&rows)
 }
 
 #[cfg(test)]

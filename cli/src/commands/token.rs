@@ -30,6 +30,9 @@ pub fn run(args: &TokenArgs) -> Outcome<()> {
             print_new(&grant, key, volume.as_deref(), flags)
         }
         TokenCommand::Inspect { token, json } => show(token_file::given(token)?.as_str(), *json),
+        TokenCommand::Revoke { token, flags } => {
+            super::meta::revoke(token_file::given(token)?.as_str(), flags)
+        }
     }
 }
 

@@ -123,7 +123,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
             draining.push(shown);
         }
     }
-    let info = node.source.volume();
+    let info = &node.volume;
     let free = super::lock::disk_room(&node.settings.cache).map_or(0, |(free, _)| free);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

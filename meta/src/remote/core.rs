@@ -64,6 +64,7 @@ struct Life {
     /// Leases count; false from the moment at which their end was noticed.
     alive: bool,
     volume: Option<VolumeInfo>,
+    ticket_key: Vec<u8>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -278,6 +279,7 @@ impl Core {
             life.incarnation = greeting.incarnation;
             life.lease_time = greeting.lease_time;
             life.volume = Some(greeting.volume);
+            life.ticket_key = greeting.ticket_key;
         }
         let spaces = self.live_spaces();
         let mut first = Vec::new();
@@ -544,6 +546,10 @@ impl Core {
 
     pub fn volume(&self) -> Option<VolumeInfo> {
         lock(&self.life).volume.clone()
+    }
+
+    pub fn ticket_key(&self) -> Vec<u8> {
+        lock(&self.life).ticket_key.clone()
     }
 
     pub fn session(&self) -> (Option<SessionId>, u64) {

@@ -61,6 +61,7 @@ pub fn encode_greeting(g: &Greeting) -> pb::Greeting {
         resumed: g.resumed,
         lease_time_ms: ms(g.lease_time),
         volume: Some(encode_volume(&g.volume)),
+        ticket_key: g.ticket_key.clone(),
     }
 }
 
@@ -68,11 +69,15 @@ pub fn decode_greeting(g: pb::Greeting) -> Result<Greeting> {
     if g.session == 0 || g.lease_time_ms == 0 {
         return Err(malformed("a greeting without session or lease time"));
     }
+    if ![0, 32].contains(&g.ticket_key.len()) {
+        return Err(malformed("a key for tickets that is none of Ed25519"));
+    }
     Ok(Greeting {
         session: SessionId(g.session),
         incarnation: g.incarnation,
         resumed: g.resumed,
         lease_time: Duration::from_millis(g.lease_time_ms),
         volume: decode_volume(required(g.volume, "the volume")?)?,
+        ticket_key: g.ticket_key,
     })
 }

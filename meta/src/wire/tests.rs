@@ -333,6 +333,7 @@ proptest! {
         let said = Greeting {
             session: SessionId(n[0].max(1)), incarnation: n[1], resumed,
             lease_time: Duration::from_millis(ms.into()), volume,
+            ticket_key: if resumed { vec![7; 32] } else { vec![] },
         };
         prop_assert_eq!(session::decode_greeting(over(&session::encode_greeting(&said)))?, said);
     }
