@@ -284,7 +284,7 @@ impl Shared {
             oldest_dirty_ms: oldest.map_or(0, |at| now.saturating_sub(at).as_millis() as u64),
             uploaded_bytes: self.drain.uploaded_bytes.load(Ordering::Relaxed),
             uploaded_objects: self.drain.uploaded_objects.load(Ordering::Relaxed),
-            error: lock(&self.drain.failures).1.as_ref().map(ToString::to_string),
+            error: self.fenced().or_else(|| lock(&self.drain.failures).1.as_ref().map(ToString::to_string)),
         }
     }
 }

@@ -6,6 +6,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use granary_core::NodeId;
 use granary_meta::{Extent, Place};
 
 /// One stretch of an answer of [`ExtentMap::resolve`].
@@ -32,8 +33,10 @@ pub(crate) struct ExtentMap {
     by_offset: BTreeMap<u64, Extent>,
     /// Sum of all lengths.
     covered: u64,
-    /// Sum of the lengths in the stage file.
+    /// Sum of the lengths in the stage file of this node.
     staged: u64,
+    /// Which node that is; `None`: whichever.
+    node: Option<NodeId>,
 }
 
 /// `place` moved on by `by` bytes.
@@ -61,8 +64,14 @@ fn joins(a: &Extent, b: &Extent) -> bool {
 }
 
 impl ExtentMap {
-    pub fn from_extents(extents: impl IntoIterator<Item = Extent>) -> ExtentMap {
-        let mut map = ExtentMap::default();
+    /// An empty map of a file as `node` sees it.
+    pub fn of(node: NodeId) -> ExtentMap {
+        ExtentMap { node: Some(node), ..ExtentMap::default() }
+    }
+
+    /// The same node's map of other extents.
+    pub fn with(&self, extents: impl IntoIterator<Item = Extent>) -> ExtentMap {
+        let mut map = ExtentMap { node: self.node, ..ExtentMap::default() };
         for extent in extents {
             map.replace(extent);
         }
@@ -74,7 +83,11 @@ impl ExtentMap {
         self.covered
     }
 
-    /// Bytes whose place is the stage file.
+    fn is_staged(&self, extent: &Extent) -> bool {
+        matches!(extent.place, Place::StageFile { node } if self.node.is_none_or(|own| own == node))
+    }
+
+    /// Bytes whose place is this node's stage file.
     pub fn staged(&self) -> u64 {
         self.staged
     }
@@ -90,7 +103,7 @@ impl ExtentMap {
 
     fn insert_raw(&mut self, extent: Extent) {
         self.covered += extent.len;
-        if matches!(extent.place, Place::StageFile { .. }) {
+        if self.is_staged(&extent) {
             self.staged += extent.len;
         }
         self.by_offset.insert(extent.offset, extent);
@@ -99,7 +112,7 @@ impl ExtentMap {
     fn remove_raw(&mut self, offset: u64) -> Option<Extent> {
         let extent = self.by_offset.remove(&offset)?;
         self.covered -= extent.len;
-        if matches!(extent.place, Place::StageFile { .. }) {
+        if self.is_staged(&extent) {
             self.staged -= extent.len;
         }
         Some(extent)

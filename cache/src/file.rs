@@ -13,9 +13,12 @@
 
 mod change;
 mod commit;
+mod fence;
+mod lease;
 mod load;
 mod passthrough;
 mod read;
+mod recall;
 mod stage;
 mod state;
 mod write;
@@ -33,6 +36,7 @@ use crate::stage::files;
 use crate::tree::Shared;
 use crate::util::lock;
 
+pub use recall::{NoPages, PageCache};
 pub(crate) use state::{Stage, State};
 
 /// A local file with the whole content at the same offsets, that the kernel may read and write itself.
@@ -52,6 +56,8 @@ pub struct File {
     pub(crate) queued: AtomicBool,
     /// Told when `State::busy` ends, and when an upload of the file ends.
     turn_over: Notify,
+    /// Told when a recall ends, and when a write begins to wait for a lease.
+    lease_news: Notify,
 }
 
 impl fmt::Debug for File {
@@ -62,14 +68,16 @@ impl fmt::Debug for File {
 
 impl File {
     pub(crate) fn new(ino: Ino, shared: Arc<Shared>) -> Arc<File> {
+        let node = shared.node;
         Arc::new_cyclic(|me| File {
             ino,
             shared,
             me: me.clone(),
             users: AtomicU32::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(State::of(node)),
             queued: AtomicBool::new(false),
             turn_over: Notify::new(),
+            lease_news: Notify::new(),
         })
     }
 
@@ -99,22 +107,35 @@ impl File {
 
     /// Bytes of `offset..offset+len`, short only at the end of file.
     ///
-    /// Errors: `Unavailable` when the store does not answer, `Corrupt` when the bytes are damaged wherever they are.
+    /// Errors: `Unavailable` when the store, or the node that has the bytes, does not answer, `Corrupt` when the bytes are
+    /// damaged wherever they are.
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes> {
-        self.read_anywhere(offset, u64::from(len)).await
+        self.read_anywhere(offset, u64::from(len), false).await
+    }
+
+    /// The same for a caller that keeps what it is given, as the kernel does in its page cache: returned under a lease, or
+    /// during a recall that will have it dropped again.
+    pub async fn read_to_keep(&self, offset: u64, len: u32) -> Result<Bytes> {
+        self.read_anywhere(offset, u64::from(len), true).await
     }
 
     /// Appends to the stage log, or writes to the stage file when the file is, or becomes, large. Waits at the dirty
     /// limit. `QuotaExceeded`, `NoSpace`, `FileTooLarge`. With `append` the offset is the end of file; the offset that
     /// was written to is returned.
     pub async fn write(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
-        self.shared.admit(data.len() as u64).await;
-        self.write_now(offset, data, append)
+        self.write_with(offset, data, append, false).await
+    }
+
+    /// The same for bytes whose pages the kernel keeps locked until the answer: dropping the file's pages waits for it.
+    pub async fn write_pages(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_with(offset, data, false, true).await.map(drop)
     }
 
     /// Commits held state, logs and applies the new size. Returns the inode's new attributes.
     pub async fn truncate(&self, size: u64) -> Result<Attr> {
-        self.truncate_now(size)?;
+        while !self.truncate_now(size)? {
+            self.take_lease(false).await?;
+        }
         self.commit().await?;
         let mut attr = self.shared.meta.getattr(self.ino).await?;
         self.overlay(&mut attr);
@@ -123,12 +144,18 @@ impl File {
 
     /// `fallocate`: extends the size unless `keep_size` (no bytes are reserved beyond checking quota).
     pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        self.allocate_now(offset, len, keep_size)
+        while !self.allocate_now(offset, len, keep_size)? {
+            self.take_lease(false).await?;
+        }
+        Ok(())
     }
 
     /// `fallocate` PUNCH_HOLE and ZERO_RANGE: the range reads as zeros.
     pub async fn zero(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        self.zero_now(offset, len, keep_size)
+        while !self.zero_now(offset, len, keep_size)? {
+            self.take_lease(false).await?;
+        }
+        Ok(())
     }
 
     /// `lseek` SEEK_DATA / SEEK_HOLE; `None`: ENXIO.
@@ -183,10 +210,11 @@ impl File {
 
     /// A write error that happened after the write was acknowledged and was not told yet (for FLUSH).
     pub fn take_error(&self) -> Result<()> {
-        match self.state().error.take() {
-            Some(e) => Err(e),
-            None => Ok(()),
+        let mut s = self.state();
+        if let Some(e) = &s.lease.fenced {
+            return Err(e.duplicate());
         }
+        s.error.take().map_or(Ok(()), Err)
     }
 
     /// The stage file, when all of the content is in it (or the file is empty and large was foreseen) so that the kernel
@@ -204,7 +232,7 @@ impl File {
     /// commit is older than what we know.
     pub(crate) fn overlay(&self, attr: &mut Attr) {
         let mut s = self.state();
-        if s.dead || !s.loaded {
+        if s.dead || !s.loaded || s.lease.fenced.is_some() {
             return;
         }
         if s.writers > 0 {

@@ -15,6 +15,7 @@ mod extent_map;
 pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod peer;
 mod range_set;
 pub mod read;
 mod recover;
@@ -22,6 +23,7 @@ mod stage;
 pub mod tree;
 mod util;
 
-pub use file::{Backing, File};
+pub use file::{Backing, File, NoPages, PageCache};
+pub use peer::Peers;
 pub use read::ReadCache;
 pub use tree::{PathHint, Tree, TreeParts, TreeStatus};

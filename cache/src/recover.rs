@@ -4,6 +4,9 @@
 //!    known is applied; one commit for each inode and segment. A gap in an inode's chain ends it there: what comes back of a
 //!    file is a prefix of what was done to it. A torn tail is cut off.
 //! 2. Whole stage files that are not clean are the content of their files, whatever the log says.
+//!    Where other nodes change the namespace too, neither counts when another node changed the inode meanwhile: the chain of
+//!    records must go on exactly where the inode's sequence is, and a whole stage file counts only if that is this node's. What
+//!    was overtaken is kept aside for a person.
 //! 3. Sparse stage files stay where extents name them. Clean copies stay where they are of the current version.
 //!
 //! Everything is done again when it is interrupted: a record that was applied has its sequence in the inode.
@@ -122,8 +125,11 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
             continue;
         }
         let file = shared.open(&attr, last.head.hint.as_deref().cloned()).await?;
-        let applied = apply(shared, &file, segment, &records);
+        let (applied, overtaken) = apply(shared, &file, segment, &records);
         done.replayed += applied;
+        if !overtaken.is_empty() {
+            file.refuse_overtaken(overtaken).await?;
+        }
         let committed = file.commit().await;
         shared.table.release(&file);
         shared.table.retire(&file);
@@ -132,19 +138,23 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
     Ok(())
 }
 
-/// Applies an inode's records to its state, up to the first gap; how many.
-fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 {
+/// Applies an inode's records to its state, up to the first gap; how many, and the writes that another node overtook.
+fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64, Vec<Extent>) {
     let mut guard = file.state();
     let s = &mut *guard;
     let mut applied = 0;
     if s.stage.as_ref().is_some_and(Stage::is_complete) {
         // The stage file shows it all, and more.
         s.last_seq = records.iter().map(|r| r.head.seq).fold(s.last_seq, u64::max);
-        return 0;
+        return (0, Vec::new());
     }
     let written = written_ranges(file, s);
     for r in records.iter().filter(|r| r.head.seq > s.last_seq).collect::<Vec<_>>() {
         let h = &r.head;
+        if shared.many && h.prev_seq != s.last_seq {
+            let left = records.iter().filter(|r| r.head.seq >= h.seq && r.head.kind == RecordKind::Write);
+            return (applied, left.map(|r| in_log(shared, segment, r)).collect());
+        }
         if h.prev_seq > s.last_seq {
             tracing::error!(
                 ns = %shared.ns, ino = %h.ino, seq = h.seq, missing = h.prev_seq,
@@ -154,8 +164,7 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 
         }
         match h.kind {
             RecordKind::Write => {
-                let place = Place::Log { node: shared.node, segment, offset: r.payload.start as u64 };
-                s.put(Extent { offset: h.offset, len: h.len, place, crc: h.crc });
+                s.put(in_log(shared, segment, r));
             }
             RecordKind::Truncate => s.set_size(h.offset),
             RecordKind::Zero => {
@@ -185,7 +194,12 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> u64 
         applied += 1;
     }
     file.settle(s);
-    applied
+    (applied, Vec::new())
+}
+
+fn in_log(shared: &Shared, segment: u64, r: &Found) -> Extent {
+    let place = Place::Log { node: shared.node, segment, offset: r.payload.start as u64 };
+    Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc }
 }
 
 /// What of the file's sparse stage file is on disk.
@@ -213,10 +227,16 @@ async fn find_stage_files(shared: &Arc<Shared>) -> Result<Staged> {
     let mut staged = Staged::default();
     let mut whole = HashSet::new();
     for (ino, shape) in listed {
-        if attr_of(shared, ino).await?.is_none() || whole.contains(&ino) {
+        let attr = attr_of(shared, ino).await?;
+        let Some(attr) = attr.filter(|_| !whole.contains(&ino)) else {
             shared.files.remove(ino, shape)?;
             continue;
-        }
+        };
+        let shape = if shape == Shape::Whole && attr.staged_seq != 0 && !shared.log.is_own(attr.staged_seq) {
+            keep_overtaken(shared, ino).await?
+        } else {
+            shape
+        };
         match shape {
             Shape::Whole => {
                 whole.insert(ino);
@@ -234,6 +254,23 @@ async fn find_stage_files(shared: &Arc<Shared>) -> Result<Staged> {
     }
     shared.files.sync_folders()?;
     Ok(staged)
+}
+
+/// Another node changed the file after this one did: its stage file is not the content any more, but extents may name ranges
+/// of it. Returns its new shape.
+async fn keep_overtaken(shared: &Arc<Shared>, ino: Ino) -> Result<Shape> {
+    let task = shared.clone();
+    let kept = blocking(&shared.runtime, move || {
+        let (path, mut aside) = task.files.begin_aside(ino)?;
+        let mut stage = task.files.open_existing(ino, Shape::Whole)?;
+        std::io::copy(&mut stage, &mut aside)
+            .map_err(|e| granary_core::Error::io(format!("cannot keep {}", path.display()), e))?;
+        task.files.reshape(ino, Shape::Whole, Shape::Sparse)?;
+        Ok(path.display().to_string())
+    })
+    .await?;
+    shared.note_overtaken(ino, &kept);
+    Ok(Shape::Sparse)
 }
 
 async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, done: &mut Done) -> Result<()> {

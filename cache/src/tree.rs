@@ -14,13 +14,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use granary_core::limits::Limits;
-use granary_core::{ByteBudget, Clock, Ino, NodeId, Result};
+use granary_core::{ByteBudget, Clock, Error, Ino, Kind, NodeId, Result};
+use granary_meta::lease::{LeaseKind, Lost};
 use granary_meta::{Attr, Metadata};
 use granary_store::Store;
 use tokio::task::JoinHandle;
 
 use crate::drain;
-use crate::file::File;
+use crate::file::{File, PageCache};
+use crate::peer::Peers;
 use crate::read::ReadCache;
 use crate::recover;
 use crate::stage::disk::{Disk, SystemDisk};
@@ -93,6 +95,14 @@ impl Drop for Tree {
     }
 }
 
+fn fenced() -> Error {
+    Error::new(
+        Kind::Fenced,
+        "the metadata service ended this node's session, because it had not heard of it for the lease time; others may have \
+         changed the file since",
+    )
+}
+
 impl Tree {
     /// Opens the stage, brings it and the metadata together after a crash (see ARCHITECTURE.md, recovery), starts the
     /// committer and the drain.
@@ -104,13 +114,16 @@ impl Tree {
 
     pub(crate) async fn open_on(parts: TreeParts, disk: Arc<dyn Disk>) -> Result<Arc<Tree>> {
         let files = StageFiles::open(&parts.stage_dir)?;
-        let (log, segments) = Log::open(
+        let (mut log, segments) = Log::open(
             &parts.stage_dir.join("log"),
             parts.meta.namespace(),
             &parts.limits,
             disk.clone(),
             parts.clock.clone(),
         )?;
+        if parts.meta.is_shared() {
+            log.mark_sequences(parts.node);
+        }
         let shared = Shared::new(parts, disk, Arc::new(log), files);
         if let Err(e) = recover::recover(&shared, segments).await {
             shared.end();
@@ -195,6 +208,30 @@ impl Tree {
 
     pub fn status(&self) -> TreeStatus {
         self.shared.status()
+    }
+
+    /// Who reads what other nodes have staged. The first one stays.
+    pub fn set_peers(&self, peers: Arc<dyn Peers>) {
+        let _first_stays = self.shared.peers.set(peers);
+    }
+
+    /// The service wants the lease of an inode back (see [`granary_meta::lease::Holder`]).
+    pub async fn recall(&self, ino: Ino, wanted: LeaseKind, pages: &dyn PageCache) {
+        match self.shared.table.find(ino) {
+            Some(file) => file.recall(wanted, pages).await,
+            None if wanted == LeaseKind::Write => pages.drop_pages(ino).await,
+            None => {}
+        }
+    }
+
+    /// All leases are gone at once. With [`Lost::Fenced`] what was held back is refused for ever, and kept aside.
+    pub async fn lost(&self, why: Lost) {
+        for file in self.shared.table.all() {
+            if why == Lost::Fenced {
+                file.fence(&fenced()).await;
+            }
+            file.lose_lease();
+        }
     }
 
     /// Free bytes of the stage's disk: what `statfs` shows of a namespace without quota is the store's, but

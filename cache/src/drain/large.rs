@@ -48,6 +48,9 @@ pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: 
 }
 
 async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool> {
+    if shared.many {
+        file.make_current().await?; // what others changed meanwhile is not ours to upload
+    }
     let Some((watch, quiet)) = begin(&file, force).await? else { return Ok(false) };
     file.commit().await?;
     let (groups, version) = {
@@ -239,6 +242,7 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
             && !s.busy
             && s.writers == 0
             && !s.touched_all
+            && file.is_current(s)
             && s.touched.as_ref().is_none_or(RangeSet::is_empty)
             && s.stage.as_ref().is_some_and(|stage| !stage.loose && !stage.lost)
     };

@@ -8,18 +8,18 @@ use crate::stage::RecordKind;
 use crate::stage::files;
 
 impl File {
-    pub(super) fn truncate_now(&self, size: u64) -> Result<()> {
+    /// `false`, here and below: the write lease is needed first, and nothing was done.
+    pub(super) fn truncate_now(&self, size: u64) -> Result<bool> {
         self.check_end(0, size)?;
-        let mut guard = self.state();
+        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
         let s = &mut *guard;
-        s.alive(self.ino)?;
         self.resize(s, size)?;
         if s.writers > 0 {
             self.absorb(s)?;
         }
         s.change(self.shared.clock.now(), self.shared.next_version());
         self.settle(s);
-        Ok(())
+        Ok(true)
     }
 
     /// Applies a new size to stage file, log and state.
@@ -41,11 +41,10 @@ impl File {
         Ok(())
     }
 
-    pub(super) fn allocate_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+    pub(super) fn allocate_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<bool> {
         let end = self.check_end(offset, len)?;
-        let mut guard = self.state();
+        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
         let s = &mut *guard;
-        s.alive(self.ino)?;
         let covered: u64 = s.map.within(offset..end).iter().map(|e| e.len).sum();
         self.shared.check_room(len - covered)?;
         if !keep_size && end > self.current_size(s) {
@@ -53,18 +52,17 @@ impl File {
             s.change(self.shared.clock.now(), self.shared.next_version());
             self.settle(s);
         }
-        Ok(())
+        Ok(true)
     }
 
-    pub(super) fn zero_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+    pub(super) fn zero_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<bool> {
         let wanted = self.check_end(offset, len)?;
-        let mut guard = self.state();
+        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
         let s = &mut *guard;
-        s.alive(self.ino)?;
         let size = self.current_size(s);
         let end = if keep_size { wanted.min(size) } else { wanted };
         if end <= offset {
-            return Ok(());
+            return Ok(true);
         }
         self.soil(s)?;
         let complete = s.stage.as_ref().is_some_and(Stage::is_complete);
@@ -87,7 +85,7 @@ impl File {
         s.zero(offset..end);
         s.change(self.shared.clock.now(), self.shared.next_version());
         self.settle(s);
-        Ok(())
+        Ok(true)
     }
 
     /// Ends a file whose inode is gone: nothing of it is uploaded or kept.

@@ -12,6 +12,10 @@ use crate::stage::Shape;
 impl File {
     /// Makes the state that of the metadata (`attr` is what it said a moment ago), unless it is known already.
     pub(crate) async fn load(&self, attr: &Attr) -> Result<()> {
+        if self.shared.many {
+            // Without a lease it is loaded for one use, and again for the next.
+            return self.make_current().await.map(drop);
+        }
         {
             let s = self.state();
             if s.loaded && (s.is_held() || s.writers > 0 || attr.version <= s.committed.version) {
@@ -89,6 +93,7 @@ impl File {
         let mut guard = self.state();
         let s = &mut *guard;
         s.install(attr, Vec::new());
+        self.begin_leased(s);
         s.flushes = self.shared.flushes();
         s.hint = Some(Arc::new(hint));
         s.large = large;

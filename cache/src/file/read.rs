@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -32,6 +33,18 @@ enum Source {
     Stage { file: Arc<fs::File>, offset: u64, len: u64 },
     Log { part: Extent, whole: Extent },
     Object { id: ObjectId, offset: u64, len: u64 },
+    /// In another node's stage.
+    Peer { part: Extent, whole: Extent },
+}
+
+/// What is to be done for a read.
+#[derive(Debug)]
+enum Step {
+    Fetch(Vec<Source>),
+    /// The state is to be loaded first.
+    Load,
+    /// A recall is being worked at: wait for its end, at most so long.
+    HoldBack(Duration),
 }
 
 impl File {
@@ -57,19 +70,10 @@ impl File {
     }
 
     fn source(&self, s: &mut State, part: Extent, whole: Extent) -> Result<Source> {
-        let elsewhere = |node| {
-            Error::new(
-                Kind::Unavailable,
-                format!(
-                    "bytes of inode {} are still on node {node}; they can be read when it has uploaded them",
-                    self.ino
-                ),
-            )
-        };
         Ok(match part.place {
             Place::Object { id, offset, .. } => Source::Object { id, offset, len: part.len },
             Place::Log { node, .. } | Place::StageFile { node } if node != self.shared.node => {
-                return Err(elsewhere(node));
+                Source::Peer { part, whole }
             }
             Place::Log { .. } => Source::Log { part, whole },
             Place::StageFile { .. } => {
@@ -133,12 +137,16 @@ impl File {
                 let info = self.shared.objects.known(*id)?;
                 self.shared.reads.read_ready(self.shared.ns, &info, *offset..*offset + *len).map(Ok)
             }
+            Source::Peer { .. } => None,
         }
     }
 
     pub(super) fn read_local(&self, offset: u64, len: u64) -> Option<Result<Bytes>> {
         let plan = {
             let mut s = self.state();
+            if self.shared.many && (s.lease.recalls > 0 || !self.is_current(&s)) {
+                return None;
+            }
             let plan = match self.plan(&mut s, offset, len) {
                 Ok(plan) => plan,
                 Err(e) => return Some(Err(e)),
@@ -177,7 +185,11 @@ impl File {
 
     /// `None`: the bytes moved away.
     async fn fetch(&self, source: &Source) -> Result<Option<Bytes>> {
-        let Source::Object { id, offset, len } = source else { return self.at_hand(source).transpose() };
+        let (id, offset, len) = match source {
+            Source::Object { id, offset, len } => (id, offset, len),
+            Source::Peer { part, whole } => return self.read_peer(part, whole).await,
+            _ => return self.at_hand(source).transpose(),
+        };
         let info = match self.shared.object(*id).await {
             Ok(info) => info,
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
@@ -190,14 +202,64 @@ impl File {
         }
     }
 
-    pub(super) async fn read_anywhere(&self, offset: u64, len: u64) -> Result<Bytes> {
+    async fn read_peer(&self, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
+        let Some(peers) = self.shared.peers.get() else {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "bytes of inode {} are still in another node's stage, and this node was started without a way to ask it; \
+                     they can be read when it has uploaded them",
+                    self.ino
+                ),
+            ));
+        };
+        peers.read(self.shared.ns, self.ino, part, whole).await
+    }
+
+    fn step(&self, offset: u64, len: u64, keep: bool, held_back: bool, once: bool) -> Result<Step> {
+        let mut s = self.state();
+        s.alive(self.ino)?;
+        if self.shared.many {
+            let recalled = s.lease.recalls > 0;
+            if !(self.is_current(&s) || once && s.loaded && (!keep || recalled)) {
+                return Ok(Step::Load);
+            }
+            if recalled && keep {
+                if !held_back && !s.lease.hold.is_zero() {
+                    return Ok(Step::HoldBack(s.lease.hold));
+                }
+                s.lease.served += 1;
+            }
+        }
+        let plan = self.plan(&mut s, offset, len)?;
+        self.look_ahead(&mut s, offset, len);
+        Ok(Step::Fetch(plan))
+    }
+
+    /// Where the bytes are, under the lease; without `keep` also of a state that is good for one use.
+    async fn plan_leased(&self, offset: u64, len: u64, keep: bool) -> Result<Vec<Source>> {
+        let (mut held_back, mut once) = (false, false);
+        for attempt in 0.. {
+            match self.step(offset, len, keep, held_back, once)? {
+                Step::Fetch(plan) => return Ok(plan),
+                Step::HoldBack(hold) => {
+                    self.hold_back(hold).await;
+                    held_back = true;
+                }
+                Step::Load => {
+                    if once {
+                        self.wait_for_lease(attempt).await;
+                    }
+                    once = !self.make_current().await?;
+                }
+            }
+        }
+        Err(Error::new(Kind::Busy, "the file's lease could not be had"))
+    }
+
+    pub(super) async fn read_anywhere(&self, offset: u64, len: u64, keep: bool) -> Result<Bytes> {
         for attempt in 0..ATTEMPTS {
-            let plan = {
-                let mut s = self.state();
-                let plan = self.plan(&mut s, offset, len)?;
-                self.look_ahead(&mut s, offset, len);
-                plan
-            };
+            let plan = self.plan_leased(offset, len, keep).await?;
             // Collected first: with the closure in it, the future could not be proven to be Send.
             let fetches: Vec<_> = plan.iter().map(|source| self.fetch(source)).collect();
             let fetches = futures::stream::iter(fetches).buffered(OBJECTS_AT_ONCE);

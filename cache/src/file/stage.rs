@@ -42,7 +42,12 @@ impl File {
             let file = self.shared.files.create(self.ino, Shape::Sparse)?;
             s.stage = Some(Stage::new(Shape::Sparse, Some(Arc::new(file))));
         }
-        // Tells where the file was, should its pack directory never be written; replay takes nothing else from it.
+        self.note_stage(s)
+    }
+
+    /// Tells where the file was, should its pack directory never be written, and (by its sequence) that this node changed
+    /// it last; replay takes nothing else from it.
+    fn note_stage(&self, s: &mut State) -> Result<()> {
         let mut head = self.head(s, RecordKind::StageFile, 0, 0);
         self.append(s, &mut head, &[])?;
         s.delta.any = true;
@@ -92,7 +97,7 @@ impl File {
     pub(super) fn begin_empty_stage(&self, s: &mut State) -> Result<()> {
         let file = self.shared.files.create(self.ino, Shape::Whole)?;
         s.stage = Some(Stage::new(Shape::Whole, Some(Arc::new(file))));
-        Ok(())
+        if self.shared.many { self.note_stage(s) } else { Ok(()) }
     }
 
     /// A clean copy is about to be changed: whatever happens from now on, it is not taken for clean again.
@@ -106,6 +111,9 @@ impl File {
             if let Err(e) = self.shared.files.sync_folders() {
                 tracing::error!(ino = %self.ino, version, error = %e, "stage");
                 return Err(e);
+            }
+            if self.shared.many {
+                self.note_stage(s)?;
             }
         }
         Ok(())

@@ -3,10 +3,11 @@
 use std::fs;
 use std::sync::Arc;
 
-use granary_core::{Error, Ino, Kind, Result, Timestamp};
+use granary_core::{Error, Ino, Kind, NodeId, Result, Timestamp};
 use granary_meta::{Attr, Commit, Extent};
 
 use crate::extent_map::ExtentMap;
+use crate::file::lease::Leased;
 use crate::range_set::RangeSet;
 use crate::stage::Shape;
 use crate::stage::files::Stat;
@@ -143,6 +144,8 @@ pub(crate) struct State {
     pub listed: bool,
     /// What is counted in the tree's sums for this file.
     pub counted: Counted,
+    /// What the leases of a shared namespace allow.
+    pub lease: Leased,
     /// Where the last read ended, and the extent whose successor was fetched ahead.
     pub read_end: u64,
     pub fetched_ahead: Option<u64>,
@@ -158,7 +161,14 @@ pub(crate) struct Counted {
 }
 
 impl State {
+    pub fn of(node: NodeId) -> State {
+        State { map: ExtentMap::of(node), ..State::default() }
+    }
+
     pub fn alive(&self, ino: Ino) -> Result<()> {
+        if let Some(e) = &self.lease.fenced {
+            return Err(e.duplicate());
+        }
         if self.dead {
             return Err(Error::new(Kind::Stale, format!("inode {ino} was deleted")));
         }
@@ -167,12 +177,12 @@ impl State {
 
     /// Whether the metadata does not know everything.
     pub fn is_held(&self) -> bool {
-        !self.dead && (self.delta.any || self.in_commit.is_some())
+        !self.dead && self.lease.fenced.is_none() && (self.delta.any || self.in_commit.is_some())
     }
 
     /// Takes what the metadata says; what is held stays on top.
     pub fn install(&mut self, attr: &Attr, extents: Vec<Extent>) {
-        let mut map = ExtentMap::from_extents(extents);
+        let mut map = self.map.with(extents);
         self.committed = Committed::of(attr);
         if self.is_held() {
             let mut held = self.in_commit.clone().unwrap_or_default();
@@ -271,6 +281,9 @@ impl State {
     /// The commit in flight succeeded with these attributes, or failed: then it is held again.
     pub fn end_commit(&mut self, attr: Option<&Attr>) {
         let Some(older) = self.in_commit.take() else { return };
+        if self.lease.fenced.is_some() {
+            return;
+        }
         match attr {
             Some(attr) => {
                 self.committed = Committed::of(attr);

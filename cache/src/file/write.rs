@@ -12,20 +12,30 @@ use crate::stage::{Head, RecordKind};
 pub(super) const EXTENTS_MAX: usize = 128;
 
 impl File {
-    pub(super) fn write_now(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
-        let mut guard = self.state();
+    pub(super) async fn write_with(&self, offset: u64, data: &[u8], append: bool, pages: bool) -> Result<u64> {
+        self.shared.admit(data.len() as u64).await;
+        loop {
+            if let Some(offset) = self.write_now(offset, data, append, pages)? {
+                return Ok(offset);
+            }
+            self.take_lease(pages).await?;
+        }
+    }
+
+    /// `None`: the write lease is needed first, and nothing was done.
+    fn write_now(&self, offset: u64, data: &[u8], append: bool, pages: bool) -> Result<Option<u64>> {
+        let Some(mut guard) = self.begin_change(pages)? else { return Ok(None) };
         let s = &mut *guard;
-        s.alive(self.ino)?;
         let offset = if append { self.current_size(s) } else { offset };
         if data.is_empty() {
-            return Ok(offset);
+            return Ok(Some(offset));
         }
         let end = self.check_end(offset, data.len() as u64)?;
         self.check_quota(s, offset, end)?;
         let result = self.put_bytes(s, offset, data);
         s.change(self.shared.clock.now(), self.shared.next_version());
         self.settle(s);
-        result.map(|()| offset)
+        result.map(|()| Some(offset))
     }
 
     pub(super) fn check_end(&self, offset: u64, len: u64) -> Result<u64> {

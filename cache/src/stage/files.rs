@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use granary_core::{Error, Ino, Result, Timestamp};
+use granary_core::{Error, Ino, Kind, Result, Timestamp};
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
 
 /// What a stage file has of its file.
@@ -85,6 +85,24 @@ impl StageFiles {
         let file = self.make(&self.path(ino, shape))?;
         self.changed.store(true, Ordering::SeqCst);
         Ok(file)
+    }
+
+    /// Makes a file beside the stage for bytes that may not go where they were to go: `aside/<inode>`, or with a number
+    /// behind it. Nothing reads it but a person.
+    pub fn begin_aside(&self, ino: Ino) -> Result<(PathBuf, File)> {
+        let dir = self.dir.join("aside");
+        let failed = |path: &Path, e| Error::io(format!("cannot make {}", path.display()), e);
+        fs::create_dir_all(&dir).map_err(|e| failed(&dir, e))?;
+        for n in 0_u32.. {
+            let path = if n == 0 { dir.join(format!("{ino}")) } else { dir.join(format!("{ino}.{n}")) };
+            let mut options = fs::OpenOptions::new();
+            match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed(&path, e)),
+            }
+        }
+        Err(Error::new(Kind::NoSpace, format!("{} is full of files; look at them, and remove them", dir.display())))
     }
 
     /// Makes one that becomes visible as [`Shape::Whole`] by [`StageFiles::publish`].

@@ -4,6 +4,10 @@
 //! A segment's number is the sequence number of its first record. `log/sequence` holds a bound (8 bytes, little-endian) and
 //! its crc32c (4 bytes): at each start numbering goes on above it, so that neither a sequence nor a segment number is ever
 //! used twice, even when all segments are gone.
+//!
+//! Where several nodes write one namespace, sequences are a Lamport clock: whoever loads a file goes on above its last
+//! sequence, and the lowest 16 bits of a sequence tell the nodes apart. So an inode's last sequence says who changed it last,
+//! and a record that was not applied is recognized as overtaken.
 
 mod group;
 #[cfg(test)]
@@ -20,7 +24,7 @@ use std::time::Duration;
 
 use granary_core::codec::Put;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
-use granary_core::{Clock, Error, Kind, NamespaceId, Result};
+use granary_core::{Clock, Error, Kind, NamespaceId, NodeId, Result};
 
 use super::disk::{Disk, read_up_to, write_all};
 use super::record::{self, Head};
@@ -30,6 +34,8 @@ use group::GroupSync;
 
 /// Sequence numbers that a start reserves: more than a process appends in its life.
 const SEQUENCE_STEP: u64 = 1 << 40;
+/// Bits of a sequence that tell nodes apart.
+const NODE_BITS: u32 = 16;
 /// A segment is rolled at this size at the latest, so that the drain may read one whole. Its payload is bounded by
 /// [`OBJECT_PAYLOAD_MAX`]: one segment is one pack at most.
 const SEGMENT_BYTES_MAX: u64 = 32 << 20;
@@ -89,6 +95,8 @@ struct Active {
 struct Writer {
     active: Option<Active>,
     next_seq: u64,
+    /// What `log/sequence` says.
+    bound: u64,
     header: Vec<u8>,
     /// Sealed since the last sync began, not yet synced.
     unsynced: Vec<Arc<File>>,
@@ -112,6 +120,8 @@ pub(crate) struct Log {
     group: GroupSync,
     payload_bytes: AtomicU64,
     files: AtomicU64,
+    /// The lowest bits of this node's sequences, where others write too.
+    mark: Option<u16>,
 }
 
 fn segment_path(dir: &Path, id: u64) -> PathBuf {
@@ -150,6 +160,7 @@ impl Log {
             writer: Mutex::new(Writer {
                 active: None,
                 next_seq,
+                bound: next_seq + SEQUENCE_STEP,
                 header: Vec::with_capacity(record::HEADER_MAX),
                 unsynced: Vec::new(),
                 new_entries: false,
@@ -159,8 +170,22 @@ impl Log {
             group: GroupSync::default(),
             payload_bytes: AtomicU64::new(0),
             files: AtomicU64::new(0),
+            mark: None,
         };
         Ok((log, existing))
+    }
+
+    /// From now on sequences are those of a node among others.
+    pub fn mark_sequences(&mut self, node: NodeId) {
+        let mark = crc32c::crc32c(&node.0.to_le_bytes()) as u16;
+        self.mark = Some(mark);
+        let mut w = lock(&self.writer);
+        w.next_seq = above(w.next_seq, Some(mark));
+    }
+
+    /// Whether a record of that sequence can be of this log. Of other nodes' sequences one in 65,536 is taken for its own.
+    pub fn is_own(&self, seq: u64) -> bool {
+        self.mark.is_none_or(|mark| seq as u16 == mark)
     }
 
     /// Bytes of writes in the log, and inodes per segment summed up.
@@ -191,7 +216,9 @@ impl Log {
     /// Makes sure that no record to come has a sequence up to `seq`.
     pub fn stay_above(&self, seq: u64) {
         let mut w = lock(&self.writer);
-        w.next_seq = w.next_seq.max(seq + 1);
+        if w.next_seq <= seq {
+            w.next_seq = above(seq, self.mark);
+        }
     }
 
     /// Appends a record: gives it its sequence, and returns where its payload is. When it fails nothing is left behind that
@@ -230,7 +257,7 @@ impl Log {
             }
             return Err(e);
         }
-        w.next_seq += 1;
+        w.next_seq = above(w.next_seq, self.mark);
         let first = at == 0;
         active.info.len += more;
         active.info.payload += payload.len() as u64;
@@ -244,10 +271,16 @@ impl Log {
 
     fn begin_segment(&self, w: &mut Writer) -> Result<Active> {
         let id = w.next_seq;
+        if id + SEQUENCE_STEP / 2 > w.bound {
+            let bound = id + SEQUENCE_STEP;
+            write_sequence(&self.dir, &self.dir_file, bound)
+                .map_err(|e| Error::io(format!("cannot number the stage log {}", self.dir.display()), e))?;
+            w.bound = bound;
+        }
         let path = segment_path(&self.dir, id);
         let file = open_rw(&path, true)
             .map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
-        w.next_seq += 1; // so that a segment that stays empty does not give its number to the next one
+        w.next_seq = above(id, self.mark); // so that a segment that stays empty does not give its number to the next one
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
@@ -382,6 +415,14 @@ impl Log {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The next sequence of a node after `seq`.
+fn above(seq: u64, mark: Option<u16>) -> u64 {
+    match mark {
+        None => seq + 1,
+        Some(mark) => (((seq >> NODE_BITS) + 1) << NODE_BITS) | u64::from(mark),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use granary_core::limits::Limits;
@@ -18,6 +18,7 @@ use super::table::Table;
 use super::{PathHint, TreeParts};
 use crate::drain::Drain;
 use crate::file::File;
+use crate::peer::Peers;
 use crate::read::ReadCache;
 use crate::stage::disk::Disk;
 use crate::stage::{Log, StageFiles};
@@ -25,6 +26,9 @@ use crate::util::lock;
 
 /// A writer that waits at the dirty limit looks again after this long, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Refused changes that are remembered.
+const FENCED_MAX: usize = 1000;
 
 /// A file with a stage file that is not clean.
 #[derive(Clone, Debug)]
@@ -53,6 +57,12 @@ pub(crate) struct Shared {
     pub objects: Objects,
     pub dirty: Dirty,
     pub drain: Drain,
+    /// Other nodes change the namespace too.
+    pub many: bool,
+    /// Reads what other nodes have staged.
+    pub peers: OnceLock<Arc<dyn Peers>>,
+    /// Guards the list of changes that were refused, for the status.
+    fenced: Mutex<Vec<String>>,
     /// Guards the generator; asked once an object.
     random: Mutex<Box<dyn FnMut() -> u128 + Send>>,
     /// Files with held state since the committer came by.
@@ -74,6 +84,7 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub fn new(parts: TreeParts, disk: Arc<dyn Disk>, log: Arc<Log>, files: StageFiles) -> Arc<Shared> {
         let drain = Drain::new(&parts.limits);
+        let many = parts.meta.is_shared();
         Arc::new(Shared {
             ns: parts.meta.namespace(),
             node: parts.node,
@@ -92,6 +103,9 @@ impl Shared {
             objects: Objects::default(),
             dirty: Dirty::default(),
             drain,
+            many,
+            peers: OnceLock::new(),
+            fenced: Mutex::default(),
             random: Mutex::new(parts.random),
             held: Mutex::default(),
             large: Mutex::default(),
@@ -126,6 +140,34 @@ impl Shared {
         self.table.clear();
         lock(&self.held).clear();
         lock(&self.large).clear();
+    }
+
+    /// Changes of a file were refused for good.
+    pub fn note_fenced(&self, message: String) {
+        let mut fenced = lock(&self.fenced);
+        if fenced.len() < FENCED_MAX {
+            fenced.push(message);
+        }
+    }
+
+    /// The same, found at start: another node changed the file after this one, whose last changes had not been committed.
+    pub fn note_overtaken(&self, ino: Ino, kept: &str) {
+        let message = format!(
+            "inode {ino} was changed by another node before this node's last changes of it were committed; they were not applied, \
+             and lie in {kept}"
+        );
+        tracing::error!(ns = %self.ns, "{message}");
+        self.note_fenced(message);
+    }
+
+    /// What a person has to look at, if anything.
+    pub fn fenced(&self) -> Option<String> {
+        let fenced = lock(&self.fenced);
+        let first = fenced.first()?;
+        Some(match fenced.len() {
+            1 => first.clone(),
+            n => format!("{first} (and {} more)", n - 1),
+        })
     }
 
     pub fn next_version(&self) -> u64 {

@@ -55,6 +55,14 @@ impl Table {
         lock(self.shard(ino)).remove(&ino)
     }
 
+    /// Takes this very file out, if nobody else took its place.
+    pub fn remove_exactly(&self, file: &File) {
+        let mut shard = lock(self.shard(file.ino()));
+        if shard.get(&file.ino()).is_some_and(|known| std::ptr::eq(&**known, file)) {
+            shard.remove(&file.ino());
+        }
+    }
+
     /// Forgets a file that could not be loaded, unless somebody else tries.
     pub fn remove_unloaded(&self, ino: Ino) {
         let mut shard = lock(self.shard(ino));
