@@ -20,6 +20,7 @@ mod passthrough;
 mod read;
 mod recall;
 mod stage;
+mod staged;
 mod state;
 mod write;
 
@@ -127,8 +128,8 @@ impl File {
     }
 
     /// The same for bytes whose pages the kernel keeps locked until the answer: dropping the file's pages waits for it.
-    pub async fn write_pages(&self, offset: u64, data: &[u8]) -> Result<()> {
-        self.write_with(offset, data, false, true).await.map(drop)
+    pub async fn write_pages(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
+        self.write_with(offset, data, append, true).await
     }
 
     /// Commits held state, logs and applies the new size. Returns the inode's new attributes.

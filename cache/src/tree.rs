@@ -5,6 +5,7 @@ mod committer;
 pub(crate) mod dirty;
 mod objects;
 mod shared;
+mod staged;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::stage::{Log, StageFiles};
 use crate::util::lock;
 
 pub(crate) use shared::Shared;
+pub use staged::STAGED_BYTES_MAX;
 
 /// What a tree is made of.
 pub struct TreeParts {
@@ -184,6 +186,11 @@ impl Tree {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether anything of the inode may be here.
+    pub fn knows(&self, ino: Ino) -> bool {
+        self.shared.table.find(ino).is_some() || self.shared.clean.version(ino).is_some()
     }
 
     /// The inode has no name and no open any more: its staged bytes are dropped, never uploaded.

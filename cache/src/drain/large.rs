@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
-use granary_core::{Error, Result};
+use granary_core::{Error, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
 
@@ -49,7 +49,14 @@ pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: 
 
 async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool> {
     if shared.many {
-        file.make_current().await?; // what others changed meanwhile is not ours to upload
+        // What others changed meanwhile is not ours to upload.
+        match file.make_current().await {
+            Err(e) if e.kind() == Kind::Stale => {
+                file.bury();
+                return Ok(true);
+            }
+            current => current.map(drop)?,
+        }
     }
     let Some((watch, quiet)) = begin(&file, force).await? else { return Ok(false) };
     file.commit().await?;

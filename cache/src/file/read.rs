@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use granary_core::{Error, Kind, ObjectId, Result};
+use granary_core::{Error, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, Place};
 
 use super::{File, Stage, State};
 use crate::extent_map::Piece;
 use crate::stage::disk::read_up_to;
+use crate::tree::Shared;
 
 /// Records up to this length are read and verified as a whole, whatever part of them is wanted.
 const VERIFY_WHOLE_MAX: u64 = 128 << 10;
@@ -45,6 +46,32 @@ enum Step {
     Load,
     /// A recall is being worked at: wait for its end, at most so long.
     HoldBack(Duration),
+}
+
+/// A part of a record's payload. `None`: the segment is gone, the bytes are elsewhere by now.
+pub(super) fn read_record(shared: &Shared, ino: Ino, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
+    let (Place::Log { segment, offset, .. }, Place::Log { offset: start, .. }) = (part.place, whole.place)
+    else {
+        return Err(Error::new(Kind::Bug, "a log source is not in the log"));
+    };
+    let verify = whole.crc != 0 && (part.len == whole.len || whole.len <= VERIFY_WHOLE_MAX);
+    if !verify {
+        return Ok(shared.log.read(segment, offset, part.len as usize)?.map(Bytes::from));
+    }
+    let Some(bytes) = shared.log.read(segment, start, whole.len as usize)? else { return Ok(None) };
+    if crc32c::crc32c(&bytes) != whole.crc {
+        return Err(Error::new(
+            Kind::Corrupt,
+            format!(
+                "bytes {}..{} of inode {ino} were damaged on this node's disk (stage log segment {segment:016x}); restore them from \
+                 another copy",
+                whole.offset,
+                whole.end(),
+            ),
+        ));
+    }
+    let from = (offset - start) as usize;
+    Ok(Some(Bytes::from(bytes).slice(from..from + part.len as usize)))
 }
 
 impl File {
@@ -82,32 +109,8 @@ impl File {
         })
     }
 
-    /// `None`: the segment is gone, the bytes are elsewhere by now.
     fn read_log(&self, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
-        let (Place::Log { segment, offset, .. }, Place::Log { offset: start, .. }) =
-            (part.place, whole.place)
-        else {
-            return Err(Error::new(Kind::Bug, "a log source is not in the log"));
-        };
-        let verify = whole.crc != 0 && (part.len == whole.len || whole.len <= VERIFY_WHOLE_MAX);
-        if !verify {
-            return Ok(self.shared.log.read(segment, offset, part.len as usize)?.map(Bytes::from));
-        }
-        let Some(bytes) = self.shared.log.read(segment, start, whole.len as usize)? else { return Ok(None) };
-        if crc32c::crc32c(&bytes) != whole.crc {
-            return Err(Error::new(
-                Kind::Corrupt,
-                format!(
-                    "bytes {}..{} of inode {} were damaged on this node's disk (stage log segment {segment:016x}); restore them from \
-                     another copy",
-                    whole.offset,
-                    whole.end(),
-                    self.ino
-                ),
-            ));
-        }
-        let from = (offset - start) as usize;
-        Ok(Some(Bytes::from(bytes).slice(from..from + part.len as usize)))
+        read_record(&self.shared, self.ino, part, whole)
     }
 
     fn read_stage(&self, file: &fs::File, offset: u64, len: u64) -> Result<Bytes> {
