@@ -4,6 +4,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`source`], [`clients`] | where metadata comes from: its own process, or a service, by whose token |
+//! | [`data`] | what is staged here, for other nodes, and theirs for us |
 //! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod clients;
+pub mod data;
 pub mod identity;
 pub mod lock;
 pub mod metrics;
@@ -46,6 +48,7 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::{log, randomness, volume};
 use clients::{ClientParts, Clients};
+use data::Data;
 use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
@@ -77,6 +80,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub id: NodeId,
     pub memory: ByteBudget,
+    /// The way to other nodes, when they share the volume.
+    pub data: Option<Data>,
     /// Seeds the generators of object ids. The lock guards its state, for a few instructions.
     pub seeds: Mutex<StdRng>,
 }
@@ -149,15 +154,18 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let started = clock.monotonic();
     let mut generator = randomness::generator()?;
     let fresh = NodeId(generator.next_u64());
+    let (mut data_listener, mut clients) = (None, None);
     let source = match settings.meta.service() {
         None => Source::Local(volume::open(&settings)?),
         Some(_) => {
+            data_listener = data::listen(&settings).await?;
+            let data_address = data_listener.as_ref().map(|data| data.address.clone());
             // A new cache directory is written only when the volume is known, but the service must be told who comes.
             let node = identity::read(&settings.cache)?.map_or(fresh, |(node, _)| node);
             let (settings, clock) = (settings.clone(), clock.clone());
             let seeds = StdRng::from_rng(&mut generator);
-            let parts = ClientParts { settings, node, data_address: None, clock, seeds };
-            Source::Service(Clients::connect(parts).await?)
+            let parts = ClientParts { settings, node, data_address, clock, seeds };
+            Source::Service(clients.insert(Clients::connect(parts).await?).clone())
         }
     };
     let info = source.volume()?;
@@ -173,7 +181,11 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         clock.clone(),
         memory.clone(),
     )?;
+    let data = clients
+        .map(|clients| Data::start(&settings, data_listener, &clients, id, clock.clone(), &stop.begin))
+        .transpose()?;
     let parts = Parts {
+        data,
         settings: settings.clone(),
         source: source.clone(),
         store: store.clone(),

@@ -191,6 +191,9 @@ impl Keeper {
             runtime: tokio::runtime::Handle::current(),
         })
         .await?;
+        if let Some(data) = &parts.data {
+            data.connect(id, &tree, &meta);
+        }
         let metrics = granary_fuse::Metrics::new(info.name.as_str());
         let served = Served { name: info.name, meta, link, tree, mounted: None, metrics, points: Vec::new() };
         self.table.lock().insert(id, served.clone());
