@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
-use crate::settings::{SETTINGS, Scope, Sources, Unit, dashed};
+use crate::settings::{SETTINGS, Scope, Sources, Unit, Who, dashed};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -28,6 +30,8 @@ pub enum Command {
     Sync(SyncArgs),
     Status(StatusArgs),
     Ns(NsArgs),
+    Meta(MetaArgs),
+    Token(TokenArgs),
     /// Print the version
     Version,
 }
@@ -209,19 +213,164 @@ pub enum DurabilityArg {
     Object,
 }
 
-/// The flags of settings, as they were given. `NODE`: those of the node process too.
+/// Serve a volume's metadata to many machines, and look at that service
+///
+/// One machine needs none of this: there the node has the metadata itself. For many machines, one runs the service and
+/// the others name it: `granary mount user/alice /mnt/alice --meta https://HOST:7411 --token-file FILE`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary meta serve --meta /var/lib/granary/meta --listen 0.0.0.0:7411 \\\n           \
+                        --tls-cert cert.pem --tls-key key.pem --trust granary.key.pub"
+)]
+pub struct MetaArgs {
+    #[command(subcommand)]
+    pub command: MetaCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MetaCommand {
+    /// Run the service, in the foreground; SIGTERM stops it cleanly
+    ///
+    /// Who may do what is said by tokens (`granary token`), which count when a key given with --trust has signed them.
+    /// Stopped and started again, it goes on where it was: programs on other machines see a pause.
+    #[command(
+        after_help = "Example: granary meta serve --meta /var/lib/granary/meta --listen 10.0.0.1:7411 \\\n           \
+                      --tls-cert cert.pem --tls-key key.pem --trust granary.key.pub"
+    )]
+    Serve {
+        /// Listen beyond this machine without TLS: anybody on the network can then read tokens and names
+        #[arg(long)]
+        insecure: bool,
+        /// Tell on standard output, in one line of JSON, that the service is ready or why it is not.
+        #[arg(long, hide = true)]
+        notify: bool,
+        #[command(flatten)]
+        flags: ServiceFlags,
+    },
+    /// Show whether the service answers, whom it takes you for, and what is connected
+    #[command(
+        after_help = "Example: granary meta status --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Status {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// List the nodes that are connected, with what they have open: an administrator sees all, others their own
+    #[command(
+        after_help = "Example: granary meta sessions --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Sessions {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+}
+
+/// Make, read and revoke the tokens that prove to a metadata service who asks
+///
+/// A token is a line of text that says who its bearer is and until when; whoever has it may use it, so keep it as you
+/// keep a password. It is signed with a key that only the administrator has; the service knows its public part.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary token issue --user alice --group asr --ttl 30d --key granary.key >alice.token"
+)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a key that signs tokens, and beside it FILE.pub, which a service is given with --trust
+    #[command(after_help = "Example: granary token key --key granary.key --meta /var/lib/granary/meta")]
+    Key {
+        /// The new file, readable by its owner only
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The volume whose tokens it signs [default: the one of --meta, or of the node that runs here]
+        #[arg(long, value_name = "UUID")]
+        volume: Option<String>,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Print a new token
+    #[command(
+        after_help = "Example: granary token issue --user alice --group asr --rights read-write --ttl 30d --key granary.key"
+    )]
+    Issue {
+        /// Whose token it is: it opens user/NAME
+        #[arg(long, value_name = "NAME")]
+        user: String,
+        /// A group of theirs: it opens group/NAME too; may be given several times
+        #[arg(long = "group", value_name = "NAME")]
+        groups: Vec<String>,
+        /// What it is good for; admin: everything of everybody
+        #[arg(long, value_enum, default_value = "read-write")]
+        rights: RightsArg,
+        /// For how long, for example 12h or 30d
+        #[arg(long, value_name = "PERIOD", default_value = "30d")]
+        ttl: String,
+        /// The key that signs it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The volume that it is for [default: the one that the key was made for]
+        #[arg(long, value_name = "UUID")]
+        volume: Option<String>,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Show what a token says; no key is needed
+    #[command(after_help = "Example: granary token inspect alice.token")]
+    Inspect {
+        /// The token, a file with it, or - for standard input
+        token: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token worthless before its time; mounts that use it end (administrators only)
+    #[command(
+        after_help = "Example: granary token revoke alice.token --meta https://meta.example:7411 --token-file admin.token"
+    )]
+    Revoke {
+        /// The token, a file with it, or - for standard input
+        token: String,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RightsArg {
+    ReadOnly,
+    ReadWrite,
+    Admin,
+}
+
+/// The flags of settings, as they were given: those that concern `WHO`, a [`Who`] as a number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SettingFlags<const NODE: bool> {
+pub struct SettingFlags<const WHO: u8> {
     pub config: Option<PathBuf>,
     pub given: Vec<(String, String)>,
 }
 
-pub type PlaceFlags = SettingFlags<false>;
-pub type NodeFlags = SettingFlags<true>;
+pub type PlaceFlags = SettingFlags<{ Who::Caller as u8 }>;
+pub type NodeFlags = SettingFlags<{ Who::Node as u8 }>;
+pub type ServiceFlags = SettingFlags<{ Who::Service as u8 }>;
 
-impl<const NODE: bool> SettingFlags<NODE> {
+impl<const WHO: u8> SettingFlags<WHO> {
+    fn concerning(scope: Scope) -> bool {
+        let who = [Who::Caller, Who::Node, Who::Service];
+        who.into_iter().any(|who| who as u8 == WHO && scope.concerns(who))
+    }
+
     /// With these in front: what `other` gives, wins.
-    pub fn and<const OTHER: bool>(mut self, other: SettingFlags<OTHER>) -> NodeFlags {
+    pub fn and<const OTHER: u8>(mut self, other: SettingFlags<OTHER>) -> NodeFlags {
         self.given.extend(other.given);
         NodeFlags { config: other.config.or(self.config), given: self.given }
     }
@@ -231,7 +380,7 @@ impl<const NODE: bool> SettingFlags<NODE> {
     }
 }
 
-impl<const NODE: bool> Args for SettingFlags<NODE> {
+impl<const WHO: u8> Args for SettingFlags<WHO> {
     fn augment_args(command: ClapCommand) -> ClapCommand {
         let config = Arg::new("config")
             .long("config")
@@ -239,7 +388,7 @@ impl<const NODE: bool> Args for SettingFlags<NODE> {
             .value_parser(clap::value_parser!(PathBuf))
             .help("Settings file [default: GRANARY_CONFIG, then /etc/granary/granary.toml if it exists]")
             .help_heading("Settings");
-        let wanted = SETTINGS.iter().filter(|s| NODE || s.scope == Scope::Place);
+        let wanted = SETTINGS.iter().filter(|s| Self::concerning(s.scope));
         command.arg(config).args(wanted.map(|s| {
             let value = match s.unit {
                 Unit::Path => "PATH",
@@ -251,7 +400,9 @@ impl<const NODE: bool> Args for SettingFlags<NODE> {
             };
             let heading = match s.scope {
                 Scope::Place => "Settings",
-                Scope::Node => "Settings of the node process",
+                Scope::Process if WHO == Who::Service as u8 => "Settings of the service",
+                Scope::Node | Scope::Process => "Settings of the node process",
+                Scope::Service => "Settings of the service",
                 Scope::Limit => "Limits (sizes like 16GiB, periods like 2s; --help shows all)",
             };
             Arg::new(s.name)
@@ -259,7 +410,8 @@ impl<const NODE: bool> Args for SettingFlags<NODE> {
                 .value_name(value)
                 .help(s.help)
                 .help_heading(heading)
-                .hide_short_help(s.scope != Scope::Place)
+                .action(if s.name == "trust" { ArgAction::Append } else { ArgAction::Set })
+                .hide_short_help(![Scope::Place, Scope::Service].contains(&s.scope))
         }))
     }
 
@@ -268,7 +420,7 @@ impl<const NODE: bool> Args for SettingFlags<NODE> {
     }
 }
 
-impl<const NODE: bool> FromArgMatches for SettingFlags<NODE> {
+impl<const WHO: u8> FromArgMatches for SettingFlags<WHO> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut flags = Self::default();
         flags.update_from_arg_matches(matches)?;
@@ -277,9 +429,10 @@ impl<const NODE: bool> FromArgMatches for SettingFlags<NODE> {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.config = matches.get_one::<PathBuf>("config").cloned();
-        for s in SETTINGS.iter().filter(|s| NODE || s.scope == Scope::Place) {
-            if let Some(value) = matches.get_one::<String>(s.name) {
-                self.given.push((s.name.to_owned(), value.clone()));
+        for s in SETTINGS.iter().filter(|s| Self::concerning(s.scope)) {
+            if let Some(values) = matches.get_many::<String>(s.name) {
+                let values: Vec<&str> = values.map(String::as_str).collect();
+                self.given.push((s.name.to_owned(), values.join(",")));
             }
         }
         Ok(())
@@ -314,15 +467,22 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_a_flag_of_the_node() {
-        let mut line = vec!["granary".to_owned(), "node".to_owned()];
-        for s in SETTINGS {
-            line.extend([format!("--{}", dashed(s.name)), "1".to_owned()]);
-        }
-        let Command::Node(node) = Cli::try_parse_from(line).unwrap().command else {
+    fn every_setting_is_a_flag_of_the_process_that_it_concerns() {
+        let of = |who: Who| SETTINGS.iter().filter(move |s| s.scope.concerns(who));
+        let line = |words: &[&str], who: Who| {
+            let flags = of(who).flat_map(|s| [format!("--{}", dashed(s.name)), "1".to_owned()]);
+            Cli::try_parse_from(words.iter().map(|&w| w.to_owned()).chain(flags)).unwrap().command
+        };
+        let Command::Node(node) = line(&["granary", "node"], Who::Node) else {
             panic!("not the node command")
         };
-        assert_eq!(node.flags.given.len(), SETTINGS.len());
+        assert_eq!(node.flags.given.len(), of(Who::Node).count());
+        let Command::Meta(meta) = line(&["granary", "meta", "serve"], Who::Service) else {
+            panic!("not meta")
+        };
+        let MetaCommand::Serve { flags, .. } = meta.command else { panic!("not serve") };
+        assert_eq!(flags.given.len(), of(Who::Service).count());
+        assert!(SETTINGS.iter().all(|s| s.scope.concerns(Who::Node) || s.scope.concerns(Who::Service)));
     }
 
     #[test]
@@ -333,7 +493,7 @@ mod tests {
         };
         let Some(NodeCommand::Run { flags }) = node.command else { panic!("not run") };
         let settings = Sources { env: Vec::new(), ..node.flags.and(flags).sources() }.resolve().unwrap();
-        assert_eq!(settings.meta, PathBuf::from("/b"));
+        assert_eq!(settings.meta.folder().unwrap(), PathBuf::from("/b"));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! One file a command. Each resolves its settings, does its work, and prints what a person or program wants to know.
 
 pub mod init;
+pub mod meta;
 pub mod mount;
 pub mod mount_helper;
 pub mod node;
 pub mod ns;
 pub mod status;
 pub mod sync;
+pub mod token;
 pub mod umount;
 pub mod version;
 
@@ -24,6 +26,23 @@ pub fn print(text: &str) -> Outcome<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A table whose columns are as wide as their widest cell.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in rows {
+        let cells = widths.iter().zip(row).map(|(width, cell)| format!("{cell:width$}  "));
+        out += cells.collect::<String>().trim_end();
+        out.push('\n');
+    }
+    out
 }
 
 /// A directory's real path, as the kernel lists mounts. Only what leads to it is followed on disk, so that a mount that

@@ -18,8 +18,10 @@ pub mod node;
 pub mod progress;
 pub mod randomness;
 pub mod removal;
+pub mod service;
 pub mod settings;
 pub mod start;
+pub mod token_file;
 pub mod units;
 pub mod users;
 pub mod volume;
@@ -51,6 +53,8 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
+        Command::Meta(args) => commands::meta::run(args),
+        Command::Token(args) => commands::token::run(&args),
         Command::Version => commands::version::run(),
     };
     match outcome {

@@ -2,17 +2,23 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::prelude::*;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::{LogFormat, Settings};
 
 /// The log file is renamed to `FILE.1` at this size, replacing the one before.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// The target of events that say who was refused what.
+pub const AUDIT: &str = "granary::audit";
 
 /// Starts logging for this process, as the settings say. Called once, by commands that log.
 pub fn start(settings: &Settings) -> Outcome<()> {
@@ -28,13 +34,24 @@ pub fn start(settings: &Settings) -> Outcome<()> {
         LogFormat::Human => false,
         LogFormat::Auto => !terminal,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_target(json);
-    let outcome = match (&settings.log_file, json) {
-        (Some(path), true) => builder.json().with_writer(LogFile::open(path)?).try_init(),
-        (Some(path), false) => builder.with_writer(LogFile::open(path)?).try_init(),
-        (None, true) => builder.json().with_writer(io::stderr).try_init(),
-        (None, false) => builder.with_writer(io::stderr).try_init(),
+    let plain = fmt::layer().with_ansi(terminal).with_target(json);
+    let main = match (&settings.log_file, json) {
+        (Some(path), true) => plain.json().with_writer(LogFile::open(path)?).boxed(),
+        (Some(path), false) => plain.with_writer(LogFile::open(path)?).boxed(),
+        (None, true) => plain.json().with_writer(io::stderr).boxed(),
+        (None, false) => plain.with_writer(io::stderr).boxed(),
     };
+    // Who was refused what has a file of its own when one is wanted, whatever the log leaves out.
+    let apart = settings.audit_log.is_some();
+    let main = main.with_filter(filter.and(filter_fn(move |event| !(apart && event.target() == AUDIT))));
+    let audit = match &settings.audit_log {
+        Some(path) => {
+            let layer = fmt::layer().json().with_writer(LogFile::open_private(path)?);
+            Some(layer.with_filter(filter_fn(|event| event.target() == AUDIT)))
+        }
+        None => None,
+    };
+    let outcome = tracing_subscriber::registry().with(main).with(audit).try_init();
     outcome.map_err(|e| Failure::failed(format!("cannot start the log: {e}")))?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -61,18 +78,31 @@ pub struct LogFile {
 
 struct State {
     file: File,
+    /// For the next one.
+    how: OpenOptions,
     bytes: u64,
 }
 
 impl LogFile {
     pub fn open(path: &Path) -> Outcome<LogFile> {
+        LogFile::open_as(path, 0o644)
+    }
+
+    /// Readable by its owner only.
+    pub fn open_private(path: &Path) -> Outcome<LogFile> {
+        LogFile::open_as(path, 0o600)
+    }
+
+    fn open_as(path: &Path, mode: u32) -> Outcome<LogFile> {
         let cannot = |e: io::Error| Failure::io(format!("cannot open the log file {}", path.display()), &e);
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(cannot)?;
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(cannot)?;
+        let mut how = OpenOptions::new();
+        how.create(true).append(true).mode(mode);
+        let file = how.open(path).map_err(cannot)?;
         let bytes = file.metadata().map_err(cannot)?.len();
-        Ok(LogFile { path: path.to_owned(), state: Mutex::new(State { file, bytes }) })
+        Ok(LogFile { path: path.to_owned(), state: Mutex::new(State { file, how, bytes }) })
     }
 }
 
@@ -88,7 +118,7 @@ impl Write for Line<'_> {
             let mut old = self.path.as_os_str().to_owned();
             old.push(".1");
             std::fs::rename(self.path, old)?;
-            self.state.file = OpenOptions::new().create(true).append(true).open(self.path)?;
+            self.state.file = self.state.how.open(self.path)?;
             self.state.bytes = 0;
         }
         let n = self.state.file.write(bytes)?;

@@ -1,8 +1,7 @@
-//! What a namespace's name says about its owner, and how it is made, changed and shown: the same through the node and
-//! directly on the metadata folder.
+//! What a namespace's name says about its owner, and what may be asked of it: the same through the node and without one.
 
 use granary_core::{Kind, NamespaceKind, NamespaceName};
-use granary_meta::{NamespaceChange, NamespaceInfo, NewNamespace, Volume};
+use granary_meta::{NamespaceChange, NewNamespace};
 
 use crate::exit::{Failure, Outcome};
 use crate::users;
@@ -39,35 +38,26 @@ pub fn by_name(namespace: &NamespaceName) -> CreateRequest {
     }
 }
 
-/// Makes it; `Exists` when it is there.
-pub fn create(
-    volume: &Volume,
-    request: &CreateRequest,
-    caller_uid: u32,
-    caller_gid: u32,
-) -> Outcome<NamespaceInfo> {
+/// What is asked for, checked, with what the name says about the rest.
+pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outcome<NewNamespace> {
     let name: NamespaceName = request.namespace.parse()?;
     let (uid, gid, mode) = defaults(&name, caller_uid, caller_gid);
     let mode = request.mode.unwrap_or(mode);
     check_mode(mode)?;
-    volume.create_namespace(NewNamespace {
-        name: name.clone(),
+    Ok(NewNamespace {
+        name,
         uid: request.uid.unwrap_or(uid),
         gid: request.gid.unwrap_or(gid),
         mode,
         bytes_max: request.bytes_max,
         inodes_max: request.inodes_max,
         durability: request.durability,
-    })?;
-    Ok(volume.namespace_info(&name)?)
+    })
 }
 
-pub fn change(volume: &Volume, name: &NamespaceName, change: NamespaceChange) -> Outcome<NamespaceInfo> {
-    if let Some(mode) = change.mode {
-        check_mode(mode)?;
-    }
-    volume.set_namespace(name, change)?;
-    Ok(volume.namespace_info(name)?)
+/// Refuses what no namespace can have.
+pub fn check_change(change: &NamespaceChange) -> Outcome<()> {
+    change.mode.map_or(Ok(()), check_mode)
 }
 
 fn check_mode(mode: u32) -> Outcome<()> {

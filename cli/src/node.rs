@@ -1,8 +1,11 @@
-//! The node process: one a machine. It has the volume's metadata, its store, the cache directory and every mount, and
+//! The node process: one a machine. It has the volume's metadata or a way to it, its store, the cache directory and every mount, and
 //! listens on a UNIX socket for the commands.
 //!
 //! | part | what it does |
 //! |---|---|
+//! | [`source`], [`clients`] | where metadata comes from: its own process, or a service, by whose token |
+//! | [`data`] | what is staged here, for other nodes, and theirs for us |
+//! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
@@ -12,6 +15,8 @@
 //! | [`notify`] | telling the starter that it is ready, or why not |
 
 pub mod api;
+pub mod clients;
+pub mod data;
 pub mod identity;
 pub mod lock;
 pub mod metrics;
@@ -22,14 +27,16 @@ pub mod peer;
 pub mod server;
 pub mod shutdown;
 pub mod signals;
+pub mod source;
 pub mod table;
+pub mod tls;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use granary_cache::ReadCache;
 use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
-use granary_meta::Volume;
+use granary_meta::VolumeInfo;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 use rand::Rng;
@@ -40,15 +47,19 @@ use rustix::process::{Resource, Rlimit};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::{log, randomness, volume};
+use clients::{ClientParts, Clients};
+use data::Data;
 use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
 use signals::Stop;
+use source::Source;
 
 /// The whole node, for those who serve its socket.
 pub struct Node {
     pub settings: Settings,
-    pub volume: Arc<Volume>,
+    pub volume: VolumeInfo,
+    pub source: Source,
     pub store: Arc<dyn Store>,
     pub reads: Arc<ReadCache>,
     pub clock: Arc<dyn Clock>,
@@ -63,12 +74,14 @@ pub struct Node {
 /// What mounting needs of the node.
 pub struct Parts {
     pub settings: Settings,
-    pub volume: Arc<Volume>,
+    pub source: Source,
     pub store: Arc<dyn Store>,
     pub reads: Arc<ReadCache>,
     pub clock: Arc<dyn Clock>,
     pub id: NodeId,
     pub memory: ByteBudget,
+    /// The way to other nodes, when they share the volume.
+    pub data: Option<Data>,
     /// Seeds the generators of object ids. The lock guards its state, for a few instructions.
     pub seeds: Mutex<StdRng>,
 }
@@ -125,7 +138,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     let servers = server::start(&node, gate, metrics_listener);
     tracing::info!(
         node = %node.id,
-        volume = node.volume.info().uuid,
+        volume = node.volume.uuid,
         "serving {} at {}",
         node.store.describe(),
         node.settings.socket.display()
@@ -139,10 +152,24 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
 async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started = clock.monotonic();
-    let volume = volume::open(&settings)?;
-    let info = volume.info().clone();
     let mut generator = randomness::generator()?;
-    let id = identity::identify(&settings.cache, &info.uuid, || generator.next_u64())?;
+    let fresh = NodeId(generator.next_u64());
+    let (mut data_listener, mut clients) = (None, None);
+    let source = match settings.meta.service() {
+        None => Source::Local(volume::open(&settings)?),
+        Some(_) => {
+            data_listener = data::listen(&settings).await?;
+            let data_address = data_listener.as_ref().map(|data| data.address.clone());
+            // A new cache directory is written only when the volume is known, but the service must be told who comes.
+            let node = identity::read(&settings.cache)?.map_or(fresh, |(node, _)| node);
+            let (settings, clock) = (settings.clone(), clock.clone());
+            let seeds = StdRng::from_rng(&mut generator);
+            let parts = ClientParts { settings, node, data_address, clock, seeds };
+            Source::Service(clients.insert(Clients::connect(parts).await?).clone())
+        }
+    };
+    let info = source.volume()?;
+    let id = identity::identify(&settings.cache, &info.uuid, || fresh.0)?;
     let mut registry = Registry::default();
     let store = volume::store(&info.store_url, &settings, clock.clone(), &mut registry)?;
     volume::check_marker(&*store, &info).await?;
@@ -154,9 +181,13 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         clock.clone(),
         memory.clone(),
     )?;
+    let data = clients
+        .map(|clients| Data::start(&settings, data_listener, &clients, id, clock.clone(), &stop.begin))
+        .transpose()?;
     let parts = Parts {
+        data,
         settings: settings.clone(),
-        volume: volume.clone(),
+        source: source.clone(),
         store: store.clone(),
         reads: reads.clone(),
         clock: clock.clone(),
@@ -166,11 +197,11 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     };
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
-    Ok(Node { settings, volume, store, reads, clock, id, mounts, registry, stop, started })
+    Ok(Node { settings, volume: info, source, store, reads, clock, id, mounts, registry, stop, started })
 }
 
 /// Descriptors: as many as the system lets us have. Passthrough files, cache files and connections share them.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(e) = rustix::process::setrlimit(Resource::Nofile, wanted) {

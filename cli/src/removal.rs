@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use granary_core::{Kind, NamespaceId, NamespaceName, SystemClock};
-use granary_meta::Volume;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 
 use crate::exit::{Failure, Outcome, plain};
-use crate::node::blocking;
 use crate::node::lock::CacheLock;
+use crate::node::source::Source;
 use crate::settings::Settings;
 use crate::volume;
 
@@ -26,28 +25,26 @@ pub fn stage_dir(cache: &Path, id: NamespaceId) -> PathBuf {
 /// While no node runs.
 pub async fn remove_offline(
     settings: &Settings,
-    volume: &Arc<Volume>,
+    source: &Source,
     name: &NamespaceName,
     force: bool,
 ) -> Outcome<()> {
     // A node without a socket of ours could still have the stage open.
     let _lock = settings.cache.exists().then(|| CacheLock::acquire(&settings.cache)).transpose()?;
-    let store =
-        volume::store(&volume.info().store_url, settings, Arc::new(SystemClock), &mut Registry::default())?;
-    let (volume, cache, wanted) = (volume.clone(), settings.cache.clone(), name.clone());
-    let id = blocking(move || remove_metadata(&volume, &cache, &wanted, force)).await?;
+    let store = volume::store(
+        &source.volume()?.store_url,
+        settings,
+        Arc::new(SystemClock),
+        &mut Registry::default(),
+    )?;
+    let id = source.find(None, name).await?.info.id;
+    source.remove(name, force).await?;
+    remove_stage(&settings.cache, id);
     remove_objects(&*store, id, name).await
 }
 
-/// The metadata, durably, and then the stage. The namespace must not be in use. `NotEmpty` when it has files, unless `force`.
-pub fn remove_metadata(
-    volume: &Volume,
-    cache: &Path,
-    name: &NamespaceName,
-    force: bool,
-) -> Outcome<NamespaceId> {
-    let id = volume.namespace_info(name)?.id;
-    volume.remove_namespace(name, force)?;
+/// What is staged here of a namespace that is removed.
+pub fn remove_stage(cache: &Path, id: NamespaceId) {
     let stage = stage_dir(cache, id);
     match std::fs::remove_dir_all(&stage) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -55,7 +52,6 @@ pub fn remove_metadata(
         }
         _ => {}
     }
-    Ok(id)
 }
 
 /// All objects of a namespace that is removed.

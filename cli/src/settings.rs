@@ -10,9 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use granary_core::limits::Limits;
+
+mod place;
+
+pub use place::MetaPlace;
 
 use crate::exit::{Exit, Failure, Outcome, plain};
 use crate::units;
@@ -33,10 +38,34 @@ pub enum Unit {
 pub enum Scope {
     /// Says which volume and node is meant: every command.
     Place,
+    /// Concerns a process that serves, a node or a metadata service.
+    Process,
     /// Concerns the node process: commands that start or are one.
     Node,
-    /// A field of [`Limits`]; the same commands as `Node`.
+    /// Concerns the metadata service alone.
+    Service,
+    /// A field of [`Limits`]; the same commands as `Process`.
     Limit,
+}
+
+/// Whose settings a command has flags for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Those who talk to a process.
+    Caller,
+    Node,
+    Service,
+}
+
+impl Scope {
+    pub fn concerns(self, who: Who) -> bool {
+        match self {
+            Scope::Place => true,
+            Scope::Process | Scope::Limit => who != Who::Caller,
+            Scope::Node => who == Who::Node,
+            Scope::Service => who == Who::Service,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +82,12 @@ const fn setting(name: &'static str, unit: Unit, scope: Scope, help: &'static st
 
 /// Every setting there is.
 pub const SETTINGS: &[Setting] = &[
-    setting("meta", Unit::Path, Scope::Place, "Folder of the volume's metadata"),
+    setting(
+        "meta",
+        Unit::Path,
+        Scope::Place,
+        "Folder of the volume's metadata, or https://HOST:PORT of the service that has it",
+    ),
     setting(
         "cache",
         Unit::Path,
@@ -63,20 +97,62 @@ pub const SETTINGS: &[Setting] = &[
     setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
     setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
     setting(
+        "token_file",
+        Unit::Path,
+        Scope::Place,
+        "File with the token that proves to the metadata service who asks",
+    ),
+    setting(
+        "meta_ca",
+        Unit::Path,
+        Scope::Place,
+        "Certificates (PEM) that vouch for the metadata service, instead of the system's",
+    ),
+    setting(
         "log",
         Unit::Text,
-        Scope::Node,
+        Scope::Process,
         "What to log: error, warn, info, debug, or granary_cache=debug,info",
     ),
-    setting("log_format", Unit::Text, Scope::Node, "human, json, or auto (human on a terminal)"),
+    setting("log_format", Unit::Text, Scope::Process, "human, json, or auto (human on a terminal)"),
     setting(
         "log_file",
         Unit::Path,
-        Scope::Node,
+        Scope::Process,
         "Log to this file (kept below 32 MiB) instead of standard error",
     ),
-    setting("metrics_port", Unit::Port, Scope::Node, "Loopback port for Prometheus, at /metrics"),
+    setting(
+        "audit_log",
+        Unit::Path,
+        Scope::Process,
+        "Write who was refused what to this file (kept below 32 MiB) instead of the log",
+    ),
+    setting("metrics_port", Unit::Port, Scope::Process, "Loopback port for Prometheus, at /metrics"),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
+    setting(
+        "data_listen",
+        Unit::Text,
+        Scope::Node,
+        "ADDRESS:PORT at which other nodes read what is not in the store yet; none: nobody does",
+    ),
+    setting(
+        "data_advertise",
+        Unit::Text,
+        Scope::Node,
+        "HOST:PORT by which they reach it, when that is another",
+    ),
+    setting("data_tls_cert", Unit::Path, Scope::Node, "Certificate (PEM) of data_listen: TLS from then on"),
+    setting("data_tls_key", Unit::Path, Scope::Node, "Its private key (PEM)"),
+    setting("data_ca", Unit::Path, Scope::Node, "Certificates (PEM) that vouch for other nodes: TLS to them"),
+    setting("listen", Unit::Text, Scope::Service, "ADDRESS:PORT at which nodes reach the service"),
+    setting("tls_cert", Unit::Path, Scope::Service, "The service's certificate, with its chain (PEM)"),
+    setting("tls_key", Unit::Path, Scope::Service, "Its private key (PEM)"),
+    setting(
+        "trust",
+        Unit::Text,
+        Scope::Service,
+        "Public keys (files, with commas between them) whose tokens count",
+    ),
     setting("small_file_bytes_max", Unit::Bytes, Scope::Limit, "Files up to this size are packed"),
     setting("small_period_ms", Unit::Period, Scope::Limit, "Small files leave for the store after this long"),
     setting(
@@ -124,10 +200,15 @@ pub enum LogFormat {
 /// All settings with their values; paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    pub meta: PathBuf,
+    pub meta: MetaPlace,
     pub cache: PathBuf,
     pub socket: PathBuf,
     pub store: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub meta_ca: Option<PathBuf>,
+    pub data: DataSettings,
+    pub service: ServiceSettings,
+    pub audit_log: Option<PathBuf>,
     pub log: String,
     pub log_format: LogFormat,
     pub log_file: Option<PathBuf>,
@@ -136,6 +217,32 @@ pub struct Settings {
     pub limits: Limits,
     /// The names that were given, and not left at their default.
     given: Vec<&'static str>,
+}
+
+/// How other nodes reach what is staged here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataSettings {
+    pub listen: Option<SocketAddr>,
+    /// `HOST:PORT`.
+    pub advertise: Option<String>,
+    pub tls: Option<TlsPaths>,
+    /// Other nodes are spoken to over TLS, and must be vouched for by these.
+    pub ca: Option<PathBuf>,
+}
+
+/// How the metadata service listens, and whom it trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSettings {
+    pub listen: SocketAddr,
+    pub tls: Option<TlsPaths>,
+    pub trust: Vec<PathBuf>,
+}
+
+/// A certificate with its chain, and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPaths {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// What was asked for, before it is looked at.
@@ -358,14 +465,64 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         (Some(s), Some(g)) => number(s, g)?.min(3_600_000),
         _ => 10_000,
     };
+    let optional = |name: &str| given.contains_key(name).then(|| path(name, "")).transpose();
+    let address = |name: &str| -> Outcome<Option<SocketAddr>> {
+        let Some(g) = given.get(name) else { return Ok(None) };
+        g.text.parse().map(Some).map_err(|_| {
+            bad(
+                name,
+                &g.origin,
+                format!(
+                    "{:?} is no address; write one like 127.0.0.1:7411, 0.0.0.0:7411 or [::]:7411",
+                    g.text
+                ),
+            )
+        })
+    };
+    let pair = |cert: &str, key: &str| match (optional(cert)?, optional(key)?) {
+        (Some(cert), Some(key)) => Ok(Some(TlsPaths { cert, key })),
+        (None, None) => Ok(None),
+        _ => Err(Failure::usage(format!(
+            "settings {cert} and {key} belong together: give both, for TLS, or none"
+        ))),
+    };
+    let meta =
+        given.get("meta").map(|g| MetaPlace::parse(&g.text).map_err(|why| bad("meta", &g.origin, why)));
+    let trust = text("trust").unwrap_or_default();
+    let trust = trust.split(',').map(str::trim).filter(|file| !file.is_empty());
+    let trust = trust.map(|file| {
+        std::path::absolute(file)
+            .map_err(|e| Failure::usage(format!("setting trust: {file:?}: {}", plain(&e))))
+    });
+    let data = DataSettings {
+        listen: address("data_listen")?,
+        advertise: text("data_advertise"),
+        tls: pair("data_tls_cert", "data_tls_key")?,
+        ca: optional("data_ca")?,
+    };
+    if data.advertise.is_some() && data.listen.is_none() {
+        return Err(Failure::usage(
+            "setting data_advertise says how other nodes reach data_listen, which is not given; give both",
+        ));
+    }
+    let service = ServiceSettings {
+        listen: address("listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7411))),
+        tls: pair("tls_cert", "tls_key")?,
+        trust: trust.collect::<Outcome<_>>()?,
+    };
     Ok(Settings {
-        meta: path("meta", "/var/lib/granary/meta")?,
+        meta: meta.transpose()?.unwrap_or(MetaPlace::Folder("/var/lib/granary/meta".into())),
         cache: path("cache", "/var/cache/granary")?,
         socket: path("socket", "/run/granary/node.sock")?,
         store: text("store"),
+        token_file: optional("token_file")?,
+        meta_ca: optional("meta_ca")?,
+        data,
+        service,
+        audit_log: optional("audit_log")?,
         log: text("log").unwrap_or_else(|| "info".to_owned()),
         log_format,
-        log_file: given.contains_key("log_file").then(|| path("log_file", "")).transpose()?,
+        log_file: optional("log_file")?,
         metrics_port,
         stop_wait_ms,
         limits,

@@ -12,7 +12,7 @@ use crate::args::NodeFlags;
 use crate::client::Client;
 use crate::exit::{Failure, Outcome, plain};
 use crate::node::notify::Notice;
-use crate::settings::{SETTINGS, Scope, Settings, dashed};
+use crate::settings::{Settings, Unit, dashed, find};
 
 /// A node that has much to bring back after a crash takes its time; it goes on when nobody waits any more.
 const READY_WAIT: Duration = Duration::from_secs(120);
@@ -99,7 +99,8 @@ fn command(settings: &Settings, flags: &NodeFlags) -> Outcome<Command> {
     let mut command = Command::new(program);
     command.args(["node", "--notify"]);
     // The node's working directory is the root, so that it keeps no mount busy: paths go as they were resolved here.
-    for (name, path) in [("meta", &settings.meta), ("cache", &settings.cache), ("socket", &settings.socket)] {
+    command.arg("--meta").arg(settings.meta.to_string());
+    for (name, path) in [("cache", &settings.cache), ("socket", &settings.socket)] {
         command.arg(format!("--{name}")).arg(path);
     }
     if let Some(path) = flags.sources().config_file() {
@@ -108,9 +109,16 @@ fn command(settings: &Settings, flags: &NodeFlags) -> Outcome<Command> {
         command.arg("--config").arg(path);
     }
     for (name, value) in &flags.given {
-        let by_path = SETTINGS.iter().any(|s| s.name == name && s.scope == Scope::Place && s.name != "store");
-        if !by_path && name != "log_file" {
-            command.arg(format!("--{}", dashed(name))).arg(value);
+        if ["meta", "cache", "socket", "log_file"].contains(&name.as_str()) {
+            continue;
+        }
+        let flag = format!("--{}", dashed(name));
+        if find(name).is_some_and(|s| s.unit == Unit::Path) {
+            let path = std::path::absolute(value)
+                .map_err(|e| Failure::io(format!("cannot use the path {value:?} of {flag}"), &e))?;
+            command.arg(flag).arg(path);
+        } else {
+            command.arg(flag).arg(value);
         }
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/").env_remove("NOTIFY_SOCKET");

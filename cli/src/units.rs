@@ -85,6 +85,30 @@ pub fn show_period_ms(ms: u64) -> String {
     }
 }
 
+/// A length of time that may be months: `40 s`, `3 min 20 s`, `13 h 53 min`, `29 d 23 h`.
+pub fn show_wait(secs: u64) -> String {
+    match secs {
+        0 => "0 s".to_owned(),
+        1..86_400 => show_period_ms(secs * 1000),
+        _ => format!("{} d {} h", secs / 86_400, secs / 3_600 % 24),
+    }
+}
+
+/// `2026-11-25 18:09:26 UTC` of seconds since 1970.
+pub fn show_time(secs: u64) -> String {
+    let (days, rest) = (secs / 86_400, secs % 86_400);
+    // Days since 0000-03-01, in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3_600, rest / 60 % 60, rest % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +153,21 @@ mod tests {
         assert_eq!(show_bytes((1 << 20) - 1), "1.0 MiB");
         assert_eq!(show_period_ms(200_000), "3 min 20 s");
         assert_eq!(show_period_ms(7_500_000), "2 h 5 min");
+    }
+
+    #[test]
+    fn times_are_dates() {
+        for (secs, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_795_630_166, "2026-11-25 18:09:26 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(show_time(secs), text);
+        }
+        assert_eq!((show_wait(0), show_wait(59)), ("0 s".into(), "59 s".into()));
+        assert_eq!(show_wait(2_591_999), "29 d 23 h");
     }
 
     proptest! {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use granary_core::{Clock, Kind, SystemClock};
-use granary_meta::engine::RocksEngine;
-use granary_meta::{Volume, VolumeInfo};
+use granary_meta::engine::{Engine, RocksEngine};
+use granary_meta::{Tuning, Volume, VolumeInfo};
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 
@@ -42,14 +42,29 @@ fn missing(meta: &Path) -> Failure {
 
 /// Opens the volume's metadata for this process alone.
 pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
-    if !is_there(&settings.meta)? {
-        return Err(missing(&settings.meta));
+    open_with(settings, |engine| Volume::open(engine, Arc::new(SystemClock), &settings.limits))
+}
+
+fn open_with(
+    settings: &Settings,
+    open: impl FnOnce(Arc<dyn Engine>) -> granary_core::Result<Arc<Volume>>,
+) -> Outcome<Arc<Volume>> {
+    let folder = settings.meta.folder()?;
+    if !is_there(folder)? {
+        return Err(missing(folder));
     }
-    let engine = RocksEngine::open(&settings.meta)?;
-    let volume = Volume::open(engine, Arc::new(SystemClock), &settings.limits)
-        .map_err(|e| if e.kind() == Kind::NotFound { missing(&settings.meta) } else { e.into() })?;
+    let engine = RocksEngine::open(folder)?;
+    let volume =
+        open(engine).map_err(|e| if e.kind() == Kind::NotFound { missing(folder) } else { e.into() })?;
     check_asked(settings, volume.info())?;
     Ok(volume)
+}
+
+/// The same, to serve it to other processes.
+pub fn open_for_service(settings: &Settings) -> Outcome<Arc<Volume>> {
+    open_with(settings, |engine| {
+        Volume::open_served(engine, Arc::new(SystemClock), &settings.limits, Tuning::default())
+    })
 }
 
 /// A store that was asked for must be the volume's.
@@ -60,8 +75,7 @@ fn check_asked(settings: &Settings, info: &VolumeInfo) -> Outcome<()> {
                 Kind::Invalid,
                 format!(
                     "the volume in {} has its objects in {}, not in {asked}; leave --store out, or name another volume with --meta",
-                    settings.meta.display(),
-                    info.store_url
+                    settings.meta, info.store_url
                 ),
             ))
         }

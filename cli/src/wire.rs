@@ -20,6 +20,7 @@ use granary_meta::{Durability, NamespaceChange, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+use crate::token_file::Secret;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +37,9 @@ pub struct MountRequest {
     /// The same for the cache directory.
     #[serde(default)]
     pub cache: Option<String>,
+    /// Who asks, for the metadata service: a token. Without one the node shows its own.
+    #[serde(default)]
+    pub token: Option<Secret>,
     /// Limits the caller asked for: a node that runs has its own, and says which of these differ.
     #[serde(default)]
     pub limits: serde_json::Map<String, serde_json::Value>,
@@ -157,6 +161,9 @@ pub struct Status {
     pub cache_disk_free_bytes: u64,
     pub read_cache_bytes: u64,
     pub read_cache_bytes_max: u64,
+    /// The node's own connection to the metadata service; `None`: it has the metadata itself.
+    #[serde(default)]
+    pub service: Option<LinkStatus>,
     pub mounts: Vec<MountStatus>,
     /// Namespaces that are not mounted, but have bytes on this node that are not in the store.
     pub draining: Vec<SpaceStatus>,
@@ -184,4 +191,34 @@ pub struct SpaceStatus {
     pub usage: Usage,
     /// The last failure of the drain, if it has not succeeded since.
     pub error: Option<String>,
+    /// The connection to the metadata service that it works through; `None`: the node has the metadata itself.
+    #[serde(default)]
+    pub service: Option<LinkStatus>,
+}
+
+/// One connection of a node to the metadata service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    pub url: String,
+    pub connected: bool,
+    /// How long it has been connected, or not.
+    pub since_ms: u64,
+    /// Why the last connection ended, or the last attempt failed.
+    pub last_error: Option<String>,
+    /// 16 hexadecimal digits; `None` before the first greeting.
+    pub session: Option<String>,
+    /// Whom its token names, and what that lets them do.
+    pub user: String,
+    pub rights: String,
+    pub leases: u64,
+    /// Programs' calls that wait for an answer.
+    pub waiting_calls: u64,
+    /// The last time that the service ended the session, and how long ago.
+    pub fenced: Option<FencedStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedStatus {
+    pub why: String,
+    pub ago_ms: u64,
 }

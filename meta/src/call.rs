@@ -46,6 +46,9 @@ pub struct Greeting {
     /// Each word of the session extends its leases to this long after it.
     pub lease_time: Duration,
     pub volume: VolumeInfo,
+    /// What verifies the tickets of peers that ask for staged bytes ([`crate::token::TicketVerifier`]); empty: nobody
+    /// has tickets.
+    pub ticket_key: Vec<u8>,
 }
 
 /// One call of a session.

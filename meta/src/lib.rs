@@ -12,8 +12,12 @@ pub mod lease;
 pub mod local;
 pub mod machine;
 pub mod record;
+pub mod remote;
+pub mod server;
 pub mod service;
+pub mod token;
 pub mod types;
+pub mod wire;
 
 pub use api::Metadata;
 pub use lease::{Holder, LeaseKind, Lock, LockKind, LockOwner, LockRequest, Lost, PeerInfo, Scope};

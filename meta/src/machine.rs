@@ -269,7 +269,7 @@ impl Tx<'_> {
 }
 
 /// What a directory's size shows for each entry.
-const DIRECTORY_ENTRY_BYTES: u64 = 32;
+pub(crate) const DIRECTORY_ENTRY_BYTES: u64 = 32;
 
 fn bug(what: &str, ino: Ino) -> Error {
     Error::new(Kind::Bug, format!("{what} would be negative or too large (inode {ino}); run granary fsck"))

@@ -7,10 +7,12 @@ use std::io::Read;
 
 mod node;
 mod program;
+mod service;
 mod tree;
 
 pub use node::{Node, StoreKind, drop_page_cache};
 pub use program::{Output, run, run_ok, until};
+pub use service::{Service, free_port};
 pub use tree::{Tree, fill, read_tree};
 
 /// A seed that is printed, so that a failure can be had again: `GRANARY_TEST_SEED` sets it.

@@ -32,6 +32,28 @@ impl Node {
 
     /// The same with settings given as `GRANARY_*` variables.
     pub fn with_settings(store: StoreKind, settings: &[(&str, &str)]) -> Node {
+        let mut node = Node::unstarted(settings);
+        node.store_url = match store {
+            StoreKind::Folder => format!("file://{}/store", node.root.path().display()),
+            StoreKind::S3 => {
+                static COUNT: AtomicU32 = AtomicU32::new(0);
+                let bucket = std::env::var("GRANARY_TEST_S3_BUCKET")
+                    .expect("GRANARY_TEST_S3_ENDPOINT, GRANARY_TEST_S3_BUCKET and AWS_* name an S3 server; tools/test sets them");
+                let n = COUNT.fetch_add(1, Ordering::Relaxed);
+                format!(
+                    "s3://{bucket}/{}-{n}",
+                    node.root.path().file_name().expect("a name").to_string_lossy()
+                )
+            }
+        };
+        let url = node.store_url.clone();
+        node.ok(&["init", "--store", &url]);
+        node.start();
+        node
+    }
+
+    /// Directories for a node, with nothing in them and no volume of its own.
+    pub fn unstarted(settings: &[(&str, &str)]) -> Node {
         assert!(rustix::process::geteuid().is_root(), "system tests mount: run them as root");
         assert!(Path::new("/dev/fuse").exists(), "system tests mount: /dev/fuse is missing (modprobe fuse)");
         // Not tmpfs, which cannot back passthrough's stage files on every kernel.
@@ -39,26 +61,13 @@ impl Node {
             .prefix("granary-test.")
             .tempdir_in("/var/tmp")
             .expect("a directory below /var/tmp");
-        let store_url = match store {
-            StoreKind::Folder => format!("file://{}/store", root.path().display()),
-            StoreKind::S3 => {
-                static COUNT: AtomicU32 = AtomicU32::new(0);
-                let bucket = std::env::var("GRANARY_TEST_S3_BUCKET")
-                    .expect("GRANARY_TEST_S3_ENDPOINT, GRANARY_TEST_S3_BUCKET and AWS_* name an S3 server; tools/test sets them");
-                let n = COUNT.fetch_add(1, Ordering::Relaxed);
-                format!("s3://{bucket}/{}-{n}", root.path().file_name().expect("a name").to_string_lossy())
-            }
-        };
-        let mut node = Node {
-            root,
-            store_url,
-            child: None,
-            settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        };
-        let url = node.store_url.clone();
-        node.ok(&["init", "--store", &url]);
-        node.start();
-        node
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Node { root, store_url: String::new(), child: None, settings }
+    }
+
+    /// One more setting, as a variable, for what is started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -222,7 +231,7 @@ fn pid(child: &Child) -> rustix::process::Pid {
 }
 
 /// The binary under test: `GRANARY_BIN`, or the one built beside the tests.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("GRANARY_BIN") {
         return path.into();
     }

@@ -32,9 +32,7 @@ pub fn run(args: &InitArgs) -> Outcome<()> {
     let info = block_on(init(&settings, &url))?;
     super::print(&format!(
         "volume {} is made: metadata in {}, objects in {}\n",
-        info.uuid,
-        settings.meta.display(),
-        info.store_url
+        info.uuid, settings.meta, info.store_url
     ))
 }
 
@@ -73,9 +71,7 @@ async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
                 Kind::Exists,
                 format!(
                     "{} already has this volume ({}), with its objects in {}; mount it with `granary mount`",
-                    settings.meta.display(),
-                    info.uuid,
-                    info.store_url
+                    settings.meta, info.uuid, info.store_url
                 ),
             ));
         }
@@ -83,7 +79,7 @@ async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
         // Interrupted before the store was marked: goes on.
         (Some(info), None) => info,
         (None, None) => {
-            let engine = RocksEngine::open(&settings.meta)?;
+            let engine = RocksEngine::open(settings.meta.folder()?)?;
             let info = VolumeInfo {
                 uuid: format!("{:032x}", randomness::bits(randomness::generator()?)()),
                 store_url: url.to_owned(),
@@ -100,11 +96,12 @@ async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
 
 /// The volume that is in the metadata folder, if any. One in another store is refused.
 fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
-    if !volume::is_there(&settings.meta)? {
-        check_empty(&settings.meta)?;
+    let folder = settings.meta.folder()?;
+    if !volume::is_there(folder)? {
+        check_empty(folder)?;
         return Ok(None);
     }
-    let engine = RocksEngine::open(&settings.meta)?;
+    let engine = RocksEngine::open(folder)?;
     let info = match Volume::open(engine.clone(), Arc::new(SystemClock), &settings.limits) {
         Ok(volume) => {
             let info = volume.info().clone();
@@ -123,9 +120,7 @@ fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
             Kind::Exists,
             format!(
                 "{} already has another volume ({}, with its objects in {}); give this one another --meta",
-                settings.meta.display(),
-                info.uuid,
-                info.store_url
+                settings.meta, info.uuid, info.store_url
             ),
         ));
     }

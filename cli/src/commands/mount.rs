@@ -7,7 +7,9 @@ use granary_core::{Kind, NamespaceName};
 use crate::args::{MountArgs, NodeFlags};
 use crate::client::block_on;
 use crate::exit::{Failure, Outcome, plain};
+use crate::settings::Settings;
 use crate::start;
+use crate::token_file::{self, Secret};
 use crate::wire::{MountReply, MountRequest};
 
 pub fn run(args: &MountArgs) -> Outcome<()> {
@@ -70,8 +72,9 @@ pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags
         namespace: namespace.to_string(),
         dir: super::text_of(&dir)?,
         options: options.mount.join(","),
-        meta: settings.is_given("meta").then(|| settings.meta.display().to_string()),
+        meta: settings.is_given("meta").then(|| settings.meta.to_string()),
         cache: settings.is_given("cache").then(|| settings.cache.display().to_string()),
+        token: token(&settings, &flags)?,
         limits: settings.given_limits(),
     };
     let reply: MountReply =
@@ -85,6 +88,20 @@ pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags
         );
     }
     Ok(reply)
+}
+
+/// The token that was asked for, read with the caller's own rights. One that the settings file names for the node need not be
+/// readable by everybody: then the node shows it.
+fn token(settings: &Settings, flags: &NodeFlags) -> Outcome<Option<Secret>> {
+    let Some(path) = settings.token_file.as_ref().filter(|_| settings.meta.service().is_some()) else {
+        return Ok(None);
+    };
+    let asked = flags.given.iter().any(|(name, _)| name == "token_file");
+    match token_file::read(path) {
+        Ok(token) => Ok(Some(token)),
+        Err(failure) if failure.is(Kind::Access) && !asked => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn check_dir(dir: &Path) -> Outcome<()> {

@@ -1,18 +1,16 @@
-//! `granary ns`: through the node when one runs, directly on the metadata folder otherwise.
-
-use std::fmt::Write;
-use std::sync::Arc;
+//! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
 
 use granary_core::NamespaceName;
-use granary_meta::{Durability, NamespaceChange, NamespaceInfo, Volume};
+use granary_meta::{Durability, NamespaceChange, NamespaceInfo};
 
 use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags};
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
+use crate::node::source::Source;
 use crate::settings::Settings;
 use crate::units::{parse_bytes, show_bytes};
 use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
-use crate::{log, namespaces, removal, users, volume};
+use crate::{log, namespaces, removal, users};
 
 pub fn run(args: &NsArgs) -> Outcome<()> {
     match &args.command {
@@ -29,13 +27,15 @@ fn node(settings: &Settings) -> Outcome<Option<Client>> {
     Ok(block_on(client.is_there())?.then_some(client))
 }
 
-/// The volume itself, while no node has it.
-fn with_volume<T>(settings: &Settings, work: impl FnOnce(&Arc<Volume>) -> Outcome<T>) -> Outcome<T> {
+/// The metadata itself, while no node has it: of the folder, or through the service.
+fn with_source<T>(settings: &Settings, work: impl AsyncFnOnce(&Source) -> Outcome<T>) -> Outcome<T> {
     log::start_quiet();
-    let volume = volume::open(settings)?;
-    let outcome = work(&volume);
-    volume.shutdown()?;
-    outcome
+    block_on(async {
+        let source = Source::for_command(settings).await?;
+        let outcome = work(&source).await;
+        source.shutdown().await?;
+        outcome
+    })
 }
 
 fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
@@ -55,7 +55,8 @@ fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
         Some(client) => block_on(client.post("/v1/namespaces/create", &request))?,
         None => {
             let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-            with_volume(&settings, |volume| namespaces::create(volume, &request, uid, gid))?
+            let new = namespaces::wanted(&request, uid, gid)?;
+            with_source(&settings, async |source| source.create(None, new).await)?
         }
     };
     super::print(&show(&[info]))
@@ -65,7 +66,7 @@ fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let all: Vec<NamespaceInfo> = match node(&settings)? {
         Some(client) => block_on(client.get("/v1/namespaces"))?,
-        None => with_volume(&settings, |volume| Ok(volume.namespaces()?))?,
+        None => with_source(&settings, async |source| source.list().await)?,
     };
     if json {
         let text = serde_json::to_string_pretty(&all)
@@ -89,7 +90,10 @@ fn set(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
             let request = ChangeRequest { namespace: name.to_string(), change };
             block_on(client.post("/v1/namespaces/set", &request))?
         }
-        None => with_volume(&settings, |volume| namespaces::change(volume, &name, change))?,
+        None => {
+            namespaces::check_change(&change)?;
+            with_source(&settings, async |source| source.set(&name, change).await)?
+        }
     };
     super::print(&show(&[info]))
 }
@@ -102,7 +106,7 @@ fn remove(name: &str, force: bool, flags: &PlaceFlags) -> Outcome<()> {
         let _: serde_json::Value = block_on(client.post("/v1/namespaces/remove", &request))?;
         return Ok(());
     }
-    with_volume(&settings, |volume| block_on(removal::remove_offline(&settings, volume, &name, force)))
+    with_source(&settings, async |source| removal::remove_offline(&settings, source, &name, force).await)
 }
 
 fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
@@ -158,23 +162,7 @@ fn show(all: &[NamespaceInfo]) -> String {
             .to_owned(),
         ]);
     }
-    let mut widths = [0; 7];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            // Writing to a string does not fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        out += line.trim_end();
-        out.push('\n');
-    }
-    out
+    super::columns(&rows)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::args::StatusArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{SpaceStatus, Status};
+use crate::wire::{LinkStatus, SpaceStatus, Status};
 
 pub fn run(args: &StatusArgs) -> Outcome<()> {
     let settings = args.flags.sources().resolve()?;
@@ -38,6 +38,9 @@ pub fn show(status: &Status) -> String {
         ),
     );
     line("volume", format!("{}, metadata in {}", status.volume, status.meta));
+    for text in status.service.iter().flat_map(link) {
+        line("service", text);
+    }
     line("store", status.store.clone());
     line(
         "cache",
@@ -95,8 +98,37 @@ fn details(space: &SpaceStatus) -> Vec<String> {
             space.uploaded_objects
         ));
     }
+    lines.extend(space.service.iter().flat_map(link));
     if let Some(error) = &space.error {
         lines.push(format!("storing fails, and is tried again: {error}"));
+    }
+    lines
+}
+
+/// A connection to the metadata service: whether it works, and what to do when it does not.
+fn link(link: &LinkStatus) -> Vec<String> {
+    let since = show_period_ms(link.since_ms);
+    let session = link.session.as_deref().unwrap_or("none yet");
+    let mut lines = vec![if link.connected {
+        format!(
+            "connected to {} for {since} as {} ({}), session {session}, {} leases",
+            link.url, link.user, link.rights, link.leases
+        )
+    } else {
+        format!(
+            "NOT CONNECTED to {} for {since}: {}; programs wait for it ({} calls now): see that `granary meta serve` runs there, \
+             it connects again by itself",
+            link.url,
+            link.last_error.as_deref().unwrap_or("no answer"),
+            link.waiting_calls
+        )
+    }];
+    if let Some(fenced) = &link.fenced {
+        lines.push(format!(
+            "FENCED {} ago: {}; files that were being written then give errors: close them and write them again",
+            show_period_ms(fenced.ago_ms),
+            fenced.why
+        ));
     }
     lines
 }
@@ -104,7 +136,7 @@ fn details(space: &SpaceStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MountStatus;
+    use crate::wire::{FencedStatus, MountStatus};
     use granary_meta::Usage;
 
     fn status() -> Status {
@@ -117,6 +149,18 @@ mod tests {
             uploaded_objects: 70,
             usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, inodes_max: 0 },
             error: Some("store does not answer".to_owned()),
+            service: Some(LinkStatus {
+                url: "https://meta:7411".into(),
+                connected: false,
+                since_ms: 3_000,
+                last_error: Some("connection refused".into()),
+                session: Some("00000000000000ab".into()),
+                user: "alice".into(),
+                rights: "read-write".into(),
+                leases: 4,
+                waiting_calls: 2,
+                fenced: Some(FencedStatus { why: "not heard of for 10 s".into(), ago_ms: 9_000 }),
+            }),
         };
         Status {
             version: "1".into(),
@@ -131,6 +175,7 @@ mod tests {
             cache_disk_free_bytes: 1 << 30,
             read_cache_bytes: 0,
             read_cache_bytes_max: 64 << 30,
+            service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),
                 mode: "work".into(),
@@ -151,6 +196,9 @@ mod tests {
             "tried again: store does not answer",
             "group/asr, not mounted",
             "up 1 min 1 s",
+            "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",
+            "connected to https://meta:7411 for 3 s as alice (read-write), session 00000000000000ab, 4 leases",
+            "FENCED 9 s ago: not heard of for 10 s",
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }

@@ -123,7 +123,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
             draining.push(shown);
         }
     }
-    let info = node.volume.info();
+    let info = &node.volume;
     let free = super::lock::disk_room(&node.settings.cache).map_or(0, |(free, _)| free);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,12 +132,13 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         uptime_ms: node.clock.monotonic().saturating_sub(node.started).as_millis() as u64,
         volume: info.uuid.clone(),
         store: node.store.describe(),
-        meta: node.settings.meta.display().to_string(),
+        meta: node.settings.meta.to_string(),
         cache: node.settings.cache.display().to_string(),
         memory_bytes: metrics::resident_bytes(),
         cache_disk_free_bytes: free,
         read_cache_bytes: node.reads.usage().0,
         read_cache_bytes_max: node.settings.limits.cache_bytes_max,
+        service: node.source.link_status(),
         mounts,
         draining,
     }
@@ -153,17 +154,18 @@ fn show_space(space: &Space) -> SpaceStatus {
         uploaded_objects: space.status.uploaded_objects,
         usage: space.usage,
         error: space.status.error.clone(),
+        service: space.service.clone(),
     }
 }
 
 /// Refuses a mount that was meant for another node.
 fn check_meant(node: &Node, request: &MountRequest) -> Outcome<()> {
     for (what, asked, ours) in [
-        ("its metadata", &request.meta, &node.settings.meta),
-        ("its cache", &request.cache, &node.settings.cache),
+        ("its metadata", &request.meta, node.settings.meta.to_string()),
+        ("its cache", &request.cache, node.settings.cache.display().to_string()),
     ] {
         if let Some(asked) = asked
-            && Path::new(asked) != ours
+            && *asked != ours
         {
             return Err(Failure::of_kind(
                 Kind::Invalid,
@@ -171,7 +173,7 @@ fn check_meant(node: &Node, request: &MountRequest) -> Outcome<()> {
                     "the node at {} has {what} in {}, not in {asked}; stop it with `granary node stop`, or name another \
                      node with --socket, --cache and --meta",
                     node.settings.socket.display(),
-                    ours.display()
+                    ours
                 ),
             ));
         }
@@ -191,19 +193,20 @@ async fn mount(
         return Err(Failure::usage(format!("cannot mount at {:?}: give an absolute path", request.dir)));
     }
     let options = granary_fuse::MountOptions::parse(&request.options)?;
-    let volume = node.volume.clone();
     let (owner, wanted) = (peer.clone(), name.clone());
-    let created = blocking(move || {
+    let new = blocking(move || {
         owner.check(&wanted)?;
-        match namespaces::create(&volume, &namespaces::by_name(&wanted), owner.uid, owner.gid) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is(Kind::Exists) => Ok(false),
-            Err(failure) => Err(failure),
-        }
+        namespaces::wanted(&namespaces::by_name(&wanted), owner.uid, owner.gid)
     })
     .await?;
-    let order =
-        MountOrder { name: name.clone(), dir, options, owner: (!peer.administrator).then_some(peer.uid) };
+    let created = node.source.find_or_create(request.token.as_ref(), new).await?;
+    let order = MountOrder {
+        name: name.clone(),
+        dir,
+        options,
+        token: request.token,
+        owner: (!peer.administrator).then_some(peer.uid),
+    };
     let done = node.mounts.mount(order).await?;
     Ok(Json(MountReply {
         namespace: name.to_string(),
@@ -315,11 +318,9 @@ async fn follow(tree: &Arc<Tree>, lines: &mpsc::Sender<SyncLine>) -> Option<Sync
 }
 
 async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<NamespaceInfo>>> {
-    blocking(move || {
-        let all = node.volume.namespaces()?;
-        Ok(Json(all.into_iter().filter(|info| peer.may(&info.name)).collect()))
-    })
-    .await
+    let all = node.source.list().await?;
+    // Names are looked up in the system's user database, which may be slow.
+    blocking(move || Ok(Json(all.into_iter().filter(|info| peer.may(&info.name)).collect()))).await
 }
 
 async fn create(
@@ -328,7 +329,8 @@ async fn create(
     Ask(request): Ask<CreateRequest>,
 ) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("make namespaces")?;
-    blocking(move || Ok(Json(namespaces::create(&node.volume, &request, peer.uid, peer.gid)?))).await
+    let new = blocking(move || namespaces::wanted(&request, peer.uid, peer.gid)).await?;
+    Ok(Json(node.source.create(None, new).await?))
 }
 
 async fn set(
@@ -338,7 +340,8 @@ async fn set(
 ) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("change namespaces")?;
     let name: NamespaceName = request.namespace.parse()?;
-    blocking(move || Ok(Json(namespaces::change(&node.volume, &name, request.change)?))).await
+    namespaces::check_change(&request.change)?;
+    Ok(Json(node.source.set(&name, request.change).await?))
 }
 
 async fn remove(

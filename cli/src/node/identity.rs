@@ -38,6 +38,22 @@ struct AnyFormat {
 
 /// The id of the node that `cache` belongs to; made by `random` when the directory is new.
 pub fn identify(cache: &Path, volume: &str, random: impl FnOnce() -> u64) -> Outcome<NodeId> {
+    let Some((node, known)) = read(cache)? else { return found(cache, volume, random()) };
+    if known != volume {
+        return Err(Failure::of_kind(
+            Kind::Invalid,
+            format!(
+                "the cache directory {} belongs to another volume ({known}, this one is {volume}); give this volume another \
+                 --cache, or the other volume's --meta",
+                cache.display(),
+            ),
+        ));
+    }
+    Ok(node)
+}
+
+/// The node, and the volume whose bytes are staged; `None` for a new directory.
+pub fn read(cache: &Path) -> Outcome<Option<(NodeId, String)>> {
     let path = cache.join("node.json");
     let damaged = |why: String| {
         Failure::of_kind(
@@ -51,7 +67,7 @@ pub fn identify(cache: &Path, volume: &str, random: impl FnOnce() -> u64) -> Out
     };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return found(cache, volume, random()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Failure::io(format!("cannot read {}", path.display()), &e)),
     };
     let any: AnyFormat = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
@@ -69,18 +85,7 @@ pub fn identify(cache: &Path, volume: &str, random: impl FnOnce() -> u64) -> Out
     let identity: Identity = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     let node = (identity.node.len() == 16).then(|| u64::from_str_radix(&identity.node, 16).ok()).flatten();
     let node = node.ok_or_else(|| damaged(format!("{:?} is no node id", identity.node)))?;
-    if identity.volume != volume {
-        return Err(Failure::of_kind(
-            Kind::Invalid,
-            format!(
-                "the cache directory {} belongs to another volume ({}, this one is {volume}); give this volume another \
-                 --cache, or the other volume's --meta",
-                cache.display(),
-                identity.volume
-            ),
-        ));
-    }
-    Ok(NodeId(node))
+    Ok(Some((NodeId(node), identity.volume)))
 }
 
 /// Writes a new directory's identity so that it is there whole or not at all.

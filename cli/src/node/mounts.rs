@@ -24,10 +24,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::mountpoint::check_own;
+use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
 use super::{Parts, blocking};
 use crate::exit::{Failure, Outcome};
 use crate::removal::{self, stage_dir};
+use crate::token_file::Secret;
 
 /// Orders that wait for the keeper; whoever gives one more waits to give it.
 const ORDERS_MAX: usize = 16;
@@ -42,6 +44,8 @@ pub struct MountOrder {
     pub name: NamespaceName,
     pub dir: PathBuf,
     pub options: MountOptions,
+    /// Who asks, for the metadata service; `None`: the node does.
+    pub token: Option<Secret>,
     /// The user who asks, when that is not an administrator.
     pub owner: Option<u32>,
 }
@@ -151,7 +155,7 @@ impl Keeper {
             let name = entry.map_err(|e| cannot(&e))?.file_name();
             let id = name.to_str().filter(|n| n.len() == 8).and_then(|n| u32::from_str_radix(n, 16).ok());
             let Some(id) = id else { continue };
-            if let Err(failure) = self.open(NamespaceId(id)).await {
+            if let Err(failure) = self.reopen(NamespaceId(id)).await {
                 tracing::error!(
                     "what is staged in {} cannot be brought back now ({failure}); it is kept, and tried again at the \
                      namespace's next mount",
@@ -162,19 +166,18 @@ impl Keeper {
         Ok(())
     }
 
+    /// As the node itself reaches it.
+    async fn reopen(&self, id: NamespaceId) -> Outcome<Served> {
+        self.open(self.parts.source.by_id(id).await?).await
+    }
+
     /// The namespace, opened if it is not open.
-    async fn open(&self, id: NamespaceId) -> Outcome<Served> {
+    async fn open(&self, reached: Reached) -> Outcome<Served> {
+        let Reached { info, meta, link, .. } = reached;
+        let (id, parts) = (info.id, &self.parts);
         if let Some(served) = self.table.get(id) {
             return Ok(served);
         }
-        let volume = self.parts.volume.clone();
-        let (meta, info) = blocking(move || {
-            let meta = volume.namespace_by_id(id)?;
-            let info = meta.info()?;
-            Ok((meta, info))
-        })
-        .await?;
-        let parts = &self.parts;
         let tree = Tree::open(TreeParts {
             stage_dir: stage_dir(&parts.settings.cache, id),
             node: parts.id,
@@ -188,8 +191,11 @@ impl Keeper {
             runtime: tokio::runtime::Handle::current(),
         })
         .await?;
+        if let Some(data) = &parts.data {
+            data.connect(id, &tree, &meta);
+        }
         let metrics = granary_fuse::Metrics::new(info.name.as_str());
-        let served = Served { name: info.name, meta, tree, mounted: None, metrics, points: Vec::new() };
+        let served = Served { name: info.name, meta, link, tree, mounted: None, metrics, points: Vec::new() };
         self.table.lock().insert(id, served.clone());
         Ok(served)
     }
@@ -200,9 +206,10 @@ impl Keeper {
             let dir = order.dir.clone();
             blocking(move || check_own(&dir, uid)).await?;
         }
-        let (volume, name) = (self.parts.volume.clone(), order.name.clone());
-        let id = blocking(move || Ok(volume.namespace_info(&name)?.id)).await?;
-        let served = self.open(id).await?;
+        let reached = self.parts.source.find(order.token.as_ref(), &order.name).await?;
+        order.options.read_only |= reached.read_only;
+        let id = reached.info.id;
+        let served = self.open(reached).await?;
         let done = match served.session().cloned() {
             Some(session) => self.bind(&served, &session, &order).await?,
             None => self.mount_first(id, &served, &order).await?,
@@ -317,9 +324,7 @@ impl Keeper {
     }
 
     async fn remove(&self, name: NamespaceName, force: bool) -> Outcome<NamespaceId> {
-        let volume = self.parts.volume.clone();
-        let wanted = name.clone();
-        let id = blocking(move || Ok(volume.namespace_info(&wanted)?.id)).await?;
+        let id = self.parts.source.find(None, &name).await?.info.id;
         let open = self.table.get(id);
         if let Some(session) = open.as_ref().and_then(|served| served.session()) {
             let dir = session.path().display();
@@ -333,12 +338,19 @@ impl Keeper {
             served.tree.shutdown().await?;
             self.table.lock().remove(&id);
         }
-        let (volume, cache) = (self.parts.volume.clone(), self.parts.settings.cache.clone());
-        let outcome = blocking(move || removal::remove_metadata(&volume, &cache, &name, force)).await;
-        if outcome.is_err() && was_open {
-            self.open(id).await?; // its bytes go on to the store
+        if let Err(failure) = self.parts.source.remove(&name, force).await {
+            if was_open {
+                self.reopen(id).await?; // its bytes go on to the store
+            }
+            return Err(failure);
         }
-        outcome
+        let cache = self.parts.settings.cache.clone();
+        blocking(move || {
+            removal::remove_stage(&cache, id);
+            Ok(())
+        })
+        .await?;
+        Ok(id)
     }
 
     async fn close(&self, hurry: &CancellationToken) -> Outcome<()> {

@@ -16,8 +16,7 @@ use crate::exit::Outcome;
 pub async fn run(node: &Node, servers: Servers) -> Outcome<()> {
     servers.end().await;
     let trees = node.mounts.close(&node.stop.hurry).await;
-    let volume = node.volume.clone();
-    let metadata = super::blocking(move || Ok(volume.shutdown()?)).await;
+    let metadata = node.source.shutdown().await;
     match (&trees, &metadata) {
         (Ok(()), Ok(())) => tracing::info!("stopped"),
         _ => tracing::error!("stopped, not cleanly; the next start brings stage and metadata together"),

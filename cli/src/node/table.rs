@@ -9,13 +9,18 @@ use granary_cache::{Tree, TreeStatus};
 use granary_core::{NamespaceId, NamespaceName};
 use granary_fuse::mount::holders;
 use granary_fuse::{Mode, Mounted};
-use granary_meta::{LocalNamespace, Metadata, Usage};
+use granary_meta::{Metadata, Usage};
+
+use super::source::Link;
+use crate::wire::LinkStatus;
 
 /// One namespace that is open.
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) name: NamespaceName,
-    pub(super) meta: Arc<LocalNamespace>,
+    pub(super) meta: Arc<dyn Metadata>,
+    /// The connection that it works through.
+    pub(super) link: Option<Link>,
     pub(super) tree: Arc<Tree>,
     pub(super) mounted: Option<Arc<Mounted>>,
     /// Kept from mount to mount, so that counters only go up.
@@ -56,6 +61,7 @@ pub struct Space {
     pub name: NamespaceName,
     pub usage: Usage,
     pub status: TreeStatus,
+    pub service: Option<LinkStatus>,
     /// Directories, and whether each was asked to be read-only.
     pub dirs: Vec<(PathBuf, bool)>,
     /// Of its mounts; empty while there is none.
@@ -88,6 +94,7 @@ impl Table {
         let spaces = self.all().into_iter().map(|served| Space {
             usage: served.meta.usage(),
             status: served.tree.status(),
+            service: served.link.as_ref().map(|link| link()),
             dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
             metrics: served.metrics.clone(),

@@ -54,7 +54,7 @@ fn flag_beats_variable_beats_file_beats_default() {
     assert_eq!(settings.limits.small_period_ms, 3_000);
     assert_eq!(settings.limits.uploads_max, 7);
     assert_eq!(settings.limits.fetches_max, Limits::default().fetches_max);
-    assert_eq!(settings.meta, Path::new("/var/lib/granary/meta"));
+    assert_eq!(settings.meta.folder().unwrap(), Path::new("/var/lib/granary/meta"));
     assert!(settings.is_given("uploads_max") && !settings.is_given("meta"));
 }
 
@@ -69,13 +69,13 @@ fn what_was_asked_for_is_compared_by_value() {
 #[test]
 fn relative_paths_become_absolute() {
     let (s, _keep) = sources(&[("meta", "here/meta")], &[], None);
-    assert!(s.resolve().unwrap().meta.is_absolute());
+    assert!(s.resolve().unwrap().meta.folder().unwrap().is_absolute());
 }
 
 #[test]
 fn an_empty_variable_is_unset() {
     let (s, _keep) = sources(&[], &[("GRANARY_META", "")], None);
-    assert_eq!(s.resolve().unwrap().meta, Path::new("/var/lib/granary/meta"));
+    assert_eq!(s.resolve().unwrap().meta.folder().unwrap(), Path::new("/var/lib/granary/meta"));
 }
 
 #[test]
@@ -131,4 +131,30 @@ fn a_bad_file_is_named() {
     let by_variable =
         Sources { env: vec![("GRANARY_CONFIG".into(), "/nonexistent/b.toml".into())], ..Sources::default() };
     assert!(by_variable.resolve().unwrap_err().message.contains("/nonexistent/b.toml"));
+}
+
+#[test]
+fn the_service_and_other_nodes() {
+    let (s, _keep) = sources(
+        &[("meta", "https://a:1,https://b:2"), ("data_listen", "127.0.0.1:0"), ("token_file", "t")],
+        &[("GRANARY_LISTEN", "[::]:99"), ("GRANARY_TRUST", "/a.pub, /b.pub,"), ("GRANARY_AUDIT_LOG", "/x")],
+        Some("tls_cert = '/c'\ntls_key = '/k'\n"),
+    );
+    let settings = s.resolve().unwrap();
+    assert_eq!(settings.meta.service().unwrap().len(), 2);
+    assert_eq!(settings.data.listen.unwrap().port(), 0);
+    assert!(settings.token_file.unwrap().is_absolute());
+    assert_eq!(settings.service.listen.port(), 99);
+    assert_eq!(settings.service.trust, [Path::new("/a.pub"), Path::new("/b.pub")]);
+    assert_eq!(settings.service.tls, Some(TlsPaths { cert: "/c".into(), key: "/k".into() }));
+    assert_eq!(settings.audit_log, Some("/x".into()));
+    for (flags, part) in [
+        (&[("listen", "localhost")][..], "0.0.0.0:7411"),
+        (&[("tls_cert", "/c")], "belong together"),
+        (&[("data_tls_key", "/k")], "belong together"),
+        (&[("data_advertise", "a:1")], "data_listen"),
+        (&[("meta", "https://a/b")], "https://HOST:PORT"),
+    ] {
+        assert!(message(flags, &[], None).contains(part), "{flags:?}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::types::{Extent, Place};
 
 const VERSION: u8 = 1;
 
-pub(super) fn encode(extent: &Extent, out: &mut Vec<u8>) {
+pub(crate) fn encode(extent: &Extent, out: &mut Vec<u8>) {
     out.put_u64(extent.offset);
     out.put_u64(extent.len);
     out.put_u32(extent.crc);
@@ -47,7 +47,7 @@ pub(super) fn encode(extent: &Extent, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn decode(r: &mut Reader<'_>) -> Result<Extent> {
+pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Extent> {
     let (offset, len, crc) = (r.u64()?, r.u64()?, r.u32()?);
     if len == 0 || offset.checked_add(len).is_none() {
         return Err(r.corrupt("an extent's range is impossible"));

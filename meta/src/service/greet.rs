@@ -64,6 +64,7 @@ impl Service {
             resumed,
             lease_time: self.options.lease_time,
             volume: self.volume.info().clone(),
+            ticket_key: self.options.ticket_key.clone(),
         };
         Ok((answer, Connection::new(self.clone(), session, epoch)))
     }

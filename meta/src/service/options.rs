@@ -32,6 +32,8 @@ pub struct ServiceOptions {
     pub runners: usize,
     /// Without it no node can read what is staged at another.
     pub tickets: Option<Tickets>,
+    /// What verifies them, for the greeting.
+    pub ticket_key: Vec<u8>,
 }
 
 impl Default for ServiceOptions {
@@ -48,6 +50,7 @@ impl Default for ServiceOptions {
             locks_max: 100_000,
             runners: 4,
             tickets: None,
+            ticket_key: Vec::new(),
         }
     }
 }

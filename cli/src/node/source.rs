@@ -1,0 +1,202 @@
+//! Where the node has metadata from: a volume in its own process, or a metadata service that other nodes use too. The
+//! rest of the node does not care which.
+
+use std::sync::Arc;
+
+use granary_core::{Clock, Kind, NamespaceId, NamespaceName, NodeId, SystemClock};
+use granary_meta::{
+    LocalNamespace, Metadata, NamespaceChange, NamespaceInfo, NewNamespace, Volume, VolumeInfo,
+};
+use rand::Rng;
+
+use super::blocking;
+use super::clients::{self, ClientParts, Clients};
+use crate::exit::Outcome;
+use crate::settings::Settings;
+use crate::token_file::Secret;
+use crate::wire::LinkStatus;
+use crate::{randomness, volume};
+
+/// One namespace, as one who asks reaches it.
+pub struct Reached {
+    pub info: NamespaceInfo,
+    pub meta: Arc<dyn Metadata>,
+    /// Their right is to read only.
+    pub read_only: bool,
+    /// The connection it works through, when it is not in this process; it lasts as long as this is kept.
+    pub link: Option<Link>,
+}
+
+/// Tells how a connection to the metadata service is.
+pub type Link = Arc<dyn Fn() -> LinkStatus + Send + Sync>;
+
+/// The metadata of one volume.
+#[derive(Clone)]
+pub enum Source {
+    Local(Arc<Volume>),
+    Service(Arc<Clients>),
+}
+
+impl Source {
+    /// For a command that runs without a node.
+    pub async fn for_command(settings: &Settings) -> Outcome<Source> {
+        if settings.meta.service().is_none() {
+            return Ok(Source::Local(volume::open(settings)?));
+        }
+        let mut seeds = randomness::generator()?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // A node of this moment: it has nothing that others could ask for.
+        let (node, settings) = (NodeId(seeds.next_u64()), settings.clone());
+        let parts = ClientParts { settings, node, data_address: None, clock, seeds };
+        Ok(Source::Service(Clients::connect(parts).await?))
+    }
+
+    pub fn volume(&self) -> Outcome<VolumeInfo> {
+        match self {
+            Source::Local(volume) => Ok(volume.info().clone()),
+            Source::Service(clients) => Ok(clients.own().client.volume()?),
+        }
+    }
+
+    /// The node's own connection to the service, if there is one.
+    pub fn link_status(&self) -> Option<LinkStatus> {
+        match self {
+            Source::Local(_) => None,
+            Source::Service(clients) => Some(clients.own().status()),
+        }
+    }
+
+    /// The namespace of this name, if it is granted to the bearer of `token` (`None`: to the node).
+    pub async fn find(&self, token: Option<&Secret>, name: &NamespaceName) -> Outcome<Reached> {
+        match self {
+            Source::Local(volume) => {
+                let (volume, name) = (volume.clone(), name.clone());
+                blocking(move || reach(volume.namespace(&name)?)).await
+            }
+            Source::Service(clients) => {
+                let link = bearer(clients, token).await?;
+                let meta = link.client.namespace(name).await?;
+                Ok(reach_through(link, meta))
+            }
+        }
+    }
+
+    /// Makes the namespace if it does not exist; whether it was made.
+    pub async fn find_or_create(&self, token: Option<&Secret>, new: NewNamespace) -> Outcome<bool> {
+        let missing = match self.find(token, &new.name).await {
+            Ok(_) => return Ok(false),
+            Err(failure) if failure.is(Kind::NotFound) => failure,
+            Err(failure) => return Err(failure),
+        };
+        let made = match self {
+            // The service lets administrators make namespaces; what a token names as its bearer's, the node may make for them.
+            Source::Service(clients) if bearer(clients, token).await?.is_entitled(&new.name) => {
+                self.create(None, new).await
+            }
+            _ => self.create(token, new).await,
+        };
+        match made {
+            Ok(_) => Ok(true),
+            // Somebody else was faster.
+            Err(failure) if failure.is(Kind::Exists) => Ok(false),
+            // Whether it is there, and not theirs, or not there, and not theirs to make, is nothing for them to learn.
+            Err(failure)
+                if [Kind::Permission, Kind::Denied, Kind::ReadOnly, Kind::NotFound]
+                    .into_iter()
+                    .any(|kind| failure.is(kind)) =>
+            {
+                Err(missing)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// As the node itself reaches it.
+    pub async fn by_id(&self, id: NamespaceId) -> Outcome<Reached> {
+        match self {
+            Source::Local(volume) => {
+                let volume = volume.clone();
+                blocking(move || reach(volume.namespace_by_id(id)?)).await
+            }
+            Source::Service(clients) => {
+                let link = clients.own().clone();
+                let meta = link.client.by_id(id).await?;
+                Ok(reach_through(link, meta))
+            }
+        }
+    }
+
+    pub async fn list(&self) -> Outcome<Vec<NamespaceInfo>> {
+        match self {
+            Source::Local(volume) => {
+                let volume = volume.clone();
+                blocking(move || Ok(volume.namespaces()?)).await
+            }
+            Source::Service(clients) => Ok(clients.own().client.namespaces().await?),
+        }
+    }
+
+    /// `Exists` when it is there.
+    pub async fn create(&self, token: Option<&Secret>, new: NewNamespace) -> Outcome<NamespaceInfo> {
+        match self {
+            Source::Local(volume) => {
+                let volume = volume.clone();
+                blocking(move || Ok(volume.create_namespace(new)?)).await
+            }
+            Source::Service(clients) => {
+                Ok(bearer(clients, token).await?.client.create_namespace(new).await?)
+            }
+        }
+    }
+
+    pub async fn set(&self, name: &NamespaceName, change: NamespaceChange) -> Outcome<NamespaceInfo> {
+        match self {
+            Source::Local(volume) => {
+                let (volume, name) = (volume.clone(), name.clone());
+                blocking(move || Ok(volume.set_namespace(&name, change)?)).await
+            }
+            Source::Service(clients) => Ok(clients.own().client.set_namespace(name, change).await?),
+        }
+    }
+
+    /// `NotEmpty` when it has files, unless `force`; `Busy` while it is in use.
+    pub async fn remove(&self, name: &NamespaceName, force: bool) -> Outcome<()> {
+        match self {
+            Source::Local(volume) => {
+                let (volume, name) = (volume.clone(), name.clone());
+                blocking(move || Ok(volume.remove_namespace(&name, force)?)).await
+            }
+            Source::Service(clients) => Ok(clients.own().client.remove_namespace(name, force).await?),
+        }
+    }
+
+    /// Makes everything durable, and lets go.
+    pub async fn shutdown(&self) -> Outcome<()> {
+        match self {
+            Source::Local(volume) => {
+                let volume = volume.clone();
+                blocking(move || Ok(volume.shutdown()?)).await
+            }
+            Source::Service(clients) => {
+                clients.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn reach(meta: Arc<LocalNamespace>) -> Outcome<Reached> {
+    Ok(Reached { info: meta.info()?, meta, read_only: false, link: None })
+}
+
+fn reach_through(link: Arc<clients::Link>, meta: Arc<granary_meta::remote::RemoteNamespace>) -> Reached {
+    let read_only = link.is_read_only();
+    Reached { info: meta.info().clone(), meta, read_only, link: Some(Arc::new(move || link.status())) }
+}
+
+async fn bearer(clients: &Clients, token: Option<&Secret>) -> Outcome<Arc<clients::Link>> {
+    match token {
+        Some(token) => clients.bearing(token).await,
+        None => Ok(clients.own().clone()),
+    }
+}

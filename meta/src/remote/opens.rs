@@ -1,0 +1,226 @@
+//! Which inodes programs have open here, and what of that the service knows: plain data.
+//!
+//! An inode whose lease is ours is opened without asking: nobody can take its last name without a recall, whose answer
+//! tells the service that it is open. The service counts a session's open once, until its Close; so between a Close that
+//! was sent and its answer nothing is opened, because the two could pass each other.
+
+use std::collections::{HashMap, HashSet};
+
+use granary_core::Ino;
+use tokio::sync::oneshot;
+
+#[derive(Debug, Default)]
+struct Open {
+    count: u64,
+    /// Opened in a session that was ended: closing them tells the service nothing.
+    old: u64,
+    /// Calls that ask to open it.
+    asking: u32,
+    /// The service counts us.
+    told: bool,
+    /// A Close is under way.
+    closing: bool,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Open {
+    fn is_idle(&self) -> bool {
+        self.count == 0 && self.old == 0 && self.asking == 0 && !self.told && !self.closing
+    }
+
+    fn wake(&mut self) {
+        for tell in self.waiting.drain(..) {
+            // Who waited may have gone.
+            let _ = tell.send(());
+        }
+    }
+
+    /// Whether a Close is to be sent.
+    fn close_if_unused(&mut self) -> bool {
+        let close = self.count == 0 && self.asking == 0 && self.told && !self.closing;
+        self.closing |= close;
+        close
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Opens {
+    map: HashMap<Ino, Open>,
+    /// Open, and the service does not count it.
+    untold: HashSet<Ino>,
+    /// Names of these are being removed, by so many calls: whether they are opened before or after is the service's to say.
+    removing: HashMap<Ino, u32>,
+    /// Names of unknown inodes are being removed, by so many calls.
+    removing_unknown: u32,
+}
+
+impl Opens {
+    pub fn len(&self) -> usize {
+        self.map.values().filter(|open| open.count > 0).count()
+    }
+
+    pub fn is_open(&self, ino: Ino) -> bool {
+        self.map.get(&ino).is_some_and(|open| open.count > 0)
+    }
+
+    /// Counts an open under our lease; not while a Close is under way, or the removal of a name that may be its.
+    pub fn open_here(&mut self, ino: Ino) -> bool {
+        if self.removing_unknown > 0 || self.removing.contains_key(&ino) {
+            return false;
+        }
+        let open = self.map.entry(ino).or_default();
+        if open.closing {
+            return false;
+        }
+        open.count += 1;
+        if !open.told {
+            self.untold.insert(ino);
+        }
+        true
+    }
+
+    /// A name is going to be removed, of this inode if it is known. Whether the service is to be told first that it is
+    /// open. `None`: it must be found out which inode it is, because some are open that the service does not count.
+    pub fn remove(&mut self, ino: Option<Ino>) -> Option<bool> {
+        match ino {
+            Some(ino) => {
+                *self.removing.entry(ino).or_default() += 1;
+                Some(self.untold.contains(&ino) && self.tell(ino))
+            }
+            None if self.untold.is_empty() => {
+                self.removing_unknown += 1;
+                Some(false)
+            }
+            None => None,
+        }
+    }
+
+    /// The name had no inode a moment ago.
+    pub fn remove_unknown(&mut self) {
+        self.removing_unknown += 1;
+    }
+
+    pub fn removed(&mut self, ino: Option<Ino>) {
+        let Some(ino) = ino else {
+            self.removing_unknown -= 1;
+            return;
+        };
+        if let Some(count) = self.removing.get_mut(&ino) {
+            *count -= 1;
+            if *count == 0 {
+                self.removing.remove(&ino);
+            }
+        }
+    }
+
+    /// The service is to be asked; or first the end of a Close waited for.
+    pub fn ask(&mut self, ino: Ino) -> Result<(), oneshot::Receiver<()>> {
+        let open = self.map.entry(ino).or_default();
+        if open.closing {
+            let (tell, told) = oneshot::channel();
+            open.waiting.push(tell);
+            return Err(told);
+        }
+        open.asking += 1;
+        Ok(())
+    }
+
+    /// The service answered. Whether a Close is to be sent.
+    pub fn asked(&mut self, ino: Ino, opened: bool) -> bool {
+        let open = self.map.entry(ino).or_default();
+        open.asking = open.asking.saturating_sub(1);
+        if opened {
+            open.count += 1;
+            open.told = true;
+            self.untold.remove(&ino);
+        }
+        let close = open.close_if_unused();
+        self.tidy(ino);
+        close
+    }
+
+    /// The service opened it with a call that makes it.
+    pub fn made(&mut self, ino: Ino) {
+        let open = self.map.entry(ino).or_default();
+        open.count += 1;
+        open.told = true;
+        self.untold.remove(&ino);
+    }
+
+    /// Takes an open back. Whether a Close is to be sent; `None`: it was not open.
+    pub fn close(&mut self, ino: Ino) -> Option<bool> {
+        let open = self.map.get_mut(&ino).filter(|open| open.count + open.old > 0)?;
+        if open.old > 0 {
+            open.old -= 1;
+        } else {
+            open.count -= 1;
+        }
+        if open.count == 0 {
+            self.untold.remove(&ino);
+        }
+        let close = open.close_if_unused();
+        self.tidy(ino);
+        Some(close)
+    }
+
+    /// The Close was answered, or will not be.
+    pub fn closed(&mut self, ino: Ino) {
+        if let Some(open) = self.map.get_mut(&ino) {
+            open.closing = false;
+            open.told = false;
+            open.wake();
+        }
+        self.tidy(ino);
+    }
+
+    /// For the answer to a recall: whether it is open, which the service then counts.
+    pub fn tell(&mut self, ino: Ino) -> bool {
+        match self.map.get_mut(&ino) {
+            Some(open) if open.count > 0 => {
+                open.told = true;
+                self.untold.remove(&ino);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// All that are open, for a service that does not know.
+    pub fn all(&self) -> Vec<Ino> {
+        let mut all: Vec<Ino> =
+            self.map.iter().filter(|(_, open)| open.count > 0).map(|(ino, _)| *ino).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The service was told of these with a greeting. What else is open must be asked for: those.
+    pub fn told(&mut self, told: &[Ino]) -> Vec<Ino> {
+        let mut others = Vec::new();
+        for (ino, open) in &mut self.map {
+            if open.count > 0 && !open.told && told.binary_search(ino).is_err() {
+                others.push(*ino);
+            }
+            open.told |= open.count > 0;
+        }
+        self.untold.clear();
+        others.sort_unstable();
+        others
+    }
+
+    /// The session was ended: nothing of it is open at the service.
+    pub fn fenced(&mut self) {
+        for open in self.map.values_mut() {
+            open.old += std::mem::take(&mut open.count);
+            (open.told, open.closing) = (false, false);
+            open.wake();
+        }
+        self.untold.clear();
+        self.map.retain(|_, open| !open.is_idle());
+    }
+
+    fn tidy(&mut self, ino: Ino) {
+        if self.map.get(&ino).is_some_and(Open::is_idle) {
+            self.map.remove(&ino);
+        }
+    }
+}
