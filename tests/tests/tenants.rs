@@ -345,7 +345,8 @@ fn tokens_that_do_not_count() {
 #[test]
 fn calls_into_other_namespaces() {
     let mut w = World::new();
-    let file = || NewInode { kind: FileType::File, mode: 0o644, uid: 0, gid: 0, rdev: 0, target: vec![] };
+    let file =
+        || NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] };
     let text = |text: &str| text.as_bytes().into();
     let ino = Ino(2);
     let dir = Ino::ROOT;
@@ -386,6 +387,7 @@ fn calls_into_other_namespaces() {
             ino,
             size: 0,
             mtime: Timestamp::default(),
+            ctime: Timestamp::default(),
             extents: vec![],
             holes: vec![(0, 6)],
             staged_seq: 1,
@@ -394,7 +396,14 @@ fn calls_into_other_namespaces() {
         Call::Object { id: ObjectId(1) },
         Call::DeadObjects { max: 10 },
         Call::ForgetObjects { ids: vec![ObjectId(1)] },
-        Call::CopyRange(CopyRange { from: ino, from_offset: 0, to: Ino(3), to_offset: 0, len: 6 }),
+        Call::CopyRange(CopyRange {
+            from: ino,
+            from_offset: 0,
+            to: Ino(3),
+            to_offset: 0,
+            len: 6,
+            staged_seq: 0,
+        }),
         Call::Sync,
         Call::Lease { ino },
         Call::TestLock { ino, owner, lock },

@@ -114,6 +114,8 @@ pub fn encode_set(ino: Ino, s: &SetAttr) -> pb::SetAttr {
         atime: s.atime.map(encode_time),
         mtime: s.mtime.map(encode_time),
         staged_seq: s.staged_seq,
+        kill_priv: s.kill_priv,
+        accessed: s.accessed.map(encode_time),
     }
 }
 
@@ -126,6 +128,8 @@ pub fn decode_set(s: pb::SetAttr) -> Result<(Ino, SetAttr)> {
         atime: s.atime.map(decode_time).transpose()?,
         mtime: s.mtime.map(decode_time).transpose()?,
         staged_seq: s.staged_seq,
+        kill_priv: s.kill_priv,
+        accessed: s.accessed.map(decode_time).transpose()?,
     };
     Ok((Ino(s.ino), set))
 }

@@ -32,6 +32,7 @@ fn encode_new(n: &NewInode) -> pb::NewInode {
     pb::NewInode {
         kind: attr::encode_type(n.kind),
         mode: n.mode,
+        umask: n.umask,
         uid: n.uid,
         gid: n.gid,
         rdev: n.rdev,
@@ -44,6 +45,7 @@ fn decode_new(n: Option<pb::NewInode>) -> Result<NewInode> {
     Ok(NewInode {
         kind: attr::decode_type(n.kind)?,
         mode: n.mode,
+        umask: n.umask,
         uid: n.uid,
         gid: n.gid,
         rdev: n.rdev,
@@ -64,6 +66,7 @@ fn encode_commit(c: &Commit) -> pb::Commit {
         ino: c.ino.0,
         size: c.size,
         mtime: Some(attr::encode_time(c.mtime)),
+        ctime: (c.ctime != c.mtime).then(|| attr::encode_time(c.ctime)),
         extents: lists::encode_extents(&c.extents),
         holes: bounds::flat(&c.holes),
         staged_seq: c.staged_seq,
@@ -71,10 +74,12 @@ fn encode_commit(c: &Commit) -> pb::Commit {
 }
 
 fn decode_commit(c: pb::Commit) -> Result<Commit> {
+    let mtime = attr::decode_time(required(c.mtime, "mtime")?)?;
     Ok(Commit {
         ino: Ino(c.ino),
         size: c.size,
-        mtime: attr::decode_time(required(c.mtime, "mtime")?)?,
+        mtime,
+        ctime: c.ctime.map_or(Ok(mtime), attr::decode_time)?,
         extents: lists::decode_extents(&c.extents)?,
         holes: ranges(&c.holes, "a hole")?,
         staged_seq: c.staged_seq,
@@ -126,6 +131,7 @@ fn encode_copy(c: &CopyRange) -> pb::CopyRange {
         to: c.to.0,
         to_offset: c.to_offset,
         len: c.len,
+        staged_seq: c.staged_seq,
     }
 }
 
@@ -138,6 +144,7 @@ fn decode_copy(c: pb::CopyRange) -> Result<CopyRange> {
         to: Ino(c.to),
         to_offset: c.to_offset,
         len: c.len,
+        staged_seq: c.staged_seq,
     })
 }
 
