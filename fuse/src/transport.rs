@@ -18,7 +18,8 @@ pub use reply::Reply;
 
 /// Who serves requests. Called on the thread that read the request; what the request borrows is gone at the return.
 pub trait Service: Send + Sync + 'static {
-    /// INIT, DESTROY, INTERRUPT and what needs no answer do not come here.
+    /// INIT, DESTROY, INTERRUPT and what needs no answer do not come here. A reply that is kept past the return must have
+    /// been told that it [waits](Reply::waits): an INTERRUPT of a request that is not known is asked for again and again.
     fn serve(&self, request: &Request<'_>, reply: Reply);
     /// The kernel forgot `lookups` of its references to an inode.
     fn forget(&self, ino: u64, lookups: u64);

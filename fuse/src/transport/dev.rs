@@ -4,113 +4,22 @@
 //! descriptor has read in a list of that descriptor's: an answer must be written to the one that its request came from.
 //! INTERRUPTs come on any of them. read(2) fails with ENODEV when the file system is unmounted, which ends all threads.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+mod device;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use device::{Connection, Device, write};
 use rustix::io::Errno;
 
-use super::interrupts::{Interrupts, Outcome};
 use super::{Channel, Reply, Service};
 use crate::proto::request::{Dialect, Header};
-use crate::proto::wire::Body;
 use crate::proto::{
-    ANSWER_HEADER_BYTES, Agreement, Flags, INTERRUPT_BIT, MAJOR, Malformed, Offer, Operation,
-    REQUEST_OVERHEAD_BYTES, Request, opcode,
+    Agreement, Flags, MAJOR, Malformed, Offer, Operation, REQUEST_OVERHEAD_BYTES, Request, opcode,
 };
-
-/// ioctl(2) numbers of the device: `_IOR(229, 0, u32)`, `_IOW(229, 1, fuse_backing_map)`, `_IOW(229, 2, u32)`.
-const CLONE: libc::c_ulong = 0x8004_e500;
-const BACKING_OPEN: libc::c_ulong = 0x4010_e501;
-const BACKING_CLOSE: libc::c_ulong = 0x4004_e502;
-
-/// The kernel's `fuse_backing_map`.
-#[repr(C)]
-struct BackingMap {
-    fd: i32,
-    flags: u32,
-    padding: u64,
-}
-
-/// A mount's connection to the kernel: what all its descriptors share.
-#[derive(Debug)]
-struct Connection {
-    /// The first is the one that was mounted.
-    descriptors: Vec<OwnedFd>,
-    interrupts: Interrupts,
-}
-
-/// One descriptor of it.
-#[derive(Debug)]
-struct Device {
-    connection: Arc<Connection>,
-    at: usize,
-}
-
-impl Device {
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        self.connection.descriptors[self.at].as_fd()
-    }
-}
-
-/// Most parts of an answer behind its header.
-const PARTS_MAX: usize = 2;
-
-fn write(descriptor: BorrowedFd<'_>, unique: u64, code: i32, parts: &[&[u8]]) -> Result<(), Errno> {
-    let len = ANSWER_HEADER_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
-    let header = Body::default().u32(len as u32).u32(code as u32).u64(unique);
-    let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
-    slices[0] = IoSlice::new(header.as_slice());
-    for (slice, part) in slices[1..].iter_mut().zip(parts) {
-        *slice = IoSlice::new(part);
-    }
-    rustix::io::retry_on_intr(|| rustix::io::writev(descriptor, &slices[..=parts.len()])).map(|_| ())
-}
-
-impl Channel for Device {
-    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]]) {
-        match write(self.descriptor(), unique, -errno, parts) {
-            // ENOENT: it was aborted, ENODEV: the file system is gone. Nobody waits for the answer.
-            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
-            Err(e) => tracing::error!(unique, errno, error = %e, "the kernel does not take an answer"),
-        }
-    }
-
-    fn notify(&self, code: i32, body: &[u8]) -> io::Result<()> {
-        let parts = [body];
-        let parts = if body.is_empty() { &parts[..0] } else { &parts[..] };
-        Ok(write(self.descriptor(), 0, code, parts)?)
-    }
-
-    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
-        let map = BackingMap { fd: file.as_raw_fd(), flags: 0, padding: 0 };
-        // SAFETY: the descriptor is open, and the kernel reads a `fuse_backing_map`, which `map` is laid out as.
-        let id = unsafe { libc::ioctl(self.descriptor().as_raw_fd(), BACKING_OPEN, &raw const map) };
-        if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
-    }
-
-    fn close_backing(&self, id: i32) {
-        let id = id as u32;
-        // SAFETY: the descriptor is open, and the kernel reads a `u32`. A failure means that the connection is gone.
-        let _gone = unsafe { libc::ioctl(self.descriptor().as_raw_fd(), BACKING_CLOSE, &raw const id) };
-    }
-
-    fn interrupts(&self) -> &Interrupts {
-        &self.connection.interrupts
-    }
-}
-
-/// A descriptor of the same connection, with a list of requests of its own.
-fn clone_of(first: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-    let new = rustix::fs::open("/dev/fuse", flags, rustix::fs::Mode::empty())?;
-    let source = first.as_raw_fd() as u32;
-    // SAFETY: both descriptors are open, and the kernel reads a `u32`.
-    let failed = unsafe { libc::ioctl(new.as_raw_fd(), CLONE, &raw const source) };
-    if failed < 0 { Err(io::Error::last_os_error()) } else { Ok(new) }
-}
 
 /// A connection that is agreed on, before requests are served.
 #[derive(Debug)]
@@ -141,15 +50,9 @@ impl Session {
         let agreement = agree(&offer);
         write(device.as_fd(), header.unique, 0, &[agreement.encode().as_slice()])?;
 
-        let mut descriptors = vec![device];
-        for _ in 1..threads.max(1) {
-            descriptors.push(clone_of(&descriptors[0])?);
-        }
-        let interrupts = Interrupts::new(descriptors.len());
-        let connection = Arc::new(Connection { descriptors, interrupts });
-        let count = connection.descriptors.len();
+        let connection = Connection::new(device, threads.max(1))?;
         Ok(Session {
-            devices: (0..count).map(|at| Arc::new(Device { connection: connection.clone(), at })).collect(),
+            devices: Device::all(&connection),
             dialect: Dialect { setxattr_ext: agreement.flags.has(Flags::SETXATTR_EXT) },
             buffer_bytes: agreement.max_write as usize + REQUEST_OVERHEAD_BYTES,
             panicked: AtomicBool::new(false),
@@ -168,7 +71,7 @@ impl Session {
             let (session, service) = (&self, &*service);
             let mut others = Vec::new();
             for device in &self.devices[1..] {
-                let name = format!("granary-fuse-{}", device.at);
+                let name = format!("granary-fuse-{}", device.at());
                 let thread = std::thread::Builder::new().name(name);
                 match thread.spawn_scoped(scope, move || session.serve_all(device, service)) {
                     Ok(thread) => others.push(thread),
@@ -213,7 +116,7 @@ impl Session {
         };
         let unique = header.unique;
         match &request.operation {
-            Operation::Interrupt { unique } => interrupt(device, *unique),
+            Operation::Interrupt { unique } => device.interrupt(*unique),
             Operation::Forget { lookups } => service.forget(header.ino, *lookups),
             Operation::BatchForget(forgets) => {
                 forgets.iter().for_each(|(ino, lookups)| service.forget(ino, lookups));
@@ -223,8 +126,8 @@ impl Session {
             // It comes once, before the session.
             Operation::Init(_) => device.answer(unique, libc::EIO, &[]),
             _ => {
-                let interrupts = &device.connection.interrupts;
-                interrupts.begin(device.at, unique);
+                let interrupts = device.interrupts();
+                interrupts.begin(device.at(), unique);
                 let reply = Reply::new(device.clone(), unique);
                 // The reply answers EIO on its way out; others are served as before.
                 if catch_unwind(AssertUnwindSafe(|| service.serve(&request, reply))).is_err() {
@@ -235,7 +138,7 @@ impl Session {
                         "the service of a request panicked"
                     );
                 }
-                interrupts.end(device.at, unique);
+                interrupts.end(device.at(), unique);
             }
         }
     }
@@ -245,17 +148,6 @@ fn refuse(device: &Device, header: &Header, e: Malformed) {
     tracing::error!(opcode = header.opcode, error = %e, "the kernel sent a malformed request");
     if !opcode::is_silent(header.opcode) {
         device.answer(header.unique, libc::EIO, &[]);
-    }
-}
-
-/// Which descriptor read the request is not known, so all are tried; the kernel takes the one that fits.
-fn interrupt(device: &Device, unique: u64) {
-    if device.connection.interrupts.interrupt(unique) == Outcome::Unknown {
-        for descriptor in &device.connection.descriptors {
-            if write(descriptor.as_fd(), unique | INTERRUPT_BIT, -libc::EAGAIN, &[]).is_ok() {
-                return;
-            }
-        }
     }
 }
 
