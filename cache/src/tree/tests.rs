@@ -3,7 +3,9 @@
 mod crash;
 mod drain;
 mod large;
+mod leases;
 mod model;
+pub(crate) mod nodes;
 mod small;
 mod stress;
-mod world;
+pub(crate) mod world;

@@ -37,7 +37,7 @@ impl Peers for Neighbours {
         let (Place::Log { node, .. } | Place::StageFile { node }) = part.place else { return Ok(None) };
         let trees = self.0.get().unwrap();
         let tree = trees.iter().find(|(id, _)| *id == node).and_then(|(_, tree)| tree.upgrade()).unwrap();
-        tree.staged(ino, part, whole)
+        tree.staged(ino, part, whole).await
     }
 }
 

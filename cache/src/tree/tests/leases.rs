@@ -1,6 +1,8 @@
 //! A metadata service in one process, for tests: sessions that share one [`LocalNamespace`] under leases, as `granary meta`
 //! hands them out. Nothing is kept by the sessions themselves, so every answer is the service's.
 
+#![allow(dead_code)] // the tests of two crates use it, each its part
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +28,7 @@ struct Table {
     wanted: HashMap<Scope, Vec<Session>>,
     holders: HashMap<Session, Arc<dyn Holder>>,
     ended: HashSet<Session>,
+    peers: Vec<PeerInfo>,
     flocks: Vec<(Session, Ino, LockOwner, Lock)>,
     sessions: Session,
 }
@@ -78,6 +81,17 @@ impl Service {
         let mut t = self.table();
         t.sessions += 1;
         Arc::new(Client { me: t.sessions, service: self.clone() })
+    }
+
+    /// The session is gone with its node, and what it had is free; its node greets anew.
+    pub fn replace(self: &Arc<Self>, gone: &Client) -> Arc<Client> {
+        let mut t = self.table();
+        t.held.values_mut().for_each(|held| held.retain(|&session, _| session != gone.me));
+        t.holders.remove(&gone.me);
+        t.ended.insert(gone.me);
+        drop(t);
+        self.news.notify_waiters();
+        self.session()
     }
 
     fn begin_recall(self: &Arc<Self>, t: &mut Table, session: Session, scope: Scope, wanted: LeaseKind) {
@@ -218,8 +232,10 @@ impl Client {
         self.service.table().ended.remove(&self.me);
     }
 
-    pub fn holds_now(&self, scope: Scope) -> Option<LeaseKind> {
-        self.service.table().held.get(&scope)?.get(&self.me).copied()
+    pub fn set_peer(&self, peer: PeerInfo) {
+        let mut t = self.service.table();
+        t.peers.retain(|known| known.node != peer.node);
+        t.peers.push(peer);
     }
 }
 
@@ -511,6 +527,9 @@ impl Metadata for Client {
     }
 
     async fn peer(&self, node: NodeId) -> Result<PeerInfo> {
+        if let Some(peer) = self.service.table().peers.iter().find(|peer| peer.node == node) {
+            return Ok(peer.clone());
+        }
         Err(Error::new(Kind::NotFound, format!("node {node} is not known")))
     }
 }
