@@ -35,8 +35,7 @@ async fn rig() -> Rig {
     let nodes = Nodes::new(2).await;
     let ns = nodes.sessions[0].namespace();
     let options = PeerServerOptions::default();
-    let server =
-        PeerServer::new(NodeId(1), Arc::new(OneTicket(ns)), Arc::new(TestClock::default()), options);
+    let server = PeerServer::new(NodeId(1), Arc::new(OneTicket(ns)), Arc::new(TestClock::default()), options);
     server.register(ns, &nodes.tree(0));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

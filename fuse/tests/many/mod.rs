@@ -23,7 +23,9 @@ use granary_store::memory::MemoryStore;
 use leases::{Client, Service};
 
 /// Asks the other trees of the process.
-struct Neighbours(Arc<OnceLock<Vec<(NodeId, Weak<Tree>)>>>);
+type Trees = Arc<OnceLock<Vec<(NodeId, Weak<Tree>)>>>;
+
+struct Neighbours(Trees);
 
 #[async_trait]
 impl Peers for Neighbours {

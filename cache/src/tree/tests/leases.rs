@@ -181,6 +181,7 @@ impl Client {
     /// Changes, after everybody else has given up what it concerns. `scopes` is worked out anew each time.
     async fn change<T>(
         &self,
+        exclusive: bool,
         mut scopes: impl FnMut(&LocalNamespace) -> Result<Vec<Scope>> + Send,
         change: impl FnOnce(&LocalNamespace) -> Result<(T, Vec<(Scope, LeaseKind)>)> + Send,
     ) -> Result<T> {
@@ -201,10 +202,18 @@ impl Client {
                         wanting.1.push(scope);
                     }
                 }
-                if others.is_empty() {
+                // What is being given up is given up before it is had again.
+                let giving_up = scopes.iter().any(|&scope| t.recalls.contains_key(&(self.me, scope)));
+                if others.is_empty() && !(exclusive && giving_up) {
                     let (answer, grants) = change(&self.service.meta)?;
                     for (scope, kind) in grants {
-                        self.grant(&mut t, scope, kind);
+                        match kind {
+                            LeaseKind::Read => self.grant(&mut t, scope, kind),
+                            // Who waited for it gets it, and gives it to the next.
+                            LeaseKind::Write => {
+                                t.held.entry(scope).or_default().insert(self.me, kind);
+                            }
+                        }
                     }
                     drop(t);
                     return Ok(answer);
@@ -271,17 +280,15 @@ impl Metadata for Client {
     }
 
     async fn lookup(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
-        let found = self
-            .read(|meta| match now(meta.lookup(dir, name)) {
-                Ok(attr) => {
-                    let scopes = vec![Scope::Directory(dir), Scope::Inode(attr.ino)];
-                    Ok(Seen(Ok(attr), scopes))
-                }
-                Err(e) if e.kind() == Kind::NotFound => Ok(Seen(Err(e), vec![Scope::Directory(dir)])),
-                Err(e) => Err(e),
-            })
-            .await?;
-        found
+        self.read(|meta| match now(meta.lookup(dir, name)) {
+            Ok(attr) => {
+                let scopes = vec![Scope::Directory(dir), Scope::Inode(attr.ino)];
+                Ok(Seen(Ok(attr), scopes))
+            }
+            Err(e) if e.kind() == Kind::NotFound => Ok(Seen(Err(e), vec![Scope::Directory(dir)])),
+            Err(e) => Err(e),
+        })
+        .await?
     }
 
     async fn getattr(&self, ino: Ino) -> Result<Attr> {
@@ -319,6 +326,7 @@ impl Metadata for Client {
     async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
         let scopes = [Scope::Inode(ino)];
         self.change(
+            false,
             |_| Ok(scopes.to_vec()),
             |meta| Ok((now(meta.setxattr(ino, name, value, create, replace))?, kept(&scopes))),
         )
@@ -327,13 +335,18 @@ impl Metadata for Client {
 
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         let scopes = [Scope::Inode(ino)];
-        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes))))
-            .await
+        self.change(
+            false,
+            |_| Ok(scopes.to_vec()),
+            |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes))),
+        )
+        .await
     }
 
     async fn create(&self, dir: Ino, name: EntryName<'_>, new: NewInode, open: bool) -> Result<Attr> {
         let scopes = of_entry(dir, None);
         self.change(
+            false,
             |_| Ok(scopes.clone()),
             |meta| {
                 let attr = now(meta.create(dir, name, new, open))?;
@@ -348,11 +361,17 @@ impl Metadata for Client {
 
     async fn link(&self, ino: Ino, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
         let scopes = of_entry(dir, Some(ino));
-        self.change(|_| Ok(scopes.clone()), |meta| Ok((now(meta.link(ino, dir, name))?, kept(&scopes)))).await
+        self.change(
+            false,
+            |_| Ok(scopes.clone()),
+            |meta| Ok((now(meta.link(ino, dir, name))?, kept(&scopes))),
+        )
+        .await
     }
 
     async fn unlink(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
         self.change(
+            false,
             |meta| Ok(of_entry(dir, now(meta.lookup(dir, name)).ok().map(|a| a.ino))),
             |meta| Ok((now(meta.unlink(dir, name))?, kept(&of_entry(dir, None)))),
         )
@@ -361,6 +380,7 @@ impl Metadata for Client {
 
     async fn rmdir(&self, dir: Ino, name: EntryName<'_>) -> Result<()> {
         self.change(
+            false,
             |meta| {
                 let ino = now(meta.lookup(dir, name)).ok().map(|a| a.ino);
                 let mut scopes = of_entry(dir, ino);
@@ -381,6 +401,7 @@ impl Metadata for Client {
         mode: RenameMode,
     ) -> Result<Option<Attr>> {
         self.change(
+            false,
             |meta| {
                 let found = |dir, name| now(meta.lookup(dir, name)).ok().map(|a| a.ino);
                 let (from, to) = (found(dir, name), found(to_dir, to_name));
@@ -396,7 +417,8 @@ impl Metadata for Client {
 
     async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
         let scopes = [Scope::Inode(ino)];
-        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.setattr(ino, set))?, kept(&scopes)))).await
+        self.change(false, |_| Ok(scopes.to_vec()), |meta| Ok((now(meta.setattr(ino, set))?, kept(&scopes))))
+            .await
     }
 
     async fn open(&self, ino: Ino) -> Result<Attr> {
@@ -421,13 +443,18 @@ impl Metadata for Client {
 
     async fn commit(&self, commit: Commit) -> Result<Attr> {
         let scope = Scope::Inode(commit.ino);
-        self.change(|_| Ok(vec![scope]), |meta| Ok((now(meta.commit(commit))?, kept(&[scope])))).await
+        self.change(false, |_| Ok(vec![scope]), |meta| Ok((now(meta.commit(commit))?, kept(&[scope])))).await
     }
 
     async fn relocate(&self, object: ObjectInfo, moves: Vec<Move>) -> Result<Vec<Vec<(u64, u64)>>> {
         let scopes: HashSet<Scope> = moves.iter().map(|m| Scope::Inode(m.ino)).collect();
         let scopes: Vec<Scope> = scopes.into_iter().collect();
-        self.change(|_| Ok(scopes.clone()), |meta| Ok((now(meta.relocate(object, moves))?, Vec::new()))).await
+        self.change(
+            false,
+            |_| Ok(scopes.clone()),
+            |meta| Ok((now(meta.relocate(object, moves))?, Vec::new())),
+        )
+        .await
     }
 
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>> {
@@ -485,6 +512,7 @@ impl Metadata for Client {
     async fn lease(&self, ino: Ino) -> Result<Attr> {
         let scope = Scope::Inode(ino);
         self.change(
+            true,
             |_| Ok(vec![scope]),
             |meta| Ok((now(meta.getattr(ino))?, vec![(scope, LeaseKind::Write)])),
         )

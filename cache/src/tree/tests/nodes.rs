@@ -261,7 +261,7 @@ async fn history(count: usize, ops: Vec<(usize, bool, Op)>) {
                 let read = match file.read_ready(offset, len as u32) {
                     Some(ready) => ready.unwrap(),
                     None if step % 2 == 0 => file.read(offset, len as u32).await.unwrap(),
-                    None => file.read_to_keep(offset, len as u32).await.unwrap(),
+                    None => file.read_to_keep(offset, len as u32).await.unwrap().0,
                 };
                 let end = model.len().min((offset + len) as usize);
                 let expected = model.get(offset as usize..end).unwrap_or_default();
@@ -452,4 +452,30 @@ async fn a_peer_is_given_what_is_staged_and_nothing_else() {
     assert_eq!(tree.staged(file.ino(), &log(u64::MAX - 5), &log(u64::MAX - 5)).await.unwrap(), None::<Bytes>);
     file.zero(0, 50_000, true).await.unwrap();
     assert_eq!(tree.staged(file.ino(), &part, &whole).await.unwrap(), None, "no zeros for what is not there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_on_a_node_that_is_down_are_an_error_until_it_is_back() {
+    let mut nodes = Nodes::new(2).await;
+    for (name, size) in [("small", 1000), ("large", 50_000)] {
+        let file = nodes.create(0, name).await;
+        file.write(0, &pattern(1, size), false).await.unwrap();
+        file.fsync().await.unwrap();
+        nodes.tree(0).close(file).await.unwrap();
+    }
+    nodes.kill(0).await;
+    for name in ["small", "large"] {
+        let file = nodes.open(1, name).await;
+        assert_eq!(file.read(0, 100).await.unwrap_err().kind(), Kind::Unavailable);
+        nodes.tree(1).close(file).await.unwrap();
+    }
+    nodes.start(0).await;
+    for (name, size) in [("small", 1000), ("large", 50_000)] {
+        assert!(nodes.content(1, name).await == pattern(1, size));
+    }
+    nodes.tree(0).sync().await.unwrap();
+    nodes.kill(0).await;
+    assert!(nodes.content(1, "large").await == pattern(1, 50_000), "it is in the store by now");
+    nodes.start(0).await;
+    nodes.end().await;
 }
