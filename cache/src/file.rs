@@ -112,12 +112,13 @@ impl File {
     /// Errors: `Unavailable` when the store, or the node that has the bytes, does not answer, `Corrupt` when the bytes are
     /// damaged wherever they are.
     pub async fn read(&self, offset: u64, len: u32) -> Result<Bytes> {
-        self.read_anywhere(offset, u64::from(len), false).await
+        self.read_anywhere(offset, u64::from(len), false).await.map(|(bytes, _)| bytes)
     }
 
     /// The same for a caller that keeps what it is given, as the kernel does in its page cache: returned under a lease, or
-    /// during a recall that will have it dropped again.
-    pub async fn read_to_keep(&self, offset: u64, len: u32) -> Result<Bytes> {
+    /// during a recall that will have it dropped again. `false`: there was no lease to be had for a while, since others
+    /// change the file all the time; it is good for one use, and to be dropped after it.
+    pub async fn read_to_keep(&self, offset: u64, len: u32) -> Result<(Bytes, bool)> {
         self.read_anywhere(offset, u64::from(len), true).await
     }
 
@@ -135,8 +136,9 @@ impl File {
 
     /// Commits held state, logs and applies the new size. Returns the inode's new attributes.
     pub async fn truncate(&self, size: u64) -> Result<Attr> {
-        while !self.truncate_now(size)? {
-            self.take_lease(false).await?;
+        let mut turn = None;
+        while !self.truncate_now(size, turn)? {
+            turn = self.take_lease(false).await?;
         }
         self.commit().await?;
         let mut attr = self.shared.meta.getattr(self.ino).await?;
@@ -146,16 +148,18 @@ impl File {
 
     /// `fallocate`: extends the size unless `keep_size` (no bytes are reserved beyond checking quota).
     pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        while !self.allocate_now(offset, len, keep_size)? {
-            self.take_lease(false).await?;
+        let mut turn = None;
+        while !self.allocate_now(offset, len, keep_size, turn)? {
+            turn = self.take_lease(false).await?;
         }
         Ok(())
     }
 
     /// `fallocate` PUNCH_HOLE and ZERO_RANGE: the range reads as zeros.
     pub async fn zero(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
-        while !self.zero_now(offset, len, keep_size)? {
-            self.take_lease(false).await?;
+        let mut turn = None;
+        while !self.zero_now(offset, len, keep_size, turn)? {
+            turn = self.take_lease(false).await?;
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ mod staged;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::{nodes as nodes_for_tests, world::pattern as pattern_for_tests};
 
 use std::fmt;
 use std::path::PathBuf;

@@ -173,3 +173,91 @@ fn nodes_that_hammer_one_directory_and_one_file_do_not_stop() {
         }
     }
 }
+
+/// A mapping of the whole file, for reading or for reading and writing.
+struct Mapping {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(file: &File, len: usize, write: bool) -> Mapping {
+        use rustix::mm::{MapFlags, ProtFlags, mmap};
+        let prot = if write { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at = unsafe { mmap(std::ptr::null_mut(), len, prot, MapFlags::SHARED, file, 0) }.unwrap();
+        Mapping { at: at.cast(), len }
+    }
+
+    fn read(&self) -> Vec<u8> {
+        // SAFETY: byte by byte, since another node may change it meanwhile.
+        (0..self.len).map(|i| unsafe { self.at.add(i).read_volatile() }).collect()
+    }
+
+    fn write(&self, at: usize, byte: u8) {
+        assert!(at < self.len);
+        // SAFETY: within the mapping.
+        unsafe { self.at.add(at).write_volatile(byte) }
+    }
+
+    fn sync(&self) {
+        // SAFETY: of the mapping.
+        unsafe { rustix::mm::msync(self.at.cast(), self.len, rustix::mm::MsyncFlags::SYNC) }.unwrap();
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses it any more.
+        unsafe { rustix::mm::munmap(self.at.cast(), self.len) }.unwrap();
+    }
+}
+
+#[test]
+fn mappings_show_what_other_nodes_wrote_and_show_them_what_was_stored() {
+    const LEN: usize = 12_000;
+    for mode in MODES {
+        let c = Cluster::new(2, mode);
+        fs::write(c.nodes[0].at("f"), vec![0_u8; LEN]).unwrap();
+        let reader = File::open(c.nodes[1].at("f")).unwrap();
+        let mapped = Mapping::new(&reader, LEN, false);
+        let writer = OpenOptions::new().read(true).write(true).open(c.nodes[0].at("f")).unwrap();
+        let stored = Mapping::new(&writer, LEN, true);
+        let mut expected = vec![0_u8; LEN];
+        for round in 0..rounds() {
+            let at = (round * 4999) as usize % LEN;
+            let byte = round as u8 + 1;
+            expected[at] = byte;
+            if round % 2 == 0 {
+                writer.write_all_at(&[byte], at as u64).unwrap();
+            } else {
+                stored.write(at, byte);
+                stored.sync();
+            }
+            assert!(mapped.read() == expected, "{mode:?} round {round}: the mapping shows what was before");
+            assert!(fs::read(c.nodes[1].at("f")).unwrap() == expected, "{mode:?} round {round}");
+            assert!(stored.read() == expected, "{mode:?} round {round}: the writer's own mapping");
+        }
+    }
+}
+
+#[test]
+fn locked_appends_and_counters_are_exact() {
+    let c = Cluster::new(2, Mode::Work);
+    fs::write(c.nodes[0].at("n"), b"0").unwrap();
+    let n = rounds();
+    std::thread::scope(|s| {
+        for node in &c.nodes {
+            s.spawn(move || {
+                let file = OpenOptions::new().read(true).write(true).open(node.at("n")).unwrap();
+                for _ in 0..n {
+                    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+                    let now: u64 = fs::read_to_string(node.at("n")).unwrap().parse().unwrap();
+                    file.write_all_at((now + 1).to_string().as_bytes(), 0).unwrap();
+                    rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(fs::read_to_string(c.nodes[1].at("n")).unwrap(), (2 * n).to_string());
+}

@@ -3,15 +3,16 @@
 
 use granary_core::{Error, Kind, Result};
 
+use super::lease::Turn;
 use super::{File, Stage, State};
 use crate::stage::RecordKind;
 use crate::stage::files;
 
 impl File {
     /// `false`, here and below: the write lease is needed first, and nothing was done.
-    pub(super) fn truncate_now(&self, size: u64) -> Result<bool> {
+    pub(super) fn truncate_now(&self, size: u64, turn: Option<Turn>) -> Result<bool> {
         self.check_end(0, size)?;
-        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
+        let Some(mut guard) = self.begin_change(false, turn)? else { return Ok(false) };
         let s = &mut *guard;
         self.resize(s, size)?;
         if s.writers > 0 {
@@ -41,9 +42,15 @@ impl File {
         Ok(())
     }
 
-    pub(super) fn allocate_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<bool> {
+    pub(super) fn allocate_now(
+        &self,
+        offset: u64,
+        len: u64,
+        keep_size: bool,
+        turn: Option<Turn>,
+    ) -> Result<bool> {
         let end = self.check_end(offset, len)?;
-        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
+        let Some(mut guard) = self.begin_change(false, turn)? else { return Ok(false) };
         let s = &mut *guard;
         let covered: u64 = s.map.within(offset..end).iter().map(|e| e.len).sum();
         self.shared.check_room(len - covered)?;
@@ -67,9 +74,15 @@ impl File {
         Ok(())
     }
 
-    pub(super) fn zero_now(&self, offset: u64, len: u64, keep_size: bool) -> Result<bool> {
+    pub(super) fn zero_now(
+        &self,
+        offset: u64,
+        len: u64,
+        keep_size: bool,
+        turn: Option<Turn>,
+    ) -> Result<bool> {
         let wanted = self.check_end(offset, len)?;
-        let Some(mut guard) = self.begin_change(false)? else { return Ok(false) };
+        let Some(mut guard) = self.begin_change(false, turn)? else { return Ok(false) };
         let s = &mut *guard;
         let size = self.current_size(s);
         let end = if keep_size { wanted.min(size) } else { wanted };

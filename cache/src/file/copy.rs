@@ -55,8 +55,9 @@ impl File {
             return Ok(0);
         }
         self.absorb_open()?;
-        while self.begin_change(false)?.is_none() {
-            self.take_lease(false).await?;
+        let mut lease = None;
+        while self.begin_change(false, lease)?.is_none() {
+            lease = self.take_lease(false).await?;
         }
         let turn = self.turn().await;
         self.commit_in(&turn).await?;

@@ -15,6 +15,11 @@ use granary_meta::lease::{LeaseKind, Scope};
 
 use super::{File, State};
 
+/// The right to make one change under a write lease that was waited for, even if it is being recalled by now: else nodes
+/// that all want to change one file could hand its lease around for ever, and none of them would come to use it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn(u64);
+
 /// A read for the page cache that finds no lease asks again after this long, ever longer up to the second: somebody else is
 /// changing the file, and its pages are only worth keeping afterwards.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
@@ -38,6 +43,8 @@ pub(crate) struct Leased {
     pub waiting: u32,
     /// Moved on by every loss of the lease.
     pub generation: u64,
+    /// The same, and by every recall that leaves a read lease of a write lease.
+    pub given_up: u64,
     /// The service ended the session while something was held back here: nothing of this file counts any more.
     pub fenced: Option<Error>,
 }
@@ -68,7 +75,11 @@ impl File {
 
     /// The state, to be changed; `None`: the write lease is needed first. `pages`: the kernel keeps pages locked until it is
     /// answered, so that a recall may wait for it.
-    pub(super) fn begin_change(&self, pages: bool) -> Result<Option<MutexGuard<'_, State>>> {
+    pub(super) fn begin_change(
+        &self,
+        pages: bool,
+        turn: Option<Turn>,
+    ) -> Result<Option<MutexGuard<'_, State>>> {
         let mut s = self.state();
         s.alive(self.ino)?;
         if !self.shared.many {
@@ -78,7 +89,9 @@ impl File {
         if !lease.write || lease.stale {
             return Ok(None);
         }
-        if lease.recalls > 0 {
+        if turn.is_some_and(|turn| turn.0 == lease.given_up) {
+            lease.served += 1;
+        } else if lease.recalls > 0 {
             // Who holds no pages can wait until the others have had their turn.
             if !pages || lease.closed {
                 return Ok(None);
@@ -127,28 +140,28 @@ impl File {
         if same { Ok(()) } else { self.refresh().await }
     }
 
-    /// Gets the write lease, and the state of the moment it began.
-    pub(super) async fn take_lease(&self, pages: bool) -> Result<()> {
+    /// Waits for the write lease, and loads the state of the moment it began. `None`: it is gone again already.
+    pub(super) async fn take_lease(&self, pages: bool) -> Result<Option<Turn>> {
         let _waiting = pages.then(|| {
             self.state().lease.waiting += 1;
             self.lease_news.notify_waiters();
             Waiting(self)
         });
         self.recall_over().await;
+        let before = self.state().lease.given_up;
         self.shared.meta.lease(self.ino).await?;
-        let generation = self.state().lease.generation;
-        if self.holds(LeaseKind::Write) {
-            self.follow().await?;
+        self.follow().await?;
+        {
             let mut s = self.state();
-            if s.lease.generation == generation && self.holds(LeaseKind::Write) {
+            if s.lease.given_up == before {
+                // Nothing was given up since, so it is ours still, though perhaps wanted back.
                 s.lease.write = true;
                 s.lease.stale = false;
-                return Ok(());
+                return Ok(Some(Turn(before)));
             }
         }
-        // It is wanted elsewhere again: the caller comes back, after whoever gives it up there had his turn.
         self.wait_for_lease(0).await;
-        Ok(())
+        Ok(None)
     }
 
     /// Returns when no recall of the file is being worked at.

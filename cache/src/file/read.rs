@@ -24,6 +24,8 @@ const VERIFY_WHOLE_MAX: u64 = 128 << 10;
 const OBJECTS_AT_ONCE: usize = 8;
 /// How often a read follows bytes that move away under it. The drain moves them once, a compaction once more.
 const ATTEMPTS: usize = 5;
+/// How often a read for the page cache asks for a lease before it does without.
+const PATIENCE: u32 = 20;
 /// The next extent's first bytes are fetched when a sequential reader is this close to the end of one, in bytes.
 const AHEAD_BYTES: u64 = 4 << 20;
 
@@ -55,7 +57,8 @@ enum Source {
 /// What is to be done for a read.
 #[derive(Debug)]
 enum Step {
-    Fetch(Vec<Source>),
+    /// And whether what is read may be kept.
+    Fetch(Vec<Source>, bool),
     /// The state is to be loaded first.
     Load,
     /// A recall is being worked at: wait for its end, at most so long.
@@ -86,6 +89,15 @@ pub(super) fn read_record(shared: &Shared, ino: Ino, part: &Extent, whole: &Exte
     }
     let from = (offset - start) as usize;
     Ok(Some(Bytes::from(bytes).slice(from..from + part.len as usize)))
+}
+
+/// What of the plan only other nodes have.
+fn on_peers(plan: &[Source]) -> Vec<Extent> {
+    let part = |source: &Source| match source {
+        Source::Peer { part, .. } => Some(*part),
+        _ => None,
+    };
+    plan.iter().filter_map(part).collect()
 }
 
 impl File {
@@ -233,13 +245,26 @@ impl File {
         peers.read(self.shared.ns, self.ino, part, whole).await
     }
 
-    fn step(&self, offset: u64, len: u64, keep: bool, held_back: bool, once: bool) -> Result<Step> {
+    /// `once`: the state was loaded without a lease a moment ago, `patient`: and the caller still hopes for one.
+    fn step(
+        &self,
+        offset: u64,
+        len: u64,
+        keep: bool,
+        held_back: bool,
+        once: bool,
+        patient: bool,
+    ) -> Result<Step> {
         let mut s = self.state();
         s.alive(self.ino)?;
+        let mut kept = true;
         if self.shared.many {
             let recalled = s.lease.recalls > 0;
-            if !(self.is_current(&s) || once && s.loaded && (!keep || recalled)) {
-                return Ok(Step::Load);
+            if !self.is_current(&s) {
+                if !once || !s.loaded || keep && patient && !recalled {
+                    return Ok(Step::Load);
+                }
+                kept = recalled;
             }
             if recalled && keep {
                 if !held_back && !s.lease.hold.is_zero() {
@@ -250,15 +275,15 @@ impl File {
         }
         let plan = self.plan(&mut s, offset, len)?;
         self.look_ahead(&mut s, offset, len);
-        Ok(Step::Fetch(plan))
+        Ok(Step::Fetch(plan, kept))
     }
 
     /// Where the bytes are, under the lease; without `keep` also of a state that is good for one use.
-    async fn plan_leased(&self, offset: u64, len: u64, keep: bool) -> Result<Vec<Source>> {
+    async fn plan_leased(&self, offset: u64, len: u64, keep: bool) -> Result<(Vec<Source>, bool)> {
         let (mut held_back, mut once) = (false, false);
         for attempt in 0.. {
-            match self.step(offset, len, keep, held_back, once)? {
-                Step::Fetch(plan) => return Ok(plan),
+            match self.step(offset, len, keep, held_back, once, attempt < PATIENCE)? {
+                Step::Fetch(plan, kept) => return Ok((plan, kept)),
                 Step::HoldBack(hold) => {
                     self.hold_back(hold).await;
                     held_back = true;
@@ -274,18 +299,33 @@ impl File {
         Err(Error::new(Kind::Busy, "the file's lease could not be had"))
     }
 
-    pub(super) async fn read_anywhere(&self, offset: u64, len: u64, keep: bool) -> Result<Bytes> {
+    pub(super) async fn read_anywhere(&self, offset: u64, len: u64, keep: bool) -> Result<(Bytes, bool)> {
+        let mut silent: Option<(Vec<Extent>, Error)> = None;
         for attempt in 0..ATTEMPTS {
-            let plan = self.plan_leased(offset, len, keep).await?;
+            let (plan, kept) = self.plan_leased(offset, len, keep).await?;
+            let on_peers = on_peers(&plan);
+            if let Some((before, e)) = silent.take()
+                && before == on_peers
+            {
+                return Err(e);
+            }
             // Collected first: with the closure in it, the future could not be proven to be Send.
             let fetches: Vec<_> = plan.iter().map(|source| self.fetch(source)).collect();
             let fetches = futures::stream::iter(fetches).buffered(OBJECTS_AT_ONCE);
             let fetched: Vec<Result<Option<Bytes>>> = fetches.collect().await;
-            let fetched: Option<Vec<Bytes>> = fetched.into_iter().collect::<Result<Option<Vec<Bytes>>>>()?;
+            let fetched: Option<Vec<Bytes>> = match fetched.into_iter().collect() {
+                // A node that does not answer may have uploaded them before it stopped.
+                Err(e) if e.kind() == Kind::Unavailable && !on_peers.is_empty() => {
+                    silent = Some((on_peers, e));
+                    self.refresh().await?;
+                    continue;
+                }
+                fetched => fetched?,
+            };
             if let Some(parts) = fetched
                 && let Some(result) = self.join(&plan, parts)
             {
-                return result;
+                return result.map(|bytes| (bytes, kept));
             }
             if attempt > 0 {
                 self.refresh().await?;

@@ -90,6 +90,7 @@ impl File {
             }
             if s.lease.generation == generation || wanted == LeaseKind::Write {
                 s.lease.write = false;
+                s.lease.given_up += 1;
             }
             if wanted == LeaseKind::Write {
                 self.outdate(&mut s);
@@ -159,6 +160,7 @@ impl File {
         s.lease.write = false;
         s.lease.stale = true;
         s.lease.generation += 1;
+        s.lease.given_up += 1;
         let Some(stage) = &mut s.stage else { return };
         match stage.shape {
             // The copy stays in the table of clean ones, and is taken up again if it is of the version to come.

@@ -4,6 +4,7 @@ use granary_core::limits::FILE_BYTES_MAX;
 use granary_core::{Error, Kind, Result};
 use granary_meta::{Extent, Place};
 
+use super::lease::Turn;
 use super::{File, State};
 use crate::stage::record::PAYLOAD_MAX;
 use crate::stage::{Head, RecordKind};
@@ -20,17 +21,25 @@ impl File {
         pages: bool,
     ) -> Result<u64> {
         self.shared.admit(data.len() as u64).await;
+        let mut turn = None;
         loop {
-            if let Some(offset) = self.write_now(offset, data, append, pages)? {
+            if let Some(offset) = self.write_now(offset, data, append, pages, turn)? {
                 return Ok(offset);
             }
-            self.take_lease(pages).await?;
+            turn = self.take_lease(pages).await?;
         }
     }
 
     /// `None`: the write lease is needed first, and nothing was done.
-    fn write_now(&self, offset: u64, data: &[u8], append: bool, pages: bool) -> Result<Option<u64>> {
-        let Some(mut guard) = self.begin_change(pages)? else { return Ok(None) };
+    fn write_now(
+        &self,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        pages: bool,
+        turn: Option<Turn>,
+    ) -> Result<Option<u64>> {
+        let Some(mut guard) = self.begin_change(pages, turn)? else { return Ok(None) };
         let s = &mut *guard;
         let offset = if append { self.current_size(s) } else { offset };
         if data.is_empty() {

@@ -179,8 +179,7 @@ impl PeerServer {
         }
         let _turn =
             self.reads.acquire().await.map_err(|_| Status::unavailable("the node is being stopped"))?;
-        let read = tokio::task::spawn_blocking(move || tree.staged(ino, &part, &whole)).await;
-        match read.map_err(|e| Status::internal(e.to_string()))? {
+        match tree.staged(ino, &part, &whole).await {
             Ok(Some(data)) => Ok(ReadReply { gone: false, crc: crc32c::crc32c(&data), data }),
             Ok(None) => Ok(ReadReply { gone: true, ..ReadReply::default() }),
             Err(e) => Err(Status::new(

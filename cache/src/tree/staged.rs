@@ -14,8 +14,9 @@ impl Tree {
     /// The bytes of `part`, which was cut off `whole`, an extent that the metadata says is staged here. `None`: they are not, any
     /// more; the metadata says by now where they are.
     ///
-    /// Errors: `Invalid` when what is asked for makes no sense, `Corrupt` when the disk damaged the bytes.
-    pub fn staged(&self, ino: Ino, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
+    /// Errors: `Invalid` when what is asked for makes no sense, `Corrupt` when the disk damaged the bytes, those of the
+    /// metadata.
+    pub async fn staged(&self, ino: Ino, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
         check(part, whole)?;
         match part.place {
             Place::Log { node, .. } if node == self.shared.node => {
@@ -24,6 +25,9 @@ impl Tree {
             Place::StageFile { node } if node == self.shared.node => {
                 // A file with a stage file that was not uploaded is always in the table.
                 let Some(file) = self.shared.table.find(ino) else { return Ok(None) };
+                if !file.is_loaded() {
+                    file.refresh().await?; // it was found at start, or left by one that was fenced
+                }
                 file.read_staged_file(part)
             }
             _ => Ok(None),

@@ -290,7 +290,7 @@ impl Vfs {
                 let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
                 match handle.way {
                     Way::Direct => handle.file.read(offset, len).await,
-                    _ => handle.file.read_to_keep(offset, len).await,
+                    _ => self.read_pages(&handle.file, offset, len).await,
                 }
             }
             Mode::Data => {
@@ -298,7 +298,7 @@ impl Vfs {
                 if let Some(ready) = loaded.0.read_ready(offset, len) {
                     return ready;
                 }
-                loaded.0.read_to_keep(offset, len).await
+                self.read_pages(&loaded.0, offset, len).await
             }
         }
     }
@@ -327,6 +327,16 @@ impl Vfs {
         Ok(data.len() as u32)
     }
 
+    /// For the page cache.
+    async fn read_pages(&self, file: &File, offset: u64, len: u32) -> Result<Bytes> {
+        let (bytes, kept) = file.read_to_keep(offset, len).await?;
+        if !kept {
+            // It waits for this answer, which has the pages locked.
+            self.drop_pages_later(file.ino(), offset, u64::from(len));
+        }
+        Ok(bytes)
+    }
+
     /// The same where others write too: past the page cache, or out of it.
     async fn write_shared(
         &self,
@@ -349,9 +359,7 @@ impl Vfs {
             if at != offset {
                 // The kernel has it where it took the end to be. It drops that as soon as it has this answer.
                 self.drop_attributes(ino);
-                if let Some(notifier) = self.notifier() {
-                    tokio::task::spawn_blocking(move || notifier.invalidate_pages(ino, 0, 0));
-                }
+                self.drop_pages_later(ino, 0, 0);
             }
         } else {
             let at = file.write(offset, data, append).await?;

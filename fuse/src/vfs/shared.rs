@@ -111,6 +111,16 @@ impl Vfs {
         tracing::error!(namespace = self.options.name, %ino, "the kernel's pages may be of an earlier state: {failed}");
     }
 
+    /// The same without waiting: for the pages of the call that is being answered.
+    pub(super) fn drop_pages_later(&self, ino: Ino, offset: u64, len: u64) {
+        let Some(notifier) = self.notifier() else { return };
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = notifier.invalidate_pages(ino, offset, len) {
+                tracing::error!(%ino, error = %e, "the kernel's pages may be of an earlier state");
+            }
+        });
+    }
+
     /// After a write past the page cache: a read at the same time may have brought what was before it into the cache.
     pub(super) async fn drop_written(&self, ino: Ino, offset: u64, len: u64) {
         if self.mode() == Mode::Data || self.nodes.has_cached(ino) {

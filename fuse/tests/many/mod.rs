@@ -23,7 +23,9 @@ use granary_store::memory::MemoryStore;
 use leases::{Client, Service};
 
 /// Asks the other trees of the process.
-struct Neighbours(Arc<OnceLock<Vec<(NodeId, Weak<Tree>)>>>);
+type Trees = Arc<OnceLock<Vec<(NodeId, Weak<Tree>)>>>;
+
+struct Neighbours(Trees);
 
 #[async_trait]
 impl Peers for Neighbours {
@@ -37,7 +39,7 @@ impl Peers for Neighbours {
         let (Place::Log { node, .. } | Place::StageFile { node }) = part.place else { return Ok(None) };
         let trees = self.0.get().unwrap();
         let tree = trees.iter().find(|(id, _)| *id == node).and_then(|(_, tree)| tree.upgrade()).unwrap();
-        tree.staged(ino, part, whole)
+        tree.staged(ino, part, whole).await
     }
 }
 

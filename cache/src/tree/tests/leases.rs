@@ -1,6 +1,8 @@
 //! A metadata service in one process, for tests: sessions that share one [`LocalNamespace`] under leases, as `granary meta`
 //! hands them out. Nothing is kept by the sessions themselves, so every answer is the service's.
 
+#![allow(dead_code)] // the tests of two crates use it, each its part
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +28,7 @@ struct Table {
     wanted: HashMap<Scope, Vec<Session>>,
     holders: HashMap<Session, Arc<dyn Holder>>,
     ended: HashSet<Session>,
+    peers: Vec<PeerInfo>,
     flocks: Vec<(Session, Ino, LockOwner, Lock)>,
     sessions: Session,
 }
@@ -78,6 +81,17 @@ impl Service {
         let mut t = self.table();
         t.sessions += 1;
         Arc::new(Client { me: t.sessions, service: self.clone() })
+    }
+
+    /// The session is gone with its node, and what it had is free; its node greets anew.
+    pub fn replace(self: &Arc<Self>, gone: &Client) -> Arc<Client> {
+        let mut t = self.table();
+        t.held.values_mut().for_each(|held| held.retain(|&session, _| session != gone.me));
+        t.holders.remove(&gone.me);
+        t.ended.insert(gone.me);
+        drop(t);
+        self.news.notify_waiters();
+        self.session()
     }
 
     fn begin_recall(self: &Arc<Self>, t: &mut Table, session: Session, scope: Scope, wanted: LeaseKind) {
@@ -167,6 +181,7 @@ impl Client {
     /// Changes, after everybody else has given up what it concerns. `scopes` is worked out anew each time.
     async fn change<T>(
         &self,
+        exclusive: bool,
         mut scopes: impl FnMut(&LocalNamespace) -> Result<Vec<Scope>> + Send,
         change: impl FnOnce(&LocalNamespace) -> Result<(T, Vec<(Scope, LeaseKind)>)> + Send,
     ) -> Result<T> {
@@ -187,10 +202,18 @@ impl Client {
                         wanting.1.push(scope);
                     }
                 }
-                if others.is_empty() {
+                // What is being given up is given up before it is had again.
+                let giving_up = scopes.iter().any(|&scope| t.recalls.contains_key(&(self.me, scope)));
+                if others.is_empty() && !(exclusive && giving_up) {
                     let (answer, grants) = change(&self.service.meta)?;
                     for (scope, kind) in grants {
-                        self.grant(&mut t, scope, kind);
+                        match kind {
+                            LeaseKind::Read => self.grant(&mut t, scope, kind),
+                            // Who waited for it gets it, and gives it to the next.
+                            LeaseKind::Write => {
+                                t.held.entry(scope).or_default().insert(self.me, kind);
+                            }
+                        }
                     }
                     drop(t);
                     return Ok(answer);
@@ -218,8 +241,10 @@ impl Client {
         self.service.table().ended.remove(&self.me);
     }
 
-    pub fn holds_now(&self, scope: Scope) -> Option<LeaseKind> {
-        self.service.table().held.get(&scope)?.get(&self.me).copied()
+    pub fn set_peer(&self, peer: PeerInfo) {
+        let mut t = self.service.table();
+        t.peers.retain(|known| known.node != peer.node);
+        t.peers.push(peer);
     }
 }
 
@@ -255,17 +280,15 @@ impl Metadata for Client {
     }
 
     async fn lookup(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
-        let found = self
-            .read(|meta| match now(meta.lookup(dir, name)) {
-                Ok(attr) => {
-                    let scopes = vec![Scope::Directory(dir), Scope::Inode(attr.ino)];
-                    Ok(Seen(Ok(attr), scopes))
-                }
-                Err(e) if e.kind() == Kind::NotFound => Ok(Seen(Err(e), vec![Scope::Directory(dir)])),
-                Err(e) => Err(e),
-            })
-            .await?;
-        found
+        self.read(|meta| match now(meta.lookup(dir, name)) {
+            Ok(attr) => {
+                let scopes = vec![Scope::Directory(dir), Scope::Inode(attr.ino)];
+                Ok(Seen(Ok(attr), scopes))
+            }
+            Err(e) if e.kind() == Kind::NotFound => Ok(Seen(Err(e), vec![Scope::Directory(dir)])),
+            Err(e) => Err(e),
+        })
+        .await?
     }
 
     async fn getattr(&self, ino: Ino) -> Result<Attr> {
@@ -303,6 +326,7 @@ impl Metadata for Client {
     async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<()> {
         let scopes = [Scope::Inode(ino)];
         self.change(
+            false,
             |_| Ok(scopes.to_vec()),
             |meta| Ok((now(meta.setxattr(ino, name, value, create, replace))?, kept(&scopes))),
         )
@@ -311,13 +335,18 @@ impl Metadata for Client {
 
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
         let scopes = [Scope::Inode(ino)];
-        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes))))
-            .await
+        self.change(
+            false,
+            |_| Ok(scopes.to_vec()),
+            |meta| Ok((now(meta.removexattr(ino, name))?, kept(&scopes))),
+        )
+        .await
     }
 
     async fn create(&self, dir: Ino, name: EntryName<'_>, new: NewInode, open: bool) -> Result<Attr> {
         let scopes = of_entry(dir, None);
         self.change(
+            false,
             |_| Ok(scopes.clone()),
             |meta| {
                 let attr = now(meta.create(dir, name, new, open))?;
@@ -332,11 +361,17 @@ impl Metadata for Client {
 
     async fn link(&self, ino: Ino, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
         let scopes = of_entry(dir, Some(ino));
-        self.change(|_| Ok(scopes.clone()), |meta| Ok((now(meta.link(ino, dir, name))?, kept(&scopes)))).await
+        self.change(
+            false,
+            |_| Ok(scopes.clone()),
+            |meta| Ok((now(meta.link(ino, dir, name))?, kept(&scopes))),
+        )
+        .await
     }
 
     async fn unlink(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
         self.change(
+            false,
             |meta| Ok(of_entry(dir, now(meta.lookup(dir, name)).ok().map(|a| a.ino))),
             |meta| Ok((now(meta.unlink(dir, name))?, kept(&of_entry(dir, None)))),
         )
@@ -345,6 +380,7 @@ impl Metadata for Client {
 
     async fn rmdir(&self, dir: Ino, name: EntryName<'_>) -> Result<()> {
         self.change(
+            false,
             |meta| {
                 let ino = now(meta.lookup(dir, name)).ok().map(|a| a.ino);
                 let mut scopes = of_entry(dir, ino);
@@ -365,6 +401,7 @@ impl Metadata for Client {
         mode: RenameMode,
     ) -> Result<Option<Attr>> {
         self.change(
+            false,
             |meta| {
                 let found = |dir, name| now(meta.lookup(dir, name)).ok().map(|a| a.ino);
                 let (from, to) = (found(dir, name), found(to_dir, to_name));
@@ -380,7 +417,8 @@ impl Metadata for Client {
 
     async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
         let scopes = [Scope::Inode(ino)];
-        self.change(|_| Ok(scopes.to_vec()), |meta| Ok((now(meta.setattr(ino, set))?, kept(&scopes)))).await
+        self.change(false, |_| Ok(scopes.to_vec()), |meta| Ok((now(meta.setattr(ino, set))?, kept(&scopes))))
+            .await
     }
 
     async fn open(&self, ino: Ino) -> Result<Attr> {
@@ -405,7 +443,7 @@ impl Metadata for Client {
 
     async fn commit(&self, commit: Commit) -> Result<Attr> {
         let scope = Scope::Inode(commit.ino);
-        self.change(|_| Ok(vec![scope]), |meta| Ok((now(meta.commit(commit))?, kept(&[scope])))).await
+        self.change(false, |_| Ok(vec![scope]), |meta| Ok((now(meta.commit(commit))?, kept(&[scope])))).await
     }
 
     async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr> {
@@ -428,7 +466,12 @@ impl Metadata for Client {
     async fn relocate(&self, object: ObjectInfo, moves: Vec<Move>) -> Result<Vec<Vec<(u64, u64)>>> {
         let scopes: HashSet<Scope> = moves.iter().map(|m| Scope::Inode(m.ino)).collect();
         let scopes: Vec<Scope> = scopes.into_iter().collect();
-        self.change(|_| Ok(scopes.clone()), |meta| Ok((now(meta.relocate(object, moves))?, Vec::new()))).await
+        self.change(
+            false,
+            |_| Ok(scopes.clone()),
+            |meta| Ok((now(meta.relocate(object, moves))?, Vec::new())),
+        )
+        .await
     }
 
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>> {
@@ -486,6 +529,7 @@ impl Metadata for Client {
     async fn lease(&self, ino: Ino) -> Result<Attr> {
         let scope = Scope::Inode(ino);
         self.change(
+            true,
             |_| Ok(vec![scope]),
             |meta| Ok((now(meta.getattr(ino))?, vec![(scope, LeaseKind::Write)])),
         )
@@ -528,6 +572,9 @@ impl Metadata for Client {
     }
 
     async fn peer(&self, node: NodeId) -> Result<PeerInfo> {
+        if let Some(peer) = self.service.table().peers.iter().find(|peer| peer.node == node) {
+            return Ok(peer.clone());
+        }
         Err(Error::new(Kind::NotFound, format!("node {node} is not known")))
     }
 }
