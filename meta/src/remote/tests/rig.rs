@@ -70,7 +70,7 @@ impl Rig {
     }
 
     pub async fn start_with(clock: Arc<dyn Clock>, options: ServiceOptions, limits: ServeLimits) -> Rig {
-        let engine: Arc<dyn Engine> = MemoryEngine::open();
+        let engine: Arc<dyn Engine> = MemoryEngine::new();
         let info =
             VolumeInfo { uuid: "0".repeat(32), store_url: "file:///nowhere".into(), created_unix_ms: 0 };
         Volume::init(&*engine, &info).unwrap();
