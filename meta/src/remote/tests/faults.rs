@@ -111,6 +111,15 @@ fn the_service_is_restarted_amid_load() {
 }
 
 #[test]
+fn the_service_is_killed_amid_load() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        made_once(&rig, 16, async |_| rig.kill_service().await).await;
+        rig.end().await;
+    });
+}
+
+#[test]
 fn what_a_session_has_outlives_a_restart_of_the_service() {
     runtime().block_on(async {
         let rig = Rig::start().await;
