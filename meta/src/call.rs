@@ -54,7 +54,8 @@ pub struct Request {
     /// Grows by one from call to call of a session. Asked again with the same number, a call is not done again: its first
     /// answer is given.
     pub id: u64,
-    /// All answers to calls below this number arrived: they need not be remembered any more.
+    /// All answers to calls below this number that change something ([`Call::changes`]) arrived: they need not be
+    /// remembered any more. Others never are, so that a lock that is waited for does not hold this number back.
     pub acked_below: u64,
     /// 0 with calls that concern the volume.
     pub ns: NamespaceId,

@@ -19,11 +19,14 @@
 //!
 //! What a client must keep to:
 //! * A value that comes with an answer may be kept if the answer grants its scope, or if it was held before and still is.
-//!   `touched` comes after the answer's own value: the later one counts. An answer given again (asked twice with one
-//!   number) has no grants; its `touched` has the present attributes of all that the call changed.
+//!   `touched` comes after the answer's own value: the later one counts.
+//! * A call that changes something and was asked again on a new connection may have been done long before, and later calls
+//!   of the session with it: then the answer comes without grants, and `touched` has the *present* attributes of all that the
+//!   call changed. Names that it was about are forgotten, because the answer does not say what they are now.
 //! * From the moment a `Forget` is sent until its answer comes, grants of its scopes do not count.
-//! * A recall is answered without waiting for the service, but for commits of what is held back. One may come twice, with
-//!   one number; then it is answered twice.
+//! * A recall is answered without waiting for the service, but for commits of what is held back. After a reconnection those
+//!   that have no answer come again, before anything else; none is answered on a connection on which it did not come.
+//!   Two of one scope are answered in their order.
 //! * An inode that is open under a lease, so that the service was not asked, is told (`Open`) before the session itself
 //!   takes its last name away. Calls of one session on one namespace are done in the order of their submission, until one
 //!   has to wait.

@@ -129,7 +129,7 @@ impl LocalNamespace {
             for ino in found {
                 let mut guard = self.lock_with_room()?;
                 let state = &mut *guard;
-                if !state.opens.contains_key(&ino) && !state.to_free.contains(&ino) {
+                if !state.opens.contains_key(&ino) {
                     self.free(state, ino);
                 }
             }

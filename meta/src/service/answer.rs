@@ -30,7 +30,13 @@ impl Parts {
 
     /// With read leases of these scopes.
     pub fn reading(result: Result<Answer>, scopes: impl IntoIterator<Item = Scope>) -> Parts {
-        let wants = scopes.into_iter().map(|scope| (scope, LeaseKind::Read)).collect();
+        let keeps = match &result {
+            Ok(_) => true,
+            // That something is missing may be kept; any other error says nothing that could be.
+            Err(e) => matches!(e.kind(), Kind::NotFound | Kind::NoAttribute),
+        };
+        let scopes = scopes.into_iter().filter(|_| keeps);
+        let wants = scopes.map(|scope| (scope, LeaseKind::Read)).collect();
         Parts { result, wants, touched: Vec::new() }
     }
 }

@@ -75,13 +75,7 @@ impl Service {
 
     /// Calls that only read. A write lease of somebody else on what is answered is in the way.
     fn read(&self, space: &Space, state: &State, session: &Session, call: &Call) -> Flow {
-        let (result, mut scopes) = read_call(space, call);
-        // That something is missing may be kept; any other error says nothing that could be.
-        if let Err(e) = &result
-            && !matches!(e.kind(), Kind::NotFound | Kind::NoAttribute)
-        {
-            scopes.clear();
-        }
+        let (result, scopes) = read_call(space, call);
         let mut blocked = Vec::new();
         for scope in &scopes {
             if let Some(key) = ScopeKey::new(*scope)
@@ -143,6 +137,21 @@ impl Service {
             }
             session.opens.fetch_sub(1, Ordering::Relaxed);
             space.local.unopen(ino);
+            self.forget_gone(space, state, session, ino);
+        }
+    }
+
+    /// After a close: nothing needs to be kept of an inode that went with it.
+    fn forget_gone(&self, space: &Space, state: &mut State, session: &Session, ino: Ino) {
+        let Ok(key) = key_of(ino) else { return };
+        if space.local.attr_now(ino).is_ok() {
+            return;
+        }
+        self.drop_lease(state, session, key);
+        let mut holders = Vec::new();
+        state.leases.in_the_way(session.member, key, LeaseKind::Write, &mut holders);
+        for holder in holders {
+            self.recall_one(space, state, holder, key, LeaseKind::Write);
         }
     }
 
@@ -166,15 +175,20 @@ impl Service {
     }
 
     fn forget(&self, state: &mut State, job: &Job, scopes: &[Scope]) -> Flow {
-        let mut woken = Vec::new();
         for key in scopes.iter().filter_map(|scope| ScopeKey::new(*scope)) {
-            if state.leases.remove(job.session.member, key) {
-                job.session.leases.fetch_sub(1, Ordering::Relaxed);
-                state.changed(key, &mut woken);
-            }
+            self.drop_lease(state, &job.session, key);
         }
-        state.woken.append(&mut woken);
         done()
+    }
+
+    /// Takes a lease of the session that asks away; who waited for it goes on after this call.
+    fn drop_lease(&self, state: &mut State, session: &Session, key: ScopeKey) {
+        if state.leases.remove(session.member, key) {
+            session.leases.fetch_sub(1, Ordering::Relaxed);
+            let mut woken = std::mem::take(&mut state.woken);
+            state.changed(key, &mut woken);
+            state.woken = woken;
+        }
     }
 
     fn lock(&self, space: &Space, state: &mut State, job: &Job, ino: Ino, request: LockRequest) -> Flow {
@@ -314,10 +328,8 @@ impl Service {
                 // It is gone, and so is what there was to hold.
                 for scope in [Scope::Inode(*ino), Scope::Directory(*ino)] {
                     parts.wants.retain(|(wanted, _)| *wanted != scope);
-                    if let Some(key) = ScopeKey::new(scope)
-                        && state.leases.remove(session.member, key)
-                    {
-                        session.leases.fetch_sub(1, Ordering::Relaxed);
+                    if let Some(key) = ScopeKey::new(scope) {
+                        self.drop_lease(state, session, key);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::leases::ScopeKey;
 use super::locks::{Asked, normal};
 use super::session::{About, Granted, Session};
-use super::space::Space;
+use super::space::{Job, Space};
 use super::{Connection, Service, grace, lock};
 use crate::call::{Greeting, Held, Hello, Recall};
 use crate::engine::Write;
@@ -50,16 +50,14 @@ impl Service {
             );
             return Err(Error::new(Kind::Denied, "the token is not accepted"));
         }
-        let greeting = lock(&self.greeting);
-        let (session, resumed) = match self.resume(&who, &hello)? {
-            Some(session) => (session, true),
-            None => (self.begin(&who, &hello)?, false),
+        let mut woken = Vec::new();
+        let begun = {
+            let _greeting = lock(&self.greeting);
+            self.resume_or_begin(&who, &hello, &mut woken)
         };
-        session.heard(self.clock.monotonic());
-        self.see(&session);
-        let epoch = self.connect(&session);
-        drop(greeting);
+        self.enqueue_all(woken);
         self.end_grace_if_due()?;
+        let (session, epoch, resumed) = begun?;
         let answer = Greeting {
             session: session.id,
             incarnation: self.incarnation,
@@ -69,11 +67,27 @@ impl Service {
         };
         Ok((answer, Connection::new(self.clone(), session, epoch)))
     }
+    /// The session, its new connection, and whether it is the one that was asked for.
+    fn resume_or_begin(
+        &self,
+        who: &Identity,
+        hello: &Hello,
+        woken: &mut Vec<Job>,
+    ) -> Result<(Arc<Session>, u64, bool)> {
+        let (session, resumed) = match self.resume(who, hello, woken)? {
+            Some(session) => (session, true),
+            None => (self.begin(who, hello)?, false),
+        };
+        session.heard(self.clock.monotonic());
+        self.see(&session);
+        let epoch = self.connect(&session, woken);
+        Ok((session, epoch, resumed))
+    }
 
     /// The session that is asked for, if it lives and is theirs who ask.
-    fn resume(self: &Arc<Self>, who: &Identity, hello: &Hello) -> Result<Option<Arc<Session>>> {
+    fn resume(&self, who: &Identity, hello: &Hello, woken: &mut Vec<Job>) -> Result<Option<Arc<Session>>> {
         let Some(id) = hello.session else { return Ok(None) };
-        let Some(session) = self.sessions.find(id) else { return self.take_back(id, who, hello) };
+        let Some(session) = self.sessions.find(id) else { return self.take_back(id, who, hello, woken) };
         if session.about().who.user != who.user || session.node != hello.node {
             self.counts.refused.fetch_add(1, Ordering::Relaxed);
             self.audit.refused(
@@ -87,7 +101,7 @@ impl Service {
         }
         let silent = session.silent(self.clock.monotonic());
         if silent >= self.options.lease_time {
-            if self.end_greeted(&session, session.fenced(silent)) {
+            if self.end_greeted(&session, session.fenced(silent), woken) {
                 self.counts.fenced.fetch_add(1, Ordering::Relaxed);
             }
             return Ok(None);
@@ -111,17 +125,18 @@ impl Service {
             });
         }
         for space in lost {
-            self.leave_space(&session, &space);
+            self.leave_space(&session, &space, woken);
         }
         Ok(Some(session))
     }
 
     /// A session from before the restart: it has again what it says it holds, unless somebody else has it.
     fn take_back(
-        self: &Arc<Self>,
+        &self,
         id: SessionId,
         who: &Identity,
         hello: &Hello,
+        woken: &mut Vec<Job>,
     ) -> Result<Option<Arc<Session>>> {
         let known = lock(&self.grace).as_ref().and_then(|grace| grace.absent.get(&id).cloned());
         let Some(record) = known else { return Ok(None) };
@@ -141,10 +156,8 @@ impl Service {
         for held in &hello.held {
             if let Err(e) = self.reclaim(&session, who, held) {
                 tracing::warn!("session {id} of node {} cannot come back: {e}", hello.name);
-                self.end_greeted(
-                    &session,
-                    Error::new(Kind::Fenced, "what the session held is somebody else's"),
-                );
+                let why = Error::new(Kind::Fenced, "what the session held is somebody else's");
+                self.end_greeted(&session, why, woken);
                 if let Some(grace) = lock(&self.grace).as_mut() {
                     grace.absent.remove(&id);
                 }
@@ -227,20 +240,18 @@ impl Service {
 
     /// Begins a connection: calls of the one before that wait are dropped, and recalls that may not have arrived are sent
     /// again.
-    fn connect(self: &Arc<Self>, session: &Arc<Session>) -> u64 {
+    fn connect(&self, session: &Arc<Session>, woken: &mut Vec<Job>) -> u64 {
         let epoch = session.queue.connect();
         for space in session.spaces() {
-            let (mut woken, mut granted) = (Vec::new(), Vec::new());
+            let mut granted = Vec::new();
             let mut state = space.lock();
-            state.drop_jobs(session, epoch, &mut woken, &mut granted);
+            state.drop_jobs(session, epoch, woken, &mut granted);
             self.locks_granted(&space, &mut state, granted);
             for (id, key, wanted) in state.leases.unanswered(session.member) {
                 session.queue.recall(Recall { id, ns: space.id, scope: key.scope(), wanted });
             }
             // What it was told may not have arrived.
             state.usage_told.remove(&session.member);
-            drop(state);
-            self.enqueue_elsewhere(space.id, woken);
         }
         epoch
     }
@@ -263,12 +274,17 @@ impl Service {
 
     /// Ends a session: all that it has is free, and every word of it is refused with `why`. Whether it lived.
     pub(super) fn end(self: &Arc<Self>, session: &Arc<Session>, why: Error) -> bool {
-        let _greeting = lock(&self.greeting);
-        self.end_greeted(session, why)
+        let mut woken = Vec::new();
+        let ended = {
+            let _greeting = lock(&self.greeting);
+            self.end_greeted(session, why, &mut woken)
+        };
+        self.enqueue_all(woken);
+        ended
     }
 
     /// The same, for who has `greeting`.
-    fn end_greeted(self: &Arc<Self>, session: &Arc<Session>, why: Error) -> bool {
+    fn end_greeted(&self, session: &Arc<Session>, why: Error, woken: &mut Vec<Job>) -> bool {
         // First: nothing of it is done from here on.
         if !session.set_ended(why.duplicate()) {
             return false;
@@ -279,7 +295,7 @@ impl Service {
         let spaces = session.spaces();
         session.about().granted.clear();
         for space in spaces {
-            self.leave_space(session, &space);
+            self.leave_space(session, &space, woken);
         }
         if let Some(seen) = lock(&self.nodes).get_mut(&session.node) {
             let silent = session.silent(self.clock.monotonic());
@@ -292,11 +308,11 @@ impl Service {
     }
 
     /// Takes away what a session has in a namespace.
-    pub(super) fn leave_space(self: &Arc<Self>, session: &Arc<Session>, space: &Arc<Space>) {
-        let (mut woken, mut granted) = (Vec::new(), Vec::new());
+    pub(super) fn leave_space(&self, session: &Session, space: &Space, woken: &mut Vec<Job>) {
+        let mut granted = Vec::new();
         let mut state = space.lock();
         let opens = state.opens.get(&session.member).map_or(0, |all| all.len() as u64);
-        let leases = space.remove_session(&mut state, session, &mut woken, &mut granted);
+        let leases = space.remove_session(&mut state, session, woken, &mut granted);
         session.leases.fetch_sub(leases, Ordering::Relaxed);
         session.opens.fetch_sub(opens, Ordering::Relaxed);
         self.locks_granted(space, &mut state, granted);
@@ -306,6 +322,5 @@ impl Service {
             // Nobody waits for what was freed.
             self.volume.write_through(Box::new(|_| {}));
         }
-        self.enqueue_elsewhere(space.id, woken);
     }
 }

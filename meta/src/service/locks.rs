@@ -159,10 +159,12 @@ impl Locks {
         if !wait {
             return Asked::WouldBlock;
         }
-        let mut reached = HashSet::new();
-        if !lock.flock && self.reaches(self.holders(ino, owner, lock), Some(owner), &mut reached) {
+        let holders = self.holders(ino, owner, lock);
+        if !lock.flock && self.reaches(holders.clone(), Some(owner), false, &mut HashSet::new()) {
             return Asked::Deadlock;
         }
+        let mut reached = HashSet::new();
+        self.reaches(holders, None, true, &mut reached);
         self.last += 1;
         let ticket = self.last;
         self.files.entry(ino).or_default().line.push_back(Wait { ticket, owner, lock: *lock });
@@ -262,8 +264,15 @@ impl Locks {
         file.into_iter().flat_map(|file| file.in_the_way(owner, lock)).map(|held| held.owner).collect()
     }
 
-    /// Whether one of `from` waits, directly or through others, for `target`. All that were met are put in `met`.
-    fn reaches(&self, mut from: Vec<Owner>, target: Option<Owner>, met: &mut HashSet<Owner>) -> bool {
+    /// Whether one of `from` is `target` or waits for it, directly or through others: for what is held, and with `lines`
+    /// also for who is before it in line. All that were met are put in `met`.
+    fn reaches(
+        &self,
+        mut from: Vec<Owner>,
+        target: Option<Owner>,
+        lines: bool,
+        met: &mut HashSet<Owner>,
+    ) -> bool {
         while let Some(owner) = from.pop() {
             if Some(owner) == target {
                 return true;
@@ -272,8 +281,11 @@ impl Locks {
                 continue;
             }
             for (ino, wait) in self.waits_of(owner) {
-                if !wait.lock.flock {
+                if lines || !wait.lock.flock {
                     from.extend(self.holders(ino, owner, &wait.lock));
+                }
+                if lines {
+                    from.extend(self.before(ino, &wait));
                 }
             }
         }
@@ -299,9 +311,20 @@ impl Locks {
         })
     }
 
+    /// Who is before a wait in its line and in its way.
+    fn before(&self, ino: Ino, wait: &Wait) -> impl Iterator<Item = Owner> {
+        let line = self.files.get(&ino).map(|file| file.line.iter()).into_iter().flatten();
+        let earlier = line.take_while(|other| other.ticket != wait.ticket);
+        earlier
+            .filter(|other| conflict((wait.owner, &wait.lock), (other.owner, &other.lock)))
+            .map(|other| other.owner)
+    }
+
     /// Whether a wait is for `owner`, directly or through others.
     fn waits_for(&self, ino: Ino, wait: &Wait, owner: Owner) -> bool {
-        self.reaches(self.holders(ino, wait.owner, &wait.lock), Some(owner), &mut HashSet::new())
+        let mut from = self.holders(ino, wait.owner, &wait.lock);
+        from.extend(self.before(ino, wait));
+        self.reaches(from, Some(owner), true, &mut HashSet::new())
     }
 
     /// Takes from the line of a file, in order, whoever need not wait any more.

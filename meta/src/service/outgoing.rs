@@ -19,6 +19,7 @@ use crate::changes::KeyHash;
 
 /// One thing that the service says to a session.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are responses; a box for each would cost more than the room
 pub enum Outgoing {
     Response(Response),
     Recall(Recall),

@@ -91,7 +91,7 @@ mod tests {
             replies.confirm(id.saturating_sub(9));
             assert_eq!(replies.len() as u64, (id + 1).min(10));
         }
-        assert!(replies.find(990).is_none() && replies.find(991).is_some());
+        assert!(replies.find(989).is_none() && replies.find(990).is_some());
         assert!(replies.places().count() <= 11);
     }
 

@@ -8,7 +8,7 @@ use granary_core::{Error, Kind, NamespaceId, Result};
 
 use super::calls::Flow;
 use super::identity::Rights;
-use super::leases::ScopeKey;
+use super::leases::{Member, ScopeKey};
 use super::locks::Ticket;
 use super::outgoing::Turn;
 use super::session::Session;
@@ -93,18 +93,10 @@ impl Service {
         }
     }
 
-    pub(super) fn enqueue_all(self: &Arc<Self>, ns: NamespaceId, jobs: Vec<Job>) {
+    /// Calls that need not wait any more.
+    pub(super) fn enqueue_all(self: &Arc<Self>, jobs: Vec<Job>) {
         for job in jobs {
-            self.enqueue(ns, job);
-        }
-    }
-
-    /// The same, for who holds what a call may need: another thread does them.
-    pub(super) fn enqueue_elsewhere(&self, ns: NamespaceId, jobs: Vec<Job>) {
-        for job in jobs {
-            if lock(&self.lines).push(ns, job) {
-                self.threads.hand_over();
-            }
+            self.enqueue(job.request.ns, job);
         }
     }
 
@@ -187,7 +179,7 @@ impl Service {
         for session in silent {
             self.fence_if_due(&session, now);
         }
-        self.enqueue_all(ns, woken);
+        self.enqueue_all(woken);
     }
 
     /// Asks back what is in the way of a call. What is left to wait for; empty when it may be tried again at once. Sessions
@@ -207,27 +199,36 @@ impl Service {
             let mut holders = Vec::new();
             state.leases.in_the_way(member, key, kind, &mut holders);
             for holder in holders {
-                let Some(session) = self.sessions.get(holder) else {
-                    // Its end is under way.
-                    state.leases.remove(holder, key);
-                    continue;
-                };
+                // Without one, its end is under way, and will say that its leases are gone.
+                let Some(session) = self.sessions.get(holder) else { continue };
                 if session.silent(now) >= self.options.lease_time {
                     silent.push(session);
                     continue;
                 }
-                let id = space.recall_id(state);
-                if state.leases.recall(holder, key, kind, id, now) {
-                    self.counts.recalls.fetch_add(1, Ordering::Relaxed);
-                    let (ns, scope) = (space.id, key.scope());
-                    session.queue.recall(Recall { id, ns, scope, wanted: kind });
-                }
+                self.recall_one(space, state, holder, key, kind);
             }
             if state.is_blocked(member, job.number, key, kind, patient) {
                 left.push((key, kind));
             }
         }
         left
+    }
+
+    /// Asks a lease back, unless that was done.
+    pub(super) fn recall_one(
+        &self,
+        space: &Space,
+        state: &mut State,
+        holder: Member,
+        key: ScopeKey,
+        wanted: LeaseKind,
+    ) {
+        let Some(session) = self.sessions.get(holder) else { return };
+        let (id, now) = (space.recall_id(state), self.clock.monotonic());
+        if state.leases.recall(holder, key, wanted, id, now) {
+            self.counts.recalls.fetch_add(1, Ordering::Relaxed);
+            session.queue.recall(Recall { id, ns: space.id, scope: key.scope(), wanted });
+        }
     }
 
     /// A session answered a recall.
@@ -249,7 +250,7 @@ impl Service {
         }
         state.changed(key, &mut woken);
         drop(state);
-        self.enqueue_all(space.id, woken);
+        self.enqueue_all(woken);
     }
 
     /// Answers lock calls whose wait is over.

@@ -1,2 +1,7 @@
+mod grace;
+mod limits;
+mod model;
+mod recalls;
 mod rig;
 mod sessions;
+mod stress;

@@ -168,8 +168,10 @@ impl Service {
             return Err(busy());
         }
         session.about().granted.remove(&ns);
-        self.leave_space(session, &space);
+        let mut woken = Vec::new();
+        self.leave_space(session, &space, &mut woken);
         drop(space);
+        self.enqueue_all(woken);
         let mut spaces = lock(&self.spaces);
         if spaces.get(&ns).is_some_and(|space| Arc::strong_count(space) > 1) {
             return Err(busy());

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn key(n: u64) -> ScopeKey {
-    ScopeKey::new(if n % 2 == 0 { Scope::Inode(Ino(n)) } else { Scope::Directory(Ino(n)) }).unwrap()
+    ScopeKey::new(if n.is_multiple_of(2) { Scope::Inode(Ino(n)) } else { Scope::Directory(Ino(n)) }).unwrap()
 }
 
 #[test]

@@ -115,13 +115,17 @@ fn flock_is_a_space_of_its_own_and_gives_the_old_lock_up_first() {
     assert_eq!(ask(locks, F, 0, &exclusive(0, u64::MAX), false), Asked::Done);
     assert_eq!(ask(locks, F, 2, &shared, false), Asked::Done);
     assert_eq!(ask(locks, F, 4, &shared, false), Asked::Done);
-    // Both want all of it: no ring, because each gave up what it had.
+    // Both want all of it: no ring, because the first gave up what it had.
     let Asked::Waits(first) = ask(locks, F, 2, &whole, true) else { panic!() };
-    let mut granted = Vec::new();
-    let asked = locks.request(F, owner(4), &whole, false, true, &mut granted);
-    assert!(matches!(asked, Asked::Waits(_)));
-    assert_eq!(granted, [first]);
+    assert_eq!(ask(locks, F, 4, &whole, true), Asked::Done);
     assert_eq!(locks.test(F, owner(6), &shared), Some(whole));
+    assert_eq!(unlock(locks, F, 4, &whole), [first]);
+    // Who cannot have it at once loses what it had, as on Linux.
+    unlock(locks, F, 2, &whole);
+    assert_eq!(ask(locks, F, 2, &shared, false), Asked::Done);
+    assert_eq!(ask(locks, F, 4, &shared, false), Asked::Done);
+    assert_eq!(ask(locks, F, 4, &whole, false), Asked::WouldBlock);
+    assert_eq!(locks.count(2), 0);
 }
 
 #[test]
@@ -196,8 +200,9 @@ impl Naive {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn as_bytes_one_by_one(steps in prop::collection::vec((0u8..10, 0u64..8, 0u64..2, 0..BYTES, 0..BYTES, any::<bool>()), 1..150)) {
+    fn as_bytes_one_by_one(steps in prop::collection::vec((0u8..10, 0u64..8, 0u64..2, 0..BYTES, 0..BYTES, any::<bool>()), 1..80)) {
         let (mut locks, mut naive) = (Locks::default(), Naive::default());
         for (what, who, file, a, b, shared) in steps {
             let (who, ino) = (owner(who), Ino(10 + file));
@@ -237,7 +242,7 @@ proptest! {
             naive.granted(&granted);
             for ino in [Ino(10), Ino(11)] {
                 for at in 0..BYTES {
-                    for probe in 0..8 {
+                    for probe in [0, 3, 6] {
                         for kind in [LockKind::Shared, LockKind::Exclusive] {
                             let one = super::tests::lock(kind, at, at);
                             let free = naive.in_the_way(ino, owner(probe), &one).is_empty();

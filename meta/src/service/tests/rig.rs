@@ -11,7 +11,7 @@ use granary_core::limits::Limits;
 use granary_core::{Error, Ino, Kind, NamespaceId, NodeId, SessionId, TestClock};
 
 use crate::call::*;
-use crate::engine::{Engine, MemoryEngine};
+use crate::engine::MemoryEngine;
 use crate::lease::{LeaseKind, Scope};
 use crate::service::*;
 use crate::types::*;
@@ -47,32 +47,31 @@ pub fn new_namespace(name: &str) -> NewNamespace {
 /// A volume with namespaces user/a, group/g, user/b, served.
 pub struct Rig {
     pub clock: Arc<TestClock>,
-    pub engine: Arc<dyn Engine>,
+    pub engine: Arc<MemoryEngine>,
     pub options: ServiceOptions,
     pub service: Arc<Service>,
 }
 
 impl Rig {
     pub fn new() -> Rig {
-        Rig::with(MemoryEngine::new(), options())
+        Rig::with(options())
     }
 
-    pub fn with(engine: Arc<dyn Engine>, options: ServiceOptions) -> Rig {
+    pub fn with(options: ServiceOptions) -> Rig {
+        let engine = Arc::new(MemoryEngine::default());
         let info = VolumeInfo { uuid: "0".repeat(32), store_url: "file:///x".into(), created_unix_ms: 5 };
         Volume::init(&*engine, &info).unwrap();
         let clock = Arc::new(TestClock::default());
-        let volume = Volume::open(engine.clone(), clock.clone(), &quiet()).unwrap();
-        for name in ["user/a", "group/g", "user/b"] {
-            volume.create_namespace(new_namespace(name)).unwrap();
-        }
-        volume.flush().unwrap();
-        drop(volume);
         let service = serve(&engine, &clock, &options);
+        for name in ["user/a", "group/g", "user/b"] {
+            service.volume().create_namespace(new_namespace(name)).unwrap();
+        }
         Rig { clock, engine, options, service }
     }
 
-    /// The service's process dies and another is started, on what was written.
+    /// The service's process is killed and another is started, on what was written.
     pub fn restart(&mut self) {
+        self.engine = Arc::new(self.engine.crash(usize::MAX));
         self.service = serve(&self.engine, &self.clock, &self.options);
     }
 
@@ -93,8 +92,7 @@ impl Rig {
     }
 }
 
-/// What dies with its process does not write any more: so the volume is opened without closing the one before.
-fn serve(engine: &Arc<dyn Engine>, clock: &Arc<TestClock>, options: &ServiceOptions) -> Arc<Service> {
+fn serve(engine: &Arc<MemoryEngine>, clock: &Arc<TestClock>, options: &ServiceOptions) -> Arc<Service> {
     static SESSIONS: AtomicU64 = AtomicU64::new(100);
     let volume = Volume::open_served(engine.clone(), clock.clone(), &quiet(), Tuning::default()).unwrap();
     let random = Box::new(|| SESSIONS.fetch_add(1, Ordering::Relaxed));

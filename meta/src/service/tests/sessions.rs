@@ -1,9 +1,6 @@
-use granary_core::Kind;
-
 use super::rig::*;
 use crate::call::*;
 use crate::lease::{LeaseKind, Scope};
-use crate::service::Rights;
 
 #[test]
 fn what_one_changes_another_sees_after_giving_its_lease_back() {
@@ -41,15 +38,4 @@ fn what_one_changes_another_sees_after_giving_its_lease_back() {
     b.connection.released(Released { id: recall.id, open: false });
     let changed = a.response(id);
     assert!(changed.result.is_ok());
-}
-
-#[test]
-fn nothing_that_is_not_granted_exists() {
-    let rig = Rig::new();
-    let mut a = rig.greet(identity("a", &[], Rights::ReadWrite), 1);
-    let missing = |e: granary_core::Error, name: &str| e.to_string().replace(name, "NAME");
-    let theirs = a.ask(Call::Namespace { name: "user/b".parse().unwrap() }).unwrap_err();
-    let nobodys = a.ask(Call::Namespace { name: "user/x".parse().unwrap() }).unwrap_err();
-    assert_eq!((theirs.kind(), nobodys.kind()), (Kind::NotFound, Kind::NotFound));
-    assert_eq!(missing(theirs, "user/b"), missing(nobodys, "user/x"));
 }
