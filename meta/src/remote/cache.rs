@@ -92,7 +92,15 @@ impl Lease {
 
 impl Cache {
     pub fn new(limits: CacheLimits) -> Cache {
-        Cache { limits, leases: HashMap::new(), queue: VecDeque::new(), stamps: 0, bytes: 0, returning: 0, returning_bytes: 0 }
+        Cache {
+            limits,
+            leases: HashMap::new(),
+            queue: VecDeque::new(),
+            stamps: 0,
+            bytes: 0,
+            returning: 0,
+            returning_bytes: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -340,10 +348,6 @@ impl InodeSet {
 
     pub fn remove(&mut self, ino: Ino) {
         self.set.remove(&ino);
-    }
-
-    pub fn len(&self) -> usize {
-        self.set.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Ino> + '_ {

@@ -364,7 +364,8 @@ pub(super) fn weight(call: &Call) -> usize {
 
 /// Whether the session is another after the call was done.
 pub(super) fn alters(call: &Call) -> bool {
-    let counts = matches!(call, Call::Open { .. } | Call::Close { .. } | Call::Lock { .. } | Call::Forget { .. });
+    let counts =
+        matches!(call, Call::Open { .. } | Call::Close { .. } | Call::Lock { .. } | Call::Forget { .. });
     counts || call.changes()
 }
 

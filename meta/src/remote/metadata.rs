@@ -278,10 +278,11 @@ impl Metadata for RemoteNamespace {
         let told = {
             let alive = self.core.is_alive();
             let mut state = self.state();
-            if alive && state.cache.holds(Scope::Inode(ino), LeaseKind::Write) {
-                if let Some(attr) = state.cache.attr(ino) {
-                    return Ok(attr.clone());
-                }
+            if alive
+                && state.cache.holds(Scope::Inode(ino), LeaseKind::Write)
+                && let Some(attr) = state.cache.attr(ino)
+            {
+                return Ok(attr.clone());
             }
             let (tell, told) = oneshot::channel();
             let waiters = state.leasing.entry(ino).or_default();

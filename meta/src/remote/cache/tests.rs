@@ -8,7 +8,23 @@ fn attr(ino: u64, size: u64) -> Attr {
     let ino = Ino(ino);
     let (mode, uid, gid, nlink, rdev, stored, version, staged_seq) = (0, 0, 0, 1, 0, 0, 0, 0);
     let (atime, mtime, ctime, btime) = (t, t, t, t);
-    Attr { ino, kind, mode, uid, gid, nlink, rdev, size, stored, atime, mtime, ctime, btime, version, staged_seq }
+    Attr {
+        ino,
+        kind,
+        mode,
+        uid,
+        gid,
+        nlink,
+        rdev,
+        size,
+        stored,
+        atime,
+        mtime,
+        ctime,
+        btime,
+        version,
+        staged_seq,
+    }
 }
 
 fn cache(leases_max: usize) -> Cache {

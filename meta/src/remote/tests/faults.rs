@@ -48,7 +48,8 @@ async fn made_once(rig: &Rig, files: usize, trouble: impl AsyncFn(usize)) {
     for worker in workers {
         soon(worker).await.unwrap();
     }
-    let mut expected: Vec<String> = (0..4).flat_map(|w| (0..files).map(move |i| format!("{w}-{i}"))).collect();
+    let mut expected: Vec<String> =
+        (0..4).flat_map(|w| (0..files).map(move |i| format!("{w}-{i}"))).collect();
     expected.sort();
     for space in [&space, &witness] {
         let mut all = list(space, Ino::ROOT).await;
@@ -188,6 +189,7 @@ fn a_session_that_was_not_heard_of_is_fenced_and_says_so() {
         rig.proxy.close();
         clock.advance(Duration::from_secs(11));
         rig.service().tick();
+        client.tick();
         rig.proxy.heal();
         let told = [soon(tells.recv()).await.unwrap(), soon(tells.recv()).await.unwrap()];
         assert!(told.contains(&Told::Lost(Lost::Unheard)) && told.contains(&Told::Lost(Lost::Fenced)));

@@ -62,9 +62,8 @@ fn malformed_frames_end_their_stream_and_nobody_elses() {
     runtime().block_on(async {
         let rig = Rig::start().await;
         let (_client, space) = rig.space().await;
-        let named = |name: &[u8]| {
-            asks(2, Some(pb::request::Call::Lookup(pb::Entry { dir: 1, name: name.to_vec() })))
-        };
+        let named =
+            |name: &[u8]| asks(2, Some(pb::request::Call::Lookup(pb::Entry { dir: 1, name: name.to_vec() })));
         let entry = pb::ClientItem { item: None };
         let many = vec![entry.clone(); 20_000];
         let cases = [
@@ -89,10 +88,8 @@ fn malformed_frames_end_their_stream_and_nobody_elses() {
         }
         // Larger than a frame may be.
         let value = vec![0; 17 << 20];
-        let huge = asks(
-            2,
-            Some(pb::request::Call::SetXattr(pb::SetXattr { ino: 1, value, ..Default::default() })),
-        );
+        let huge =
+            asks(2, Some(pb::request::Call::SetXattr(pb::SetXattr { ino: 1, value, ..Default::default() })));
         let status = ends(&rig, vec![hello(), huge], "bob").await;
         assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
         create(&space, Ino::ROOT, "still here").await.unwrap();
@@ -136,7 +133,10 @@ fn every_refused_greeting_is_the_same() {
         ];
         for status in refused {
             assert_eq!(status.code(), Code::Unauthenticated);
-            assert_eq!(status.message(), "the token is not accepted; ask the administrator of this volume for a new one");
+            assert_eq!(
+                status.message(),
+                "the token is not accepted; ask the administrator of this volume for a new one"
+            );
         }
         let e = super::super::Client::connect(rig.options("bob:forged")).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Denied);

@@ -99,7 +99,8 @@ impl Shared {
     async fn carry(self: Arc<Self>, inbound: TcpStream, target: SocketAddr) {
         let mut cuts = self.cuts.subscribe();
         let Ok(outbound) = TcpStream::connect(target).await else { return };
-        let _ = (inbound.set_nodelay(true), outbound.set_nodelay(true));
+        inbound.set_nodelay(true).unwrap();
+        outbound.set_nodelay(true).unwrap();
         let ((mut from, mut back), (mut answers, mut to)) = (inbound.into_split(), outbound.into_split());
         let asks = async move {
             let _ = tokio::io::copy(&mut from, &mut to).await;

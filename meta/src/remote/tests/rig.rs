@@ -91,11 +91,14 @@ impl Rig {
 
     pub async fn start_service(&self) {
         let engine: Arc<dyn Engine> = self.engine.lock().unwrap().clone();
-        let volume =
-            Volume::open_served(engine, self.clock.clone(), &Limits::default(), Tuning::default());
-        let service =
-            Service::start(volume.unwrap(), self.clock.clone(), random(self.nodes.load(Ordering::SeqCst)), self.options.clone())
-                .unwrap();
+        let volume = Volume::open_served(engine, self.clock.clone(), &Limits::default(), Tuning::default());
+        let service = Service::start(
+            volume.unwrap(),
+            self.clock.clone(),
+            random(self.nodes.load(Ordering::SeqCst)),
+            self.options.clone(),
+        )
+        .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
