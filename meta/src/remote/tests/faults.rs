@@ -103,6 +103,15 @@ fn connections_break_in_the_midst_of_a_message() {
 }
 
 #[test]
+fn nonsense_instead_of_answers_ends_the_connection_not_the_client() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        made_once(&rig, 30, async |_| rig.proxy.garble_once()).await;
+        rig.end().await;
+    });
+}
+
+#[test]
 fn the_service_is_restarted_amid_load() {
     runtime().block_on(async {
         let rig = Rig::start().await;
