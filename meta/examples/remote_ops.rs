@@ -84,7 +84,7 @@ async fn connect(address: SocketAddr, node: u64) -> Result<Arc<Client>> {
 /// One client's part: its directory, and how many files it made there.
 struct Worker {
     space: Arc<RemoteNamespace>,
-    _client: Arc<Client>,
+    client: Arc<Client>,
     dir: Ino,
     files: u64,
 }
@@ -103,7 +103,7 @@ impl Worker {
         let space = client.namespace(&"user/bench".parse()?).await?;
         let name = format!("{node}-{}", SystemClock.monotonic().as_nanos()).into_bytes();
         let dir = space.create(Ino::ROOT, EntryName::new(&name)?, new(FileType::Directory), false).await?.ino;
-        Ok(Worker { space, _client: client, dir, files: 0 })
+        Ok(Worker { space, client, dir, files: 0 })
     }
 
     async fn create(&mut self, i: u64) -> Result<()> {
@@ -216,6 +216,9 @@ fn main() -> Result<()> {
         measure("rename", all, time, 2, async |w, i| w.rename(i).await);
         measure("readdir of 128, warm", all, time, 1, async |w, i| w.readdir(i).await);
         measure("stat, warm", all, time, 1, async |w, i| w.warm_stat(i).await);
+        for worker in workers {
+            runtime.block_on(worker.client.close());
+        }
     }
     println!("{:?}", service.stats());
     runtime.block_on(async { service.stop() })?;

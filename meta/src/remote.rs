@@ -29,7 +29,7 @@ use crate::call::{Answer, Call, SessionInfo};
 use crate::types::{NamespaceChange, NamespaceInfo, NewNamespace, VolumeInfo};
 
 mod apply;
-pub mod cache;
+mod cache;
 mod calls;
 mod core;
 mod held_locks;

@@ -117,7 +117,8 @@ pub async fn serve(
     let ServeOptions { listeners, tls, limits, clock, version } = options;
     let (stopping, stopped) = watch::channel(false);
     let gate = gate::Gate::new(limits, clock.clone());
-    let rpc = rpc::Rpc::new(service.clone(), authenticate, gate.clone(), limits, clock, version, stopped.clone());
+    let rpc =
+        rpc::Rpc::new(service.clone(), authenticate, gate.clone(), limits, clock, version, stopped.clone());
     let rpc = MetadataServer::new(rpc)
         .max_decoding_message_size(CLIENT_FRAME_BYTES_MAX)
         .max_encoding_message_size(SERVER_FRAME_BYTES_MAX);
@@ -156,6 +157,3 @@ pub async fn serve(
     // Streams whose clients do not answer are cut.
     ended.unwrap_or(Ok(())).map_err(failed)
 }
-
-#[cfg(test)]
-mod tests;

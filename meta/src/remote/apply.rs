@@ -67,11 +67,18 @@ impl RemoteNamespace {
             // Those that nobody waits for tell the service what is counted here already.
             (Call::Open { .. }, _) if matches!(waiter, Waiter::None) => {}
             (Call::Open { ino }, result) => {
-                if state.opens.asked(*ino, result.is_ok()) {
-                    self.tell(Call::Close { ino: *ino });
-                }
+                let unused = state.opens.asked(*ino, result.is_ok());
+                unused.then(|| self.tell(Call::Close { ino: *ino }));
             }
-            (Call::Close { ino }, _) => state.opens.closed(*ino),
+            (Call::Close { ino }, _) => {
+                state.opens.closed(*ino);
+                // Without a name it is gone now, unless somebody else has it open: the service knows.
+                state.cache.with_inode(*ino, |inode| {
+                    if inode.attr.as_ref().is_some_and(|attr| attr.nlink == 0) {
+                        inode.forget();
+                    }
+                });
+            }
             (Call::Forget { scopes }, _) => state.forgotten(scopes),
             (Call::Lease { ino }, result) => {
                 for waiter in state.leasing.remove(ino).unwrap_or_default() {

@@ -64,6 +64,8 @@ struct Lease {
     recalled: Option<LeaseKind>,
     /// Used since the last look for something to give back.
     used: bool,
+    /// Bytes that were counted as being given back.
+    returning: usize,
     /// Tells this lease from an earlier one of the same scope, in the queue.
     stamp: u64,
     value: Value,
@@ -77,11 +79,28 @@ pub struct Cache {
     queue: VecDeque<(Scope, u64)>,
     stamps: u64,
     bytes: usize,
+    /// Leases, and their bytes, that are being recalled and will be gone.
+    returning: usize,
+    returning_bytes: usize,
+}
+
+impl Lease {
+    fn bytes(&self) -> usize {
+        LEASE_BYTES + self.value.bytes()
+    }
 }
 
 impl Cache {
     pub fn new(limits: CacheLimits) -> Cache {
-        Cache { limits, leases: HashMap::new(), queue: VecDeque::new(), stamps: 0, bytes: 0 }
+        Cache {
+            limits,
+            leases: HashMap::new(),
+            queue: VecDeque::new(),
+            stamps: 0,
+            bytes: 0,
+            returning: 0,
+            returning_bytes: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -105,7 +124,7 @@ impl Cache {
         self.bytes += LEASE_BYTES + value.bytes();
         self.stamps += 1;
         let stamp = self.stamps;
-        self.leases.insert(scope, Lease { kind, recalled: None, used: true, stamp, value });
+        self.leases.insert(scope, Lease { kind, recalled: None, used: true, returning: 0, stamp, value });
         self.queue.push_back((scope, stamp));
         if self.queue.len() > 2 * self.leases.len() + LOOKS_MAX {
             let leases = &self.leases;
@@ -132,9 +151,13 @@ impl Cache {
 
     /// Somebody wants the lease: from now on nothing new is kept under it.
     pub fn recall(&mut self, scope: Scope, wanted: LeaseKind) {
-        if let Some(lease) = self.leases.get_mut(&scope) {
-            lease.recalled = lease.recalled.max(Some(wanted));
+        let Some(lease) = self.leases.get_mut(&scope) else { return };
+        if wanted == LeaseKind::Write && lease.recalled != Some(LeaseKind::Write) {
+            lease.returning = lease.bytes();
+            self.returning += 1;
+            self.returning_bytes += lease.returning;
         }
+        lease.recalled = lease.recalled.max(Some(wanted));
     }
 
     /// Which lease of this scope is held now: a later one has another stamp.
@@ -155,7 +178,9 @@ impl Cache {
             return true;
         }
         if let Some(lease) = self.leases.remove(&scope) {
-            self.bytes -= LEASE_BYTES + lease.value.bytes();
+            self.bytes -= lease.bytes();
+            self.returning -= usize::from(lease.returning > 0);
+            self.returning_bytes -= lease.returning;
         }
         true
     }
@@ -164,7 +189,7 @@ impl Cache {
     pub fn clear(&mut self) {
         self.leases.clear();
         self.queue.clear();
-        self.bytes = 0;
+        (self.bytes, self.returning, self.returning_bytes) = (0, 0, 0);
     }
 
     /// The inodes whose write lease is ours.
@@ -188,9 +213,9 @@ impl Cache {
     /// What to give back to come within the limits, marked as being recalled; at most `max`.
     pub fn victims(&mut self, max: usize, open: impl Fn(Ino) -> bool) -> Vec<(Scope, u64)> {
         let mut chosen = Vec::new();
-        let (mut leases, mut bytes) = (self.leases.len(), self.bytes);
         for _ in 0..max + LOOKS_MAX {
-            let over = leases > self.limits.leases_max || bytes > self.limits.bytes_max;
+            let over = self.leases.len() - self.returning > self.limits.leases_max
+                || self.bytes.saturating_sub(self.returning_bytes) > self.limits.bytes_max;
             if !over || chosen.len() == max {
                 break;
             }
@@ -201,15 +226,11 @@ impl Cache {
                 Scope::Inode(ino) => lease.kind == LeaseKind::Write || open(ino),
                 Scope::Directory(_) => false,
             };
-            if lease.recalled == Some(LeaseKind::Write) {
-                (leases, bytes) = (leases - 1, bytes.saturating_sub(LEASE_BYTES + lease.value.bytes()));
+            let going = lease.recalled == Some(LeaseKind::Write);
+            if needed || going || std::mem::take(&mut lease.used) {
                 continue;
             }
-            if needed || std::mem::take(&mut lease.used) {
-                continue;
-            }
-            lease.recalled = Some(LeaseKind::Write);
-            (leases, bytes) = (leases - 1, bytes.saturating_sub(LEASE_BYTES + lease.value.bytes()));
+            self.recall(scope, LeaseKind::Write);
             chosen.push((scope, stamp));
         }
         chosen
@@ -327,10 +348,6 @@ impl InodeSet {
 
     pub fn remove(&mut self, ino: Ino) {
         self.set.remove(&ino);
-    }
-
-    pub fn len(&self) -> usize {
-        self.set.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Ino> + '_ {

@@ -14,8 +14,6 @@ use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::namespace::RemoteNamespace;
-#[cfg(test)]
-use crate::call::Request;
 use crate::call::{Answer, Call, Released};
 use crate::wire::bounds::{FRAME_BYTES_SOFT, FRAME_ITEMS_MAX};
 use crate::wire::{pb, request, response};
@@ -366,7 +364,8 @@ pub(super) fn weight(call: &Call) -> usize {
 
 /// Whether the session is another after the call was done.
 pub(super) fn alters(call: &Call) -> bool {
-    let counts = matches!(call, Call::Open { .. } | Call::Close { .. } | Call::Lock { .. } | Call::Forget { .. });
+    let counts =
+        matches!(call, Call::Open { .. } | Call::Close { .. } | Call::Lock { .. } | Call::Forget { .. });
     counts || call.changes()
 }
 
@@ -381,17 +380,4 @@ impl Drop for Calls {
             }
         }
     }
-}
-
-/// As [`Request`]s, for tests.
-#[cfg(test)]
-pub(super) fn requests(frame: &pb::ClientFrame) -> Vec<Request> {
-    frame
-        .items
-        .iter()
-        .filter_map(|item| match item.item.clone() {
-            Some(pb::client_item::Item::Request(r)) => Some(request::decode(r).expect("our own request")),
-            _ => None,
-        })
-        .collect()
 }

@@ -162,13 +162,12 @@ impl Metadata for RemoteNamespace {
             if self.core.is_alive() {
                 let mut state = self.state();
                 let state = &mut *state;
-                if let Some(attr) = state.cache.attr(ino).cloned() {
-                    if attr.nlink == 0 && !state.opens.is_open(ino) {
-                        return fail(Kind::Stale, "the file or directory does not exist any more");
-                    }
-                    if state.opens.open_here(ino) {
-                        return Ok(attr);
-                    }
+                // Without a name it may be open elsewhere, or be gone: the service knows.
+                if let Some(attr) = state.cache.attr(ino).cloned()
+                    && (attr.nlink > 0 || state.opens.is_open(ino))
+                    && state.opens.open_here(ino)
+                {
+                    return Ok(attr);
                 }
             }
             let asked = self.state().opens.ask(ino);
@@ -279,10 +278,11 @@ impl Metadata for RemoteNamespace {
         let told = {
             let alive = self.core.is_alive();
             let mut state = self.state();
-            if alive && state.cache.holds(Scope::Inode(ino), LeaseKind::Write) {
-                if let Some(attr) = state.cache.attr(ino) {
-                    return Ok(attr.clone());
-                }
+            if alive
+                && state.cache.holds(Scope::Inode(ino), LeaseKind::Write)
+                && let Some(attr) = state.cache.attr(ino)
+            {
+                return Ok(attr.clone());
             }
             let (tell, told) = oneshot::channel();
             let waiters = state.leasing.entry(ino).or_default();

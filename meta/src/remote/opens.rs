@@ -224,3 +224,74 @@ impl Opens {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const F: Ino = Ino(5);
+
+    #[test]
+    fn what_is_opened_and_closed_here_is_not_told() {
+        let mut opens = Opens::default();
+        assert!(opens.open_here(F) && opens.open_here(F));
+        assert_eq!((opens.close(F), opens.close(F), opens.close(F)), (Some(false), Some(false), None));
+        assert!(opens.map.is_empty() && opens.untold.is_empty());
+    }
+
+    #[test]
+    fn what_was_told_is_closed_once_and_not_opened_before_that_is_answered() {
+        let mut opens = Opens::default();
+        assert!(opens.open_here(F));
+        assert!(opens.tell(F), "with a recall");
+        assert!(opens.open_here(F));
+        assert_eq!((opens.close(F), opens.close(F)), (Some(false), Some(true)));
+        assert!(!opens.open_here(F));
+        let mut waits = opens.ask(F).unwrap_err();
+        assert!(waits.try_recv().is_err());
+        opens.closed(F);
+        assert_eq!(waits.try_recv(), Ok(()));
+        assert!(opens.ask(F).is_ok());
+        assert!(!opens.asked(F, true));
+        assert_eq!(opens.close(F), Some(true));
+        opens.closed(F);
+        assert!(opens.map.is_empty());
+    }
+
+    #[test]
+    fn a_close_waits_for_those_who_ask() {
+        let mut opens = Opens::default();
+        opens.made(F);
+        assert!(opens.ask(F).is_ok());
+        assert_eq!(opens.close(F), Some(false));
+        assert!(opens.asked(F, false), "refused: now nobody has it");
+    }
+
+    #[test]
+    fn removal_of_a_name_tells_first_and_keeps_opens_away() {
+        let mut opens = Opens::default();
+        assert_eq!(opens.remove(None), Some(false));
+        assert!(!opens.open_here(F), "it may be the one");
+        opens.removed(None);
+        assert!(opens.open_here(F));
+        assert_eq!(opens.remove(None), None, "which one must be known");
+        assert_eq!(opens.remove(Some(F)), Some(true));
+        assert_eq!(opens.remove(Some(F)), Some(false), "told already");
+        assert!(!opens.open_here(F));
+        opens.removed(Some(F));
+        opens.removed(Some(F));
+        assert!(opens.open_here(F));
+    }
+
+    #[test]
+    fn after_a_fence_old_opens_are_closed_in_silence() {
+        let mut opens = Opens::default();
+        opens.made(F);
+        assert!(opens.ask(F).is_ok());
+        opens.fenced();
+        assert!(!opens.is_open(F) && opens.all().is_empty());
+        assert!(!opens.asked(F, true), "in the next session");
+        assert_eq!(opens.close(F), Some(false));
+        assert_eq!(opens.close(F), Some(true));
+    }
+}

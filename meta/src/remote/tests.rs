@@ -7,3 +7,4 @@ mod leases;
 mod many;
 mod proxy;
 mod rig;
+mod tls;

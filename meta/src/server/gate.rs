@@ -107,7 +107,8 @@ impl Gate {
     pub fn enter(self: &Arc<Gate>, address: IpAddr) -> Option<Pass> {
         let mut inner = self.inner();
         let here = inner.by_address.get(&address).copied().unwrap_or(0);
-        if inner.connections >= self.limits.connections_max || here >= self.limits.connections_per_address_max {
+        if inner.connections >= self.limits.connections_max || here >= self.limits.connections_per_address_max
+        {
             return None;
         }
         inner.connections += 1;

@@ -192,6 +192,8 @@ pub(super) fn log_malformed(gate: &Gate, from: SocketAddr, user: &str, status: &
     let theirs = matches!(status.code(), Code::InvalidArgument | Code::OutOfRange | Code::ResourceExhausted);
     if theirs && let Some(others) = gate.log_malformed() {
         let e = Error::new(granary_core::Kind::Invalid, status.message().to_owned());
-        tracing::warn!("a stream of {user} at {from} was ended, and {others} others in the last minutes: {e}");
+        tracing::warn!(
+            "a stream of {user} at {from} was ended, and {others} others in the last minutes: {e}"
+        );
     }
 }

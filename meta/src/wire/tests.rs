@@ -53,7 +53,11 @@ fn place() -> impl Strategy<Value = Place> {
             let kind = if pack { ObjectKind::Pack } else { ObjectKind::Block };
             Place::Object { kind, id: ObjectId(id), offset }
         }),
-        any::<[u64; 3]>().prop_map(|[node, segment, offset]| Place::Log { node: NodeId(node), segment, offset }),
+        any::<[u64; 3]>().prop_map(|[node, segment, offset]| Place::Log {
+            node: NodeId(node),
+            segment,
+            offset
+        }),
         any::<u64>().prop_map(|node| Place::StageFile { node: NodeId(node) }),
     ]
 }
@@ -108,12 +112,8 @@ fn rename_mode() -> impl Strategy<Value = RenameMode> {
 }
 
 fn lock_request() -> impl Strategy<Value = LockRequest> {
-    (any::<u64>(), lock_value(), any::<bool>(), any::<bool>()).prop_map(|(owner, lock, unlock, wait)| LockRequest {
-        owner: LockOwner(owner),
-        lock,
-        unlock,
-        wait,
-    })
+    (any::<u64>(), lock_value(), any::<bool>(), any::<bool>())
+        .prop_map(|(owner, lock, unlock, wait)| LockRequest { owner: LockOwner(owner), lock, unlock, wait })
 }
 
 fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
@@ -121,9 +121,9 @@ fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
 }
 
 fn commit() -> impl Strategy<Value = Commit> {
-    (ino(), any::<[u64; 2]>(), time(), vec(extent(), 0..8), ranges()).prop_map(|(ino, n, mtime, extents, holes)| {
-        Commit { ino, size: n[0], mtime, extents, holes, staged_seq: n[1] }
-    })
+    (ino(), any::<[u64; 2]>(), time(), vec(extent(), 0..8), ranges()).prop_map(
+        |(ino, n, mtime, extents, holes)| Commit { ino, size: n[0], mtime, extents, holes, staged_seq: n[1] },
+    )
 }
 
 fn set_attr() -> impl Strategy<Value = SetAttr> {
@@ -145,8 +145,12 @@ fn call() -> impl Strategy<Value = Call> {
             }
         ),
         (ino(), name()).prop_map(|(ino, name)| Call::RemoveXattr { ino, name }),
-        (ino(), name(), new_inode(), any::<bool>())
-            .prop_map(|(dir, name, new, open)| Call::Create { dir, name, new, open }),
+        (ino(), name(), new_inode(), any::<bool>()).prop_map(|(dir, name, new, open)| Call::Create {
+            dir,
+            name,
+            new,
+            open
+        }),
         (ino(), new_inode()).prop_map(|(dir, new)| Call::Tmpfile { dir, new }),
         (ino(), ino(), name()).prop_map(|(ino, dir, name)| Call::Link { ino, dir, name }),
         (ino(), name()).prop_map(|(dir, name)| Call::Unlink { dir, name }),
@@ -186,8 +190,11 @@ fn call() -> impl Strategy<Value = Call> {
         }),
     ];
     let leases = prop_oneof![
-        (ino(), any::<u64>(), lock_value())
-            .prop_map(|(ino, owner, lock)| Call::TestLock { ino, owner: LockOwner(owner), lock }),
+        (ino(), any::<u64>(), lock_value()).prop_map(|(ino, owner, lock)| Call::TestLock {
+            ino,
+            owner: LockOwner(owner),
+            lock
+        }),
         (ino(), lock_request()).prop_map(|(ino, request)| Call::Lock { ino, request }),
         vec(scope(), 0..8).prop_map(|mut scopes| {
             // Inodes come before directories on the wire.
@@ -215,14 +222,8 @@ fn call() -> impl Strategy<Value = Call> {
         ),
         (namespace_name(), option::of(any::<u32>()), option::of(any::<u64>()), option::of(durability()))
             .prop_map(|(name, n, m, durability)| {
-                let change = NamespaceChange {
-                    uid: n,
-                    gid: None,
-                    mode: n,
-                    bytes_max: m,
-                    inodes_max: m,
-                    durability,
-                };
+                let change =
+                    NamespaceChange { uid: n, gid: None, mode: n, bytes_max: m, inodes_max: m, durability };
                 Call::SetNamespace { name, change }
             }),
         (namespace_name(), any::<bool>()).prop_map(|(name, force)| Call::RemoveNamespace { name, force }),
@@ -421,7 +422,11 @@ fn impossible_values_are_malformed() {
     for name in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'a'; 256]] {
         refused(Wire::Lookup(pb::Entry { dir: 1, name: name.to_vec() }));
     }
-    refused(Wire::SetXattr(pb::SetXattr { name: b"user.a".to_vec(), value: vec![0; 65_537], ..Default::default() }));
+    refused(Wire::SetXattr(pb::SetXattr {
+        name: b"user.a".to_vec(),
+        value: vec![0; 65_537],
+        ..Default::default()
+    }));
     refused(Wire::GetXattr(pb::Xattr { ino: 1, name: vec![b'a'; 256] }));
     refused(Wire::Object(vec![0; 15]));
     refused(Wire::ForgetObjects(vec![0; 17]));
@@ -432,7 +437,11 @@ fn impossible_values_are_malformed() {
         mode: 7,
         ..Default::default()
     }));
-    refused(Wire::Commit(pb::Commit { mtime: Some(pb::Time::default()), holes: vec![1], ..Default::default() }));
+    refused(Wire::Commit(pb::Commit {
+        mtime: Some(pb::Time::default()),
+        holes: vec![1],
+        ..Default::default()
+    }));
     refused(Wire::Commit(pb::Commit {
         mtime: Some(pb::Time { secs: 0, nanos: 1_000_000_000 }),
         ..Default::default()

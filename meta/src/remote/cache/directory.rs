@@ -74,8 +74,12 @@ impl Directory {
         self.insert(Arc::from(name), Some(Known { ino, kind, cookie: 0 }));
     }
 
-    /// As [`Directory::put`], for an entry that was made now: the listing has one more.
+    /// As [`Directory::put`], for an entry that was made now: the listing has one more at its end. One that takes the place
+    /// of another may keep that one's cookie: then nothing of the listing is known.
     pub fn made(&mut self, name: &[u8], ino: Ino, kind: FileType) {
+        if self.entry(name).is_some() {
+            self.forget_listing();
+        }
         self.remove(name);
         self.insert(Arc::from(name), Some(Known { ino, kind, cookie: 0 }));
         // With all names known the directory is whole as to names, but its listing is not.
@@ -96,10 +100,13 @@ impl Directory {
         self.insert(Arc::from(name), None);
     }
 
-    /// Nothing is known of this name any more. What was listed stays so: whoever removes a name without knowing what is
-    /// there instead must not leave the listing as whole.
+    /// Nothing is known of this name any more, and so of the listing.
     pub fn forget(&mut self, name: &[u8]) {
         self.remove(name);
+        self.forget_listing();
+    }
+
+    fn forget_listing(&mut self) {
         self.whole = false;
         self.listed = 0;
         self.listing.clear();

@@ -16,6 +16,8 @@ struct Shared {
     deaf: AtomicBool,
     /// New connections are closed at once.
     closed: AtomicBool,
+    /// The next answer is nonsense.
+    garbles: AtomicBool,
     /// Bytes of answers that still go through before the connection is cut; negative: all.
     answer_bytes: AtomicI64,
 }
@@ -42,6 +44,7 @@ impl Proxy {
             cuts: watch::channel(0).0,
             deaf: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            garbles: AtomicBool::new(false),
             answer_bytes: AtomicI64::new(-1),
         });
         let accepting = shared.clone();
@@ -86,7 +89,13 @@ impl Proxy {
         self.shared.answer_bytes.store(bytes, Ordering::SeqCst);
     }
 
+    /// The next bytes of an answer arrive as others.
+    pub fn garble_once(&self) {
+        self.shared.garbles.store(true, Ordering::SeqCst);
+    }
+
     pub fn heal(&self) {
+        self.shared.garbles.store(false, Ordering::SeqCst);
         self.shared.closed.store(false, Ordering::SeqCst);
         self.shared.answer_bytes.store(-1, Ordering::SeqCst);
         if self.shared.deaf.swap(false, Ordering::SeqCst) {
@@ -99,7 +108,8 @@ impl Shared {
     async fn carry(self: Arc<Self>, inbound: TcpStream, target: SocketAddr) {
         let mut cuts = self.cuts.subscribe();
         let Ok(outbound) = TcpStream::connect(target).await else { return };
-        let _ = (inbound.set_nodelay(true), outbound.set_nodelay(true));
+        inbound.set_nodelay(true).unwrap();
+        outbound.set_nodelay(true).unwrap();
         let ((mut from, mut back), (mut answers, mut to)) = (inbound.into_split(), outbound.into_split());
         let asks = async move {
             let _ = tokio::io::copy(&mut from, &mut to).await;
@@ -110,6 +120,10 @@ impl Shared {
                 let Ok(n @ 1..) = answers.read(&mut buf).await else { return };
                 if self.deaf.load(Ordering::SeqCst) {
                     continue;
+                }
+                if self.garbles.swap(false, Ordering::SeqCst) {
+                    // Frame lengths too: no message of these can be taken for another.
+                    buf[..n].iter_mut().for_each(|byte| *byte ^= 0xa5);
                 }
                 let left = self.answer_bytes.load(Ordering::SeqCst);
                 let mut send = n;

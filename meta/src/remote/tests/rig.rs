@@ -55,7 +55,7 @@ struct Running {
 }
 
 pub struct Rig {
-    engine: Arc<dyn Engine>,
+    engine: Mutex<Arc<MemoryEngine>>,
     pub clock: Arc<dyn Clock>,
     options: ServiceOptions,
     limits: ServeLimits,
@@ -70,12 +70,13 @@ impl Rig {
     }
 
     pub async fn start_with(clock: Arc<dyn Clock>, options: ServiceOptions, limits: ServeLimits) -> Rig {
-        let engine: Arc<dyn Engine> = MemoryEngine::open();
+        let engine = Arc::new(MemoryEngine::default());
         let info =
             VolumeInfo { uuid: "0".repeat(32), store_url: "file:///nowhere".into(), created_unix_ms: 0 };
         Volume::init(&*engine, &info).unwrap();
         let proxy = Proxy::start().await;
         let running = Mutex::new(None);
+        let engine = Mutex::new(engine);
         let rig = Rig { engine, clock, options, limits, running, proxy, nodes: AtomicU64::new(1) };
         rig.start_service().await;
         let volume = rig.service().volume().clone();
@@ -89,15 +90,15 @@ impl Rig {
     }
 
     pub async fn start_service(&self) {
-        let volume = Volume::open_served(
-            self.engine.clone(),
+        let engine: Arc<dyn Engine> = self.engine.lock().unwrap().clone();
+        let volume = Volume::open_served(engine, self.clock.clone(), &Limits::default(), Tuning::default());
+        let service = Service::start(
+            volume.unwrap(),
             self.clock.clone(),
-            &Limits::default(),
-            Tuning::default(),
-        );
-        let service =
-            Service::start(volume.unwrap(), self.clock.clone(), random(self.nodes.load(Ordering::SeqCst)), self.options.clone())
-                .unwrap();
+            random(self.nodes.load(Ordering::SeqCst)),
+            self.options.clone(),
+        )
+        .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -137,7 +138,26 @@ impl Rig {
 
     pub async fn restart_service(&self) {
         self.stop_service().await;
+        self.reopen();
         self.start_service().await;
+    }
+
+    /// Ends the service as kill -9 does, and starts the next: what it had not written is lost, and its clients hear
+    /// nothing of it.
+    pub async fn kill_service(&self) {
+        self.proxy.close();
+        let running = self.running.lock().unwrap().take().unwrap();
+        self.reopen();
+        running.ended.abort();
+        assert!(running.ended.await.is_err_and(|e| e.is_cancelled()));
+        self.start_service().await;
+        self.proxy.heal();
+    }
+
+    /// What was written survives the process.
+    fn reopen(&self) {
+        let mut engine = self.engine.lock().unwrap();
+        *engine = Arc::new(engine.crash(usize::MAX));
     }
 
     pub fn options(&self, token: &str) -> ClientOptions {
