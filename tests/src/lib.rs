@@ -5,10 +5,12 @@
 
 use std::io::Read;
 
+mod locker;
 mod node;
 mod program;
 mod tree;
 
+pub use locker::Locker;
 pub use node::{Node, StoreKind, drop_page_cache};
 pub use program::{Output, run, run_ok, until};
 pub use tree::{Tree, fill, read_tree};
