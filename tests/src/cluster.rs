@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::node::Node;
 use crate::proxy::Proxy;
-use crate::service::Service;
+use crate::service::{Service, free_port};
 
 /// How long the service waits for a session that says nothing. Long enough for a machine that is busy with other tests.
 pub const LEASE_TIME_MS: u64 = 3_000;
@@ -28,13 +28,22 @@ impl Cluster {
 
     /// The same with settings of the nodes.
     pub fn with_settings(count: usize, settings: &[(&str, &str)]) -> Cluster {
-        let service = Service::new(&[("GRANARY_LEASE_TIME_MS", &LEASE_TIME_MS.to_string())]);
+        let service = Service::with(&[("GRANARY_LEASE_TIME_MS", &LEASE_TIME_MS.to_string())]);
+        let admin = service.token("root", &[], "admin");
+        let made = service.as_bearer(&admin, &["ns", "create", "group/team", "--owner", "0", "--group", "0"]);
+        assert_eq!(made.code, Some(0), "{made:?}");
         let mut cluster = Cluster { nodes: Vec::new(), proxies: Vec::new(), service };
         for i in 0..count {
-            let token = cluster.service.token(&format!("node{i}"), &["team"], "read-write");
-            let proxy = Proxy::new(&cluster.service.address());
-            let store = cluster.service.store_url();
-            cluster.nodes.push(Node::of_service(&proxy.url(), &store, &token, settings));
+            let proxy = Proxy::new(&format!("127.0.0.1:{}", cluster.service.port()));
+            let mut node = Node::unstarted(settings);
+            let token = node.path("node.token");
+            let text = cluster.service.token(&format!("node{i}"), &["team"], "read-write");
+            std::fs::write(&token, text).expect("write");
+            node.set("GRANARY_META", &proxy.url());
+            node.set("GRANARY_TOKEN_FILE", &token.to_string_lossy());
+            node.set("GRANARY_DATA_LISTEN", &format!("127.0.0.1:{}", free_port()));
+            node.start();
+            cluster.nodes.push(node);
             cluster.proxies.push(proxy);
         }
         cluster

@@ -18,7 +18,7 @@ pub use locker::Locker;
 pub use node::{Node, StoreKind, drop_page_cache};
 pub use program::{Output, run, run_ok, until};
 pub use proxy::Proxy;
-pub use service::Service;
+pub use service::{Service, free_port};
 pub use tree::{Tree, fill, read_tree};
 
 /// A seed that is printed, so that a failure can be had again: `GRANARY_TEST_SEED` sets it.

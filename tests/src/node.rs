@@ -20,8 +20,6 @@ pub enum StoreKind {
 pub struct Node {
     root: tempfile::TempDir,
     store_url: String,
-    /// A folder of its own, or a service's address.
-    meta: String,
     child: Option<Child>,
     settings: Vec<(String, String)>,
 }
@@ -34,34 +32,42 @@ impl Node {
 
     /// The same with settings given as `GRANARY_*` variables.
     pub fn with_settings(store: StoreKind, settings: &[(&str, &str)]) -> Node {
-        let root = own_directory();
-        let store_url = match store {
-            StoreKind::Folder => format!("file://{}/store", root.path().display()),
+        let mut node = Node::unstarted(settings);
+        node.store_url = match store {
+            StoreKind::Folder => format!("file://{}/store", node.root.path().display()),
             StoreKind::S3 => {
                 static COUNT: AtomicU32 = AtomicU32::new(0);
                 let bucket = std::env::var("GRANARY_TEST_S3_BUCKET")
                     .expect("GRANARY_TEST_S3_ENDPOINT, GRANARY_TEST_S3_BUCKET and AWS_* name an S3 server; tools/test sets them");
                 let n = COUNT.fetch_add(1, Ordering::Relaxed);
-                format!("s3://{bucket}/{}-{n}", root.path().file_name().expect("a name").to_string_lossy())
+                format!(
+                    "s3://{bucket}/{}-{n}",
+                    node.root.path().file_name().expect("a name").to_string_lossy()
+                )
             }
         };
-        let meta = root.path().join("meta").to_string_lossy().into_owned();
-        let mut node = Node { root, store_url, meta, child: None, settings: owned(settings) };
         let url = node.store_url.clone();
         node.ok(&["init", "--store", &url]);
         node.start();
         node
     }
 
-    /// A node whose metadata is at `meta`, the address of a service, which its token opens.
-    pub fn of_service(meta: &str, store_url: &str, token_file: &Path, settings: &[(&str, &str)]) -> Node {
-        let mut settings = owned(settings);
-        settings.push(("GRANARY_TOKEN_FILE".into(), token_file.to_string_lossy().into_owned()));
-        settings.push(("GRANARY_DATA_LISTEN".into(), format!("127.0.0.1:{}", free_port())));
-        let root = own_directory();
-        let mut node = Node { root, store_url: store_url.into(), meta: meta.into(), child: None, settings };
-        node.start();
-        node
+    /// Directories for a node, with nothing in them and no volume of its own.
+    pub fn unstarted(settings: &[(&str, &str)]) -> Node {
+        assert!(rustix::process::geteuid().is_root(), "system tests mount: run them as root");
+        assert!(Path::new("/dev/fuse").exists(), "system tests mount: /dev/fuse is missing (modprobe fuse)");
+        // Not tmpfs, which cannot back passthrough's stage files on every kernel.
+        let root = tempfile::Builder::new()
+            .prefix("granary-test.")
+            .tempdir_in("/var/tmp")
+            .expect("a directory below /var/tmp");
+        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Node { root, store_url: String::new(), child: None, settings }
+    }
+
+    /// One more setting, as a variable, for what is started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -81,7 +87,7 @@ impl Node {
         let mut command = Command::new(binary());
         command
             .args(args)
-            .env("GRANARY_META", &self.meta)
+            .env("GRANARY_META", self.path("meta"))
             .env("GRANARY_CACHE", self.path("cache"))
             .env("GRANARY_SOCKET", self.path("node.sock"))
             .envs(self.settings.iter().map(|(k, v)| (k, v)));
@@ -177,17 +183,6 @@ impl Node {
         child.wait().expect("wait");
     }
 
-    /// Stops its clock, so to speak: nobody hears of it, but it is not gone.
-    pub fn freeze(&self) {
-        let child = self.child.as_ref().expect("the node runs");
-        rustix::process::kill_process(pid(child), rustix::process::Signal::STOP).expect("kill -STOP");
-    }
-
-    pub fn thaw(&self) {
-        let child = self.child.as_ref().expect("the node runs");
-        rustix::process::kill_process(pid(child), rustix::process::Signal::CONT).expect("kill -CONT");
-    }
-
     /// What a new machine has: nothing but metadata and store. The node must be stopped.
     pub fn empty_cache(&mut self) {
         assert!(self.child.is_none());
@@ -229,25 +224,6 @@ impl Drop for Node {
             let _ = child.wait();
         }
     }
-}
-
-/// A directory below which everything of one node or service lies.
-pub(crate) fn own_directory() -> tempfile::TempDir {
-    assert!(rustix::process::geteuid().is_root(), "system tests mount: run them as root");
-    assert!(Path::new("/dev/fuse").exists(), "system tests mount: /dev/fuse is missing (modprobe fuse)");
-    // Not tmpfs, which cannot back passthrough's stage files on every kernel.
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("granary-test.").tempdir_in("/var/tmp").expect("a directory below /var/tmp")
-}
-
-/// A loopback port that nobody listened on a moment ago. A service must be found at the same one after a restart.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a loopback port");
-    listener.local_addr().expect("its address").port()
-}
-
-fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
-    settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 fn pid(child: &Child) -> rustix::process::Pid {

@@ -1,119 +1,132 @@
-//! A metadata service process with a volume of its own.
+//! A real metadata service with its own volume, keys and tokens, and nodes that work through it.
 
-use std::fs::{self, OpenOptions};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
-use crate::node::{binary, free_port, own_directory};
-use crate::program::{run, until};
+use crate::node::binary;
+use crate::{Node, Output, run, until};
 
-/// `granary meta serve` on loopback, with the key that signs tokens for it.
+/// `granary meta serve` over a folder store. Killed when dropped.
 pub struct Service {
-    root: tempfile::TempDir,
+    root: TempDir,
     port: u16,
     child: Option<Child>,
+    /// More settings of the service, as variables.
     settings: Vec<(String, String)>,
+    scheme: &'static str,
 }
 
 impl Service {
-    /// Makes a volume over a folder and serves it.
-    pub fn new(settings: &[(&str, &str)]) -> Service {
-        let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut service = Service { root: own_directory(), port: free_port(), child: None, settings };
-        let store = service.store_url();
+    pub fn new() -> Service {
+        Service::with(&[])
+    }
+
+    /// With more settings, as variables.
+    pub fn with(settings: &[(&str, &str)]) -> Service {
+        let root =
+            tempfile::Builder::new().prefix("granary-service.").tempdir().expect("temporary directory");
+        let mut service = Service {
+            root,
+            port: free_port(),
+            child: None,
+            settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            scheme: if settings.iter().any(|(k, _)| *k == "GRANARY_TLS_CERT") { "https" } else { "http" },
+        };
+        let store = format!("file://{}", service.path("store").display());
         service.ok(&["init", "--store", &store]);
-        let key = service.path("key").display().to_string();
+        let key = service.path("granary.key").display().to_string();
         service.ok(&["token", "key", "--key", &key]);
-        service.token("root", &[], "admin");
-        service.ok(&["ns", "create", "group/team", "--owner", "0", "--group", "0"]);
         service.start();
         service
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    pub fn store_url(&self) -> String {
-        format!("file://{}/store", self.root.path().display())
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address())
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the service runs").id()
+    pub fn audit_log(&self) -> String {
+        fs::read_to_string(self.path("audit.log")).unwrap_or_default()
     }
 
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("service.log")).unwrap_or_default()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command on the service's own machine: its folder, its key.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command
             .args(args)
             .env("GRANARY_META", self.path("meta"))
             .env("GRANARY_CACHE", self.path("cache"))
-            .env("GRANARY_SOCKET", self.path("node.sock"))
+            .env("GRANARY_SOCKET", self.path("none.sock"))
+            .env("GRANARY_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("GRANARY_TRUST", self.path("granary.key.pub"))
+            .env("GRANARY_AUDIT_LOG", self.path("audit.log"))
             .envs(self.settings.iter().map(|(k, v)| (k, v)));
         command
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub fn ok(&self, args: &[&str]) -> String {
         let out = run(&mut self.command(args));
         assert_eq!(out.code, Some(0), "granary {args:?}\n{}\n{}\n{}", out.stdout, out.stderr, self.log());
         out.stdout
     }
 
-    /// What an administrator asks the running service: `meta status`, `meta sessions`, `token revoke`.
-    pub fn admin(&self, args: &[&str]) -> String {
-        let (url, token) = (self.url(), self.path("root.admin.token").display().to_string());
-        self.ok(&[args, &["--meta", &url, "--token-file", &token]].concat())
+    /// A command of somebody who has this token and knows the service's address.
+    pub fn as_bearer(&self, token: &str, args: &[&str]) -> Output {
+        let file = self.path("bearer.token");
+        fs::write(&file, token).expect("write");
+        let mut command = self.command(args);
+        command.env("GRANARY_META", self.url()).env("GRANARY_TOKEN_FILE", file);
+        run(&mut command)
     }
 
-    /// A file with a token for `user` and groups: `read-only`, `read-write` or `admin`.
-    pub fn token(&self, user: &str, groups: &[&str], rights: &str) -> PathBuf {
-        let key = self.path("key").display().to_string();
+    /// A token, signed by the key that the service trusts.
+    pub fn token(&self, user: &str, groups: &[&str], rights: &str) -> String {
+        self.token_for(user, groups, rights, "1h")
+    }
+
+    pub fn token_for(&self, user: &str, groups: &[&str], rights: &str, ttl: &str) -> String {
+        let key = self.path("granary.key").display().to_string();
         let mut args =
-            vec!["token", "issue", "--user", user, "--rights", rights, "--ttl", "1d", "--key", &key];
-        groups.iter().for_each(|group| args.extend(["--group", *group]));
-        let file = self.path(&format!("{user}.{rights}.token"));
-        fs::write(&file, self.ok(&args)).expect("write");
-        file
+            vec!["token", "issue", "--user", user, "--rights", rights, "--ttl", ttl, "--key", &key];
+        for group in groups {
+            args.extend(["--group", group]);
+        }
+        self.ok(&args).trim().to_owned()
     }
 
-    /// Starts the process and waits until it takes connections.
+    /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
         assert!(self.child.is_none());
-        let file = self.path("service.log");
-        let log = OpenOptions::new().create(true).append(true).open(file).expect("log file");
-        let (listen, trust) = (self.address(), self.path("key.pub").display().to_string());
-        let mut command = self.command(&["meta", "serve", "--listen", &listen, "--trust", &trust]);
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("service.log"))
+            .expect("log file");
+        let mut command = self.command(&["meta", "serve"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         self.child = Some(command.spawn().expect("the granary binary starts"));
-        until("the service listens", || {
-            let ended = self.child.as_mut().expect("it was started").try_wait().expect("wait");
-            assert!(ended.is_none(), "the service ended with {ended:?}:\n{}", self.log());
-            TcpStream::connect(self.address()).is_ok()
+        let before = self.log().matches("serving the metadata").count();
+        until("the service serves", || {
+            if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
+                panic!("the service ended with {status}:\n{}", self.log());
+            }
+            self.log().matches("serving the metadata").count() > before
         });
-    }
-
-    /// SIGTERM, and waits for its end.
-    pub fn stop(&mut self) {
-        let mut child = self.child.take().expect("the service runs");
-        kill_process(Pid::from_child(&child), Signal::TERM).expect("kill");
-        let status = child.wait().expect("wait");
-        assert!(status.success(), "the service ended with {status}:\n{}", self.log());
     }
 
     /// kill -9.
@@ -123,20 +136,55 @@ impl Service {
         child.wait().expect("wait");
     }
 
-    /// Objects in the folder store, below a namespace's id.
-    pub fn store(&self) -> PathBuf {
-        Path::new(self.root.path()).join("store")
+    /// Ends it as an administrator would, and waits for it.
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("the service runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
+        let status = child.wait().expect("wait");
+        assert!(status.success(), "the service ended with {status}:\n{}", self.log());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().expect("wait").is_none())
+    }
+
+    /// A node of its own directories that works through this service, by this token.
+    pub fn node(&self, token: &str) -> Node {
+        self.node_with(token, &[])
+    }
+
+    pub fn node_with(&self, token: &str, settings: &[(&str, &str)]) -> Node {
+        let mut node = Node::unstarted(settings);
+        fs::write(node.path("node.token"), token).expect("write");
+        let file = node.path("node.token").display().to_string();
+        node.set("GRANARY_META", &self.url());
+        node.set("GRANARY_TOKEN_FILE", &file);
+        node.start();
+        node
+    }
+}
+
+impl Default for Service {
+    fn default() -> Service {
+        Service::new()
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- log of the service ---\n{}", self.log());
+            eprintln!("--- log of the service ---\n{}\n{}", self.log(), self.audit_log());
         }
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
+}
+
+/// A port that nobody listens at now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
+    listener.local_addr().expect("its address").port()
 }

@@ -223,7 +223,7 @@ fn nodes_at_full_speed_in_one_directory_do_not_block_each_other() {
         let seed = seed();
         fs::write(mounts[0].join("shared"), vec![0; 8192]).expect("write");
         let rounds: u32 =
-            std::env::var("GRANARY_NODES_STEPS").map_or(150, |n| n.parse().expect("a number of steps"));
+            std::env::var("GRANARY_CLUSTER_STEPS").map_or(150, |n| n.parse().expect("a number of steps"));
         std::thread::scope(|scope| {
             for (node, mount) in mounts.iter().enumerate() {
                 for thread in 0..2 {

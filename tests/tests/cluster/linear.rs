@@ -10,9 +10,9 @@ use rand::{RngExt, SeedableRng};
 
 use crate::model::Model;
 
-/// Steps of a short run; `GRANARY_NODES_STEPS` makes it long.
+/// Steps of a short run; `GRANARY_CLUSTER_STEPS` makes it long.
 fn steps() -> u32 {
-    std::env::var("GRANARY_NODES_STEPS").map_or(400, |n| n.parse().expect("a number of steps"))
+    std::env::var("GRANARY_CLUSTER_STEPS").map_or(400, |n| n.parse().expect("a number of steps"))
 }
 
 fn every_node_sees_every_step(count: usize, options: &str) {
