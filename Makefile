@@ -4,6 +4,7 @@ PREFIX ?= /usr/local
 SBINDIR ?= /sbin
 STORE ?= file
 PEERS ?=
+NODES ?=
 DURATION ?=
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -32,8 +33,8 @@ install: ## put the binary into PREFIX/bin [/usr/local], and mount.fuse.granary 
 	install -d $(DESTDIR)$(SBINDIR)
 	ln -sf $(PREFIX)/bin/granary $(DESTDIR)$(SBINDIR)/mount.fuse.granary
 
-bench: setup ## measure beside a fresh ext4; STORE=file|ceph, PEERS=juicefs for that beside it
-	@bench/run --store $(STORE) $(if $(PEERS),--peers $(PEERS))
+bench: setup ## measure beside a fresh ext4; STORE=file|ceph, PEERS=juicefs for that beside it, NODES=2 for many nodes
+	@bench/run --store $(STORE) $(if $(PEERS),--peers $(PEERS)) $(if $(NODES),--nodes $(NODES))
 
 check: setup ## format, lints as errors, licences and sources of dependencies
 	@tools/check

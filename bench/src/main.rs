@@ -10,6 +10,7 @@ mod ceph;
 mod clock;
 mod content;
 mod disk;
+mod nodes;
 mod plan;
 mod process;
 mod report;
@@ -51,6 +52,9 @@ struct Args {
     /// Parts to run (default: all)
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Group>,
+    /// Measure one namespace on so many nodes through a metadata service, instead of all else
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16), conflicts_with = "only")]
+    nodes: Option<u32>,
     /// A tenth of the work: says whether it runs, not how fast it is
     #[arg(long)]
     quick: bool,
@@ -117,21 +121,23 @@ fn run(args: Args) -> Result<()> {
         .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
     let target = target::Target::open(&args.store, dir.path(), &args.ceph_rgw)?;
     let scale = if args.quick { Scale::quick() } else { Scale::full() };
-    let tree = tree::Tree::prepare(args.tree.as_deref(), dir.path(), args.seed, scale.tree_files)?;
-    let plan = Plan {
-        programs,
-        target: &target,
-        tree: &tree,
-        dir: dir.path(),
-        scale,
-        seed: args.seed,
-        groups: if args.only.is_empty() { Group::value_variants().to_vec() } else { args.only },
+    let (rounds, seed) = (args.rounds, args.seed);
+    let head = |subject| report::Report::new(target.describe.clone(), subject, rounds, scale.quick, seed);
+    let report = if let Some(nodes) = args.nodes {
+        let nodes = nodes as usize;
+        let plan = nodes::NodesPlan { programs, target: &target, dir: dir.path(), scale, seed, nodes };
+        let mut report = head(plan.subject());
+        (0..rounds).try_for_each(|round| plan.round(round, &mut report))?;
+        report
+    } else {
+        let tree = tree::Tree::prepare(args.tree.as_deref(), dir.path(), seed, scale.tree_files)?;
+        let groups = if args.only.is_empty() { Group::value_variants().to_vec() } else { args.only };
+        let (target, tree, dir) = (&target, &tree, dir.path());
+        let plan = Plan { programs, target, tree, dir, scale, seed, groups };
+        let mut report = head(plan.subject());
+        (0..rounds).try_for_each(|round| plan.round(round, &mut report))?;
+        report
     };
-
-    let mut report = report::Report::new(&plan, args.rounds);
-    for round in 0..args.rounds {
-        plan.round(round, &mut report)?;
-    }
     let markdown = report.markdown();
     println!("\n{markdown}");
     if let Some(path) = &args.output {

@@ -79,7 +79,7 @@ impl Scale {
     }
 }
 
-const SMALL: Set = Set { name: "small", size: 4 << 10, id: 1 };
+pub const SMALL: Set = Set { name: "small", size: 4 << 10, id: 1 };
 const MEDIUM: Set = Set { name: "medium", size: 100 << 10, id: 2 };
 const DRAINED: Set = Set { name: "drained", size: 100 << 10, id: 3 };
 /// Granary's default concurrency of uploads, and a block's payload.
@@ -109,11 +109,17 @@ struct Round<'a> {
     made: HashMap<(&'static str, &'static str), usize>,
 }
 
-fn row(work: impl Into<String>, unit: &'static str, aim: Aim) -> Row {
+pub fn row(work: impl Into<String>, unit: &'static str, aim: Aim) -> Row {
     Row { work: work.into(), unit, base: EXT4, aim, samples: BTreeMap::new() }
 }
 
 impl Plan<'_> {
+    /// What the table's head says of the work.
+    pub fn subject(&self) -> String {
+        let (files, mb) = (self.tree.files.len(), self.tree.bytes as f64 / 1e6);
+        format!("tree: {}: {files} files, {mb:.0} MB", self.tree.what)
+    }
+
     pub fn round(&self, number: u32, report: &mut Report) -> Result<()> {
         let name = format!("round-{}", number + 1);
         eprintln!("{name}: making fresh file systems");

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::clock::unix_seconds;
-use crate::plan::Plan;
 use crate::stats::{Summary, summary};
 use crate::system::{EXT4, GRANARY, JUICEFS};
 
@@ -66,7 +65,8 @@ pub struct Report {
     taken_unix_s: u64,
     machine: String,
     store: String,
-    tree: String,
+    /// What the work was done on.
+    subject: String,
     rounds: u32,
     quick: bool,
     seed: u64,
@@ -74,20 +74,16 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(plan: &Plan<'_>, rounds: u32) -> Self {
+    /// `store` and `subject` for the head of the table.
+    pub fn new(store: String, subject: String, rounds: u32, quick: bool, seed: u64) -> Self {
         Report {
             taken_unix_s: unix_seconds(),
             machine: machine(),
-            store: plan.target.describe.clone(),
-            tree: format!(
-                "{}: {} files, {:.0} MB",
-                plan.tree.what,
-                plan.tree.files.len(),
-                plan.tree.bytes as f64 / 1e6
-            ),
+            store,
+            subject,
             rounds,
-            quick: plan.scale.quick,
-            seed: plan.seed,
+            quick,
+            seed,
             rows: Vec::new(),
         }
     }
@@ -107,8 +103,7 @@ impl Report {
         let mut out = String::new();
         let w = &mut out;
         let _ = writeln!(w, "# Granary beside a fresh ext4{}\n", if peer { " and JuiceFS" } else { "" });
-        let _ =
-            writeln!(w, "{}; store: {}; tree: {}; seed {}.", self.machine, self.store, self.tree, self.seed);
+        let _ = writeln!(w, "{}; store: {}; {}; seed {}.", self.machine, self.store, self.subject, self.seed);
         let plural = if self.rounds == 1 { "" } else { "s" };
         let _ = writeln!(
             w,
@@ -185,7 +180,7 @@ mod tests {
             taken_unix_s: 0,
             machine: "m".into(),
             store: "s".into(),
-            tree: "t".into(),
+            subject: "t".into(),
             rounds: 3,
             quick: false,
             seed: 1,

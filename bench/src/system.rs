@@ -3,6 +3,7 @@
 mod ext4;
 mod granary;
 mod juicefs;
+pub mod nodes;
 
 use std::path::{Path, PathBuf};
 

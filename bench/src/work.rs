@@ -4,6 +4,7 @@ pub mod create;
 pub mod large;
 pub mod read;
 pub mod tree;
+pub mod visible;
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;

@@ -5,13 +5,19 @@
 
 use std::io::Read;
 
+mod cluster;
+mod locker;
 mod node;
 mod program;
+mod proxy;
 mod service;
 mod tree;
 
+pub use cluster::Cluster;
+pub use locker::Locker;
 pub use node::{Node, StoreKind, drop_page_cache};
 pub use program::{Output, run, run_ok, until};
+pub use proxy::Proxy;
 pub use service::{Service, free_port};
 pub use tree::{Tree, fill, read_tree};
 
