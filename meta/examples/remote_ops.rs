@@ -94,7 +94,7 @@ fn file(i: u64) -> Vec<u8> {
 }
 
 fn new(kind: FileType) -> NewInode {
-    NewInode { kind, mode: 0o755, uid: 0, gid: 0, rdev: 0, target: vec![] }
+    NewInode { kind, mode: 0o755, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] }
 }
 
 impl Worker {

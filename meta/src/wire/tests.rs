@@ -96,6 +96,7 @@ fn new_inode() -> impl Strategy<Value = NewInode> {
     (file_type(), any::<[u32; 4]>(), vec(any::<u8>(), 0..50)).prop_map(|(kind, n, target)| NewInode {
         kind,
         mode: n[0],
+        umask: n[0] >> 9,
         uid: n[1],
         gid: n[2],
         rdev: n[3],
@@ -121,14 +122,32 @@ fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
 }
 
 fn commit() -> impl Strategy<Value = Commit> {
-    (ino(), any::<[u64; 2]>(), time(), vec(extent(), 0..8), ranges()).prop_map(
-        |(ino, n, mtime, extents, holes)| Commit { ino, size: n[0], mtime, extents, holes, staged_seq: n[1] },
+    (ino(), any::<[u64; 2]>(), (time(), time()), vec(extent(), 0..8), ranges()).prop_map(
+        |(ino, n, (mtime, ctime), extents, holes)| Commit {
+            ino,
+            size: n[0],
+            mtime,
+            ctime,
+            extents,
+            holes,
+            staged_seq: n[1],
+        },
     )
 }
 
 fn set_attr() -> impl Strategy<Value = SetAttr> {
     (option::of(any::<u32>()), option::of(any::<u64>()), option::of(time()), option::of(time())).prop_map(
-        |(n, m, atime, mtime)| SetAttr { mode: n, uid: n, gid: None, size: m, atime, mtime, staged_seq: m },
+        |(n, m, atime, mtime)| SetAttr {
+            mode: n,
+            uid: n,
+            gid: None,
+            size: m,
+            atime,
+            mtime,
+            staged_seq: m,
+            kill_priv: n.is_some(),
+            accessed: atime,
+        },
     )
 }
 
@@ -183,10 +202,17 @@ fn call() -> impl Strategy<Value = Call> {
         any::<u32>().prop_map(|max| Call::DeadObjects { max }),
         vec(any::<u128>(), 0..8)
             .prop_map(|ids| Call::ForgetObjects { ids: ids.into_iter().map(ObjectId).collect() }),
-        any::<[u32; 5]>().prop_map(|n| {
+        any::<[u32; 6]>().prop_map(|n| {
             let n = n.map(u64::from);
             let (from, to) = (Ino(n[0]), Ino(n[1]));
-            Call::CopyRange(CopyRange { from, from_offset: n[2], to, to_offset: n[3], len: n[4] })
+            Call::CopyRange(CopyRange {
+                from,
+                from_offset: n[2],
+                to,
+                to_offset: n[3],
+                len: n[4],
+                staged_seq: n[5],
+            })
         }),
     ];
     let leases = prop_oneof![
@@ -465,7 +491,15 @@ fn creating_a_file_costs_few_bytes() {
     let ino = |n: u64| Ino(1_000_000 + n);
     let now = Timestamp { secs: 1_790_000_000, nanos: 123_456_789 };
     let before = Timestamp { secs: 1_780_000_000, nanos: 123_456_789 };
-    let new = NewInode { kind: FileType::File, mode: 0o644, uid: 1000, gid: 1000, rdev: 0, target: vec![] };
+    let new = NewInode {
+        kind: FileType::File,
+        mode: 0o644,
+        umask: 0,
+        uid: 1000,
+        gid: 1000,
+        rdev: 0,
+        target: vec![],
+    };
     let call = Call::Create { dir: ino(1), name: b"sample-00012345.flac"[..].into(), new, open: true };
     let asked = request::encode(&Request { id: 1_000_000, acked_below: 999_999, ns: NamespaceId(3), call });
     let attr = |ino, kind, size, btime| Attr {

@@ -448,6 +448,7 @@ impl Metadata for Client {
 
     async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr> {
         self.change(
+            false,
             |_| Ok(Vec::new()),
             |meta| {
                 let attr = now(meta.tmpfile(dir, new))?;
@@ -460,7 +461,8 @@ impl Metadata for Client {
 
     async fn copy_range(&self, copy: CopyRange) -> Result<Copied> {
         let scope = Scope::Inode(copy.to);
-        self.change(|_| Ok(vec![scope]), |meta| Ok((now(meta.copy_range(copy))?, kept(&[scope])))).await
+        self.change(false, |_| Ok(vec![scope]), |meta| Ok((now(meta.copy_range(copy))?, kept(&[scope]))))
+            .await
     }
 
     async fn relocate(&self, object: ObjectInfo, moves: Vec<Move>) -> Result<Vec<Vec<(u64, u64)>>> {

@@ -187,7 +187,7 @@ impl Nodes {
 }
 
 fn new_file() -> NewInode {
-    NewInode { kind: FileType::File, mode: 0o644, uid: 1, gid: 1, rdev: 0, target: Vec::new() }
+    NewInode { kind: FileType::File, mode: 0o644, umask: 0, uid: 1, gid: 1, rdev: 0, target: Vec::new() }
 }
 
 #[derive(Clone, Debug)]

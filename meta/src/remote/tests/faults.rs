@@ -206,6 +206,7 @@ fn a_session_that_was_not_heard_of_is_fenced_and_says_so() {
             ino: made.ino,
             size: 0,
             mtime: made.mtime,
+            ctime: made.mtime,
             extents: vec![],
             holes: vec![],
             staged_seq: 1,

@@ -115,8 +115,15 @@ fn held_state_is_committed_at_the_recall_of_a_write_lease() {
         assert!(a.holds(scope, LeaseKind::Write), "who creates may write");
         let place = Place::Log { node: granary_core::NodeId(1), segment: 1, offset: 0 };
         let extents = vec![Extent { offset: 0, len: 9, place, crc: 1 }];
-        let commit =
-            Commit { ino: made.ino, size: 9, mtime: made.mtime, extents, holes: vec![], staged_seq: 1 };
+        let commit = Commit {
+            ino: made.ino,
+            size: 9,
+            mtime: made.mtime,
+            ctime: made.mtime,
+            extents,
+            holes: vec![],
+            staged_seq: 1,
+        };
         a.set_holder(std::sync::Arc::new(Commits(std::sync::Arc::downgrade(&a), commit.clone())));
         // Reading asks only for the writing to end.
         assert_eq!(b.getattr(made.ino).await.unwrap().size, 9);

@@ -201,7 +201,7 @@ pub fn name(text: &str) -> EntryName<'_> {
 }
 
 pub fn new(kind: FileType) -> NewInode {
-    NewInode { kind, mode: 0o755, uid: 0, gid: 0, rdev: 0, target: vec![] }
+    NewInode { kind, mode: 0o755, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] }
 }
 
 pub async fn create(space: &RemoteNamespace, dir: Ino, text: &str) -> Result<Attr> {

@@ -21,7 +21,7 @@ fn exclusive(start: u64, end: u64) -> Lock {
 fn ask(locks: &mut Locks, ino: Ino, who: u64, what: &Lock, wait: bool) -> Asked {
     let mut granted = Vec::new();
     let asked = locks.request(ino, owner(who), what, false, wait, &mut granted);
-    assert_eq!(granted, []);
+    assert!(granted.is_empty());
     asked
 }
 
