@@ -138,7 +138,7 @@ impl File {
     pub async fn truncate(&self, size: u64) -> Result<Attr> {
         let mut turn = None;
         while !self.truncate_now(size, turn)? {
-            turn = self.take_lease(false).await?;
+            turn = self.take_lease(None).await?;
         }
         self.commit().await?;
         let mut attr = self.shared.meta.getattr(self.ino).await?;
@@ -150,7 +150,7 @@ impl File {
     pub async fn allocate(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
         let mut turn = None;
         while !self.allocate_now(offset, len, keep_size, turn)? {
-            turn = self.take_lease(false).await?;
+            turn = self.take_lease(None).await?;
         }
         Ok(())
     }
@@ -159,7 +159,7 @@ impl File {
     pub async fn zero(&self, offset: u64, len: u64, keep_size: bool) -> Result<()> {
         let mut turn = None;
         while !self.zero_now(offset, len, keep_size, turn)? {
-            turn = self.take_lease(false).await?;
+            turn = self.take_lease(None).await?;
         }
         Ok(())
     }

@@ -241,7 +241,7 @@ impl Tree {
     pub async fn recall(&self, ino: Ino, wanted: LeaseKind, pages: &dyn PageCache) {
         match self.shared.table.find(ino) {
             Some(file) => file.recall(wanted, pages).await,
-            None if wanted == LeaseKind::Write => pages.drop_pages(ino).await,
+            None if wanted == LeaseKind::Write => pages.drop_pages(ino, 0..u64::MAX).await,
             None => {}
         }
     }

@@ -7,6 +7,7 @@
 //! Whether a lease was held without a break is known from `Leased::generation`, which every loss of it moves on: what was
 //! asked for after the lease was seen, and is put in place before the generation moved, was true all the time between.
 
+use std::ops::Range;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub(crate) struct Leased {
     pub hold: Duration,
     /// Nothing is changed any more until the recall has ended.
     pub closed: bool,
-    /// Writes that wait for the write lease while the kernel keeps their pages locked.
-    pub waiting: u32,
+    /// Writes that wait for the write lease while the kernel keeps their pages locked: their ranges.
+    pub waiting: Vec<Range<u64>>,
     /// Moved on by every loss of the lease.
     pub generation: u64,
     /// The same, and by every recall that leaves a read lease of a write lease.
@@ -49,12 +50,15 @@ pub(crate) struct Leased {
     pub fenced: Option<Error>,
 }
 
-/// Counts a write that waits, as long as it lives.
-struct Waiting<'a>(&'a File);
+/// A write that waits, as long as it lives.
+struct Waiting<'a>(&'a File, Range<u64>);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.state().lease.waiting -= 1;
+        let waiting = &mut self.0.state().lease.waiting;
+        if let Some(at) = waiting.iter().position(|range| *range == self.1) {
+            waiting.swap_remove(at);
+        }
     }
 }
 
@@ -141,11 +145,12 @@ impl File {
     }
 
     /// Waits for the write lease, and loads the state of the moment it began. `None`: it is gone again already.
-    pub(super) async fn take_lease(&self, pages: bool) -> Result<Option<Turn>> {
-        let _waiting = pages.then(|| {
-            self.state().lease.waiting += 1;
+    /// `pages`: the range whose pages the kernel keeps locked meanwhile.
+    pub(super) async fn take_lease(&self, pages: Option<Range<u64>>) -> Result<Option<Turn>> {
+        let _waiting = pages.map(|range| {
+            self.state().lease.waiting.push(range.clone());
             self.lease_news.notify_waiters();
-            Waiting(self)
+            Waiting(self, range)
         });
         self.recall_over().await;
         let before = self.state().lease.given_up;

@@ -9,13 +9,14 @@
 //!   waiting when a recall begins.
 //! * A WRITE that has pages locked is answered under the write lease if that is ours. If it is not, it waits for the lease,
 //!   and so for other nodes, which may wait for us: therefore a recall goes on without its pages after `PAGES_MS`. They are
-//!   dropped when the WRITE is answered.
+//!   dropped when the WRITE is answered; all others are dropped before the recall is.
 //! * A commit is ours to make while we have the lease: the service applies it without asking anybody.
 //!
 //! Whatever was answered during the recall may have put pages back, so they are dropped again, until nothing was answered in
 //! between. READs are held back for a while, longer from round to round: so the drop overtakes even a reader that never
 //! pauses, and the READ is then answered after the recall.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,10 +24,16 @@ use granary_core::{Ino, Kind};
 use granary_meta::lease::LeaseKind;
 
 use super::{File, State};
+use crate::range_set::RangeSet;
 use crate::stage::Shape;
 
-/// A recall waits this long for pages while a write that has some locked waits for the write lease.
-const PAGES_MS: u64 = 50;
+/// A recall waits this long for pages while a write that has some locked waits for the write lease: most often it is these
+/// that are in the way.
+const PAGES_MS: u64 = 3;
+/// And this long for the others.
+const OTHERS_MS: u64 = 200;
+/// Pages are locked as wholes, and the kernel may lock large ones as one.
+const PAGES_ALIGN: u64 = 64 << 10;
 /// Reads are held back this long in the first round, twice as long in each other one, up to the second.
 const HOLD_MS: (u64, u64) = (4, 1000);
 /// From this round on, writes wait for the end of the recall.
@@ -37,8 +44,8 @@ const AGAIN_MS: u64 = 200;
 /// The kernel's page cache of a mount.
 #[async_trait]
 pub trait PageCache: Send + Sync {
-    /// Returns when no page is left of what the inode had before the call.
-    async fn drop_pages(&self, ino: Ino);
+    /// Returns when no page is left of what the inode had before the call, in a range.
+    async fn drop_pages(&self, ino: Ino, range: Range<u64>);
 }
 
 /// No kernel keeps pages.
@@ -47,7 +54,7 @@ pub struct NoPages;
 
 #[async_trait]
 impl PageCache for NoPages {
-    async fn drop_pages(&self, _ino: Ino) {}
+    async fn drop_pages(&self, _ino: Ino, _range: Range<u64>) {}
 }
 
 /// A recall under way.
@@ -116,8 +123,24 @@ impl File {
         };
         tokio::select! {
             biased;
-            () = pages.drop_pages(self.ino) => {}
-            () = blocked => {}
+            () = pages.drop_pages(self.ino, 0..u64::MAX) => {}
+            () = blocked => {
+                // Elapsed: another write came to wait, or the kernel locked more at once than assumed.
+                let _ = tokio::time::timeout(Duration::from_millis(OTHERS_MS), self.drop_others(pages)).await;
+            }
+        }
+    }
+
+    /// Drops all pages but those that writes which wait have locked: these are being dropped since before, and will be when
+    /// the writes are answered.
+    async fn drop_others(&self, pages: &dyn PageCache) {
+        let mut locked = RangeSet::default();
+        for range in &self.state().lease.waiting {
+            let start = range.start / PAGES_ALIGN * PAGES_ALIGN;
+            locked.insert(start..range.end.saturating_add(PAGES_ALIGN) / PAGES_ALIGN * PAGES_ALIGN);
+        }
+        for gap in locked.gaps(0..u64::MAX) {
+            pages.drop_pages(self.ino, gap).await;
         }
     }
 
@@ -125,7 +148,7 @@ impl File {
         loop {
             let mut news = std::pin::pin!(self.lease_news.notified());
             news.as_mut().enable();
-            if self.state().lease.waiting > 0 {
+            if !self.state().lease.waiting.is_empty() {
                 return;
             }
             news.await;

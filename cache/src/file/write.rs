@@ -26,7 +26,8 @@ impl File {
             if let Some(offset) = self.write_now(offset, data, append, pages, turn)? {
                 return Ok(offset);
             }
-            turn = self.take_lease(pages).await?;
+            let locked = pages.then(|| offset..offset.saturating_add(data.len() as u64));
+            turn = self.take_lease(locked).await?;
         }
     }
 

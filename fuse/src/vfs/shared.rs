@@ -5,6 +5,7 @@
 //! comes out of the page cache (shared mappings, and writes of a `data` mount) is told apart, see [`granary_cache::PageCache`].
 //! Listings are not kept by the kernel, and an appending write goes to the end of file that the write lease knows.
 
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
@@ -36,8 +37,9 @@ struct Pages<'a>(&'a Vfs);
 
 #[async_trait]
 impl PageCache for Pages<'_> {
-    async fn drop_pages(&self, ino: Ino) {
-        self.0.drop_pages(ino, 0, 0).await;
+    async fn drop_pages(&self, ino: Ino, range: Range<u64>) {
+        let len = if range.end == u64::MAX { 0 } else { range.end - range.start };
+        self.0.drop_pages(ino, range.start, len).await;
     }
 }
 
