@@ -54,9 +54,16 @@ impl Service {
     ) {
         let session = &job.session;
         let mut grants = Vec::with_capacity(parts.wants.len());
+        let mut passed_on = Vec::new();
         for (scope, kind) in parts.wants {
             if let Some(has) = self.grant(state, session, scope, kind) {
                 grants.push((scope, has));
+                if let Some(key) = ScopeKey::new(scope)
+                    && has == LeaseKind::Write
+                    && let Some(wanted) = state.wanted_by_others(session.member, key)
+                {
+                    passed_on.push((key, wanted));
+                }
             }
         }
         let usage = space.local.usage();
@@ -70,6 +77,9 @@ impl Service {
         };
         let turn = turn.filter(|_| space.local.has_unwritten());
         session.queue.respond(session, job.epoch, response, turn);
+        for (key, wanted) in passed_on {
+            self.recall_one(space, state, session.member, key, wanted);
+        }
     }
 
     /// Gives a lease if nobody else has or wants it; what kind the session holds then.

@@ -164,9 +164,9 @@ impl Service {
             Ok(key) => key,
             Err(e) => return failed(e),
         };
-        if state.leases.holds(session.member, key) != Some(LeaseKind::Write)
-            && state.is_blocked(session.member, number, key, LeaseKind::Write, true)
-        {
+        let is_writer = state.leases.holds(session.member, key) == Some(LeaseKind::Write)
+            && !state.leases.is_recalled(session.member, key);
+        if !is_writer && state.is_blocked(session.member, number, key, LeaseKind::Write, true) {
             return Flow::Blocked { scopes: vec![(key, LeaseKind::Write)], patient: true };
         }
         let mut parts = Parts::of(Ok(Answer::Attr(attr)));

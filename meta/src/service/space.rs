@@ -123,20 +123,22 @@ impl Space {
 }
 
 impl State {
-    /// Whether a lease may be given: nobody else has one in the way or waits for one, and it is not being recalled.
+    /// Whether a lease may be given: nobody else has one in the way, and it is not being recalled. A read lease is not given
+    /// while somebody waits to change the scope. A write lease is: who has it waited in line for it, and would otherwise come
+    /// back for ever, as would those behind; they get it afterwards.
     pub fn may_grant(&self, member: Member, key: ScopeKey, kind: LeaseKind) -> bool {
-        let wanted = || {
-            let others = self.wanted.get(&key).into_iter().flatten();
-            others
-                .filter(|w| w.member != member)
-                .any(|w| w.kind == LeaseKind::Write || kind == LeaseKind::Write)
-        };
         self.leases.is_free(member, key, kind)
             && !self.leases.is_recalled(member, key)
-            && (self.wanted.is_empty() || !wanted())
+            && (kind == LeaseKind::Write || self.wanted_by_others(member, key) != Some(LeaseKind::Write))
     }
 
-    /// Whether a call must wait for this scope. A patient one does not pass those who waited before it.
+    /// What others wait for: to change the scope, or only to read it.
+    pub fn wanted_by_others(&self, member: Member, key: ScopeKey) -> Option<LeaseKind> {
+        self.wanted.get(&key)?.iter().filter(|w| w.member != member).map(|w| w.kind).max()
+    }
+
+    /// Whether a call must wait for this scope. A patient one does not pass those who waited before it, nor what its own
+    /// session was asked to give back.
     pub fn is_blocked(
         &self,
         member: Member,
@@ -148,8 +150,11 @@ impl State {
         let earlier = |w: &Wanted| {
             w.member != member && w.kind == LeaseKind::Write && (number == 0 || w.number < number)
         };
-        !self.leases.is_free(member, key, kind)
-            || (patient && self.wanted.get(&key).is_some_and(|all| all.iter().any(earlier)))
+        let before = || {
+            self.leases.is_recalled(member, key)
+                || self.wanted.get(&key).is_some_and(|all| all.iter().any(earlier))
+        };
+        !self.leases.is_free(member, key, kind) || (patient && before())
     }
 
     /// Lets a call wait until nothing is in the way of these scopes. It keeps its place when it waited before.
