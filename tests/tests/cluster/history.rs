@@ -33,18 +33,26 @@ impl History {
 
     /// One writer, versions ascending: an atomic register.
     fn check(&self, what: &str) {
+        // In order of their versions, so of their starts and ends too.
         let writes = self.writes.lock().expect("writes");
         let mut reads = self.reads.lock().expect("reads").clone();
         reads.sort_by_key(|r| r.end);
+        // The newest version that any read had seen at the end of each.
+        let newest: Vec<u64> = reads
+            .iter()
+            .scan(0, |newest, r| {
+                *newest = r.version.max(*newest);
+                Some(*newest)
+            })
+            .collect();
         for read in &reads {
-            let least = writes.iter().filter(|w| w.end < read.start).map(|w| w.version).max().unwrap_or(0);
-            let most = writes.iter().filter(|w| w.start < read.end).map(|w| w.version).max().unwrap_or(0);
+            let least = writes.partition_point(|w| w.end < read.start) as u64;
+            let most = writes.partition_point(|w| w.start < read.end) as u64;
             assert!(read.version >= least, "{what}: {read:?} is stale: {least} was there before it began");
             assert!(read.version <= most, "{what}: {read:?} is ahead of all that was written");
-        }
-        for (i, later) in reads.iter().enumerate() {
-            let before = reads[..i].iter().filter(|r| r.end < later.start).map(|r| r.version).max();
-            assert!(Some(later.version) >= before, "{what}: {later:?} goes back behind {before:?}");
+            let before = reads.partition_point(|r| r.end < read.start);
+            let seen = before.checked_sub(1).map_or(0, |at| newest[at]);
+            assert!(read.version >= seen, "{what}: {read:?} goes back behind {seen}");
         }
         println!("{what}: {} writes, {} reads", writes.len(), reads.len());
     }
