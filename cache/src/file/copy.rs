@@ -57,7 +57,7 @@ impl File {
         self.absorb_open()?;
         let mut lease = None;
         while self.begin_change(false, lease)?.is_none() {
-            lease = self.take_lease(false).await?;
+            lease = self.take_lease(None).await?;
         }
         let turn = self.turn().await;
         self.commit_in(&turn).await?;

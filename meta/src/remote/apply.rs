@@ -242,7 +242,7 @@ impl Apply<'_> {
                 self.cache.put_attr(attr);
                 self.cache.with_directory(*dir, |d| d.made(name, attr.ino, attr.kind));
             }
-            Call::Unlink { dir, name } => {
+            Call::Unlink { dir, name } | Call::Rmdir { dir, name } => {
                 self.cache.put_attr(attr);
                 self.cache.with_directory(*dir, |d| d.put_absent(name));
             }
@@ -258,12 +258,6 @@ impl Apply<'_> {
 
     fn changed_without_attr(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
-            (Call::Rmdir { dir, name }, Answer::Done) => {
-                if let Some((ino, _)) = self.entry((*dir, name)) {
-                    self.changed_unless_told(ino);
-                }
-                self.cache.with_directory(*dir, |d| d.put_absent(name));
-            }
             (Call::Rename { dir, name, to_dir, to_name, mode }, Answer::Renamed(replaced)) => {
                 if let Some(attr) = replaced {
                     self.cache.put_attr(attr);

@@ -128,7 +128,7 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn rmdir(&self, dir: Ino, name: EntryName<'_>) -> Result<()> {
-        self.call_done(Call::Rmdir { dir, name: boxed(name) }).await
+        self.call_attr(Call::Rmdir { dir, name: boxed(name) }).await.map(|_| ())
     }
 
     async fn rename(
