@@ -1,12 +1,13 @@
-//! flock, fcntl and OFD locks between programs of different nodes, whose owners are killed: the process, and the node.
+//! flock, fcntl and OFD locks between programs of different nodes, whose owners are killed: the process, and the node. Mode
+//! `data` has locks among the programs of one node only: the kernel does not tell when its files are closed.
 
 use std::path::PathBuf;
 
 use granary_tests::{Cluster, Locker};
 
-fn two_nodes(options: &str) -> (Cluster, Vec<PathBuf>) {
+fn two_nodes() -> (Cluster, Vec<PathBuf>) {
     let cluster = Cluster::new(2);
-    let mounts = cluster.mount(options);
+    let mounts = cluster.mount("");
     std::fs::write(mounts[0].join("locked"), "0123456789").expect("write");
     let paths = mounts.iter().map(|m| m.join("locked")).collect();
     (cluster, paths)
@@ -14,40 +15,38 @@ fn two_nodes(options: &str) -> (Cluster, Vec<PathBuf>) {
 
 #[test]
 fn the_three_kinds_conflict_between_nodes_and_end_with_their_process() {
-    for options in ["", "rw,mode=data"] {
-        let (_cluster, paths) = two_nodes(options);
-        for (take, share, free) in [
-            ("flock f ex", "flock f sh nb", "flock f un"),
-            ("posix f ex 0 10", "posix f sh 9 1 nb", "posix f un 0 0"),
-            ("ofd f ex 0 10", "ofd f sh 9 1 nb", "ofd f un 0 0"),
-        ] {
-            let (mut a, mut b) = (Locker::with(&paths[0]), Locker::with(&paths[1]));
-            a.is(take, "ok");
-            b.is(share, "EAGAIN");
-            a.is(free, "ok");
-            b.is(share, "ok");
-            b.is(free, "ok");
-            // Interrupted while it waits, then served when the owner is killed.
-            a.is(take, "ok");
-            b.waits(take);
-            b.interrupt();
-            assert_eq!(b.answer(), "EINTR", "{take}");
-            b.waits(take);
-            a.kill();
-            assert_eq!(b.answer(), "ok", "{take}");
-            // A waiter that is killed leaves nothing behind.
-            let (mut c, mut d) = (Locker::with(&paths[0]), Locker::with(&paths[0]));
-            c.waits(take);
-            c.kill();
-            b.is(free, "ok");
-            d.is(take, "ok");
-        }
+    let (_cluster, paths) = two_nodes();
+    for (take, share, free) in [
+        ("flock f ex", "flock f sh nb", "flock f un"),
+        ("posix f ex 0 10", "posix f sh 9 1 nb", "posix f un 0 0"),
+        ("ofd f ex 0 10", "ofd f sh 9 1 nb", "ofd f un 0 0"),
+    ] {
+        let (mut a, mut b) = (Locker::with(&paths[0]), Locker::with(&paths[1]));
+        a.is(take, "ok");
+        b.is(share, "EAGAIN");
+        a.is(free, "ok");
+        b.is(share, "ok");
+        b.is(free, "ok");
+        // Interrupted while it waits, then served when the owner is killed.
+        a.is(take, "ok");
+        b.waits(take);
+        b.interrupt();
+        assert_eq!(b.answer(), "EINTR", "{take}");
+        b.waits(take);
+        a.kill();
+        assert_eq!(b.answer(), "ok", "{take}");
+        // A waiter that is killed leaves nothing behind.
+        let (mut c, mut d) = (Locker::with(&paths[0]), Locker::with(&paths[0]));
+        c.waits(take);
+        c.kill();
+        b.is(free, "ok");
+        d.is(take, "ok");
     }
 }
 
 #[test]
 fn fcntl_locks_are_ranges_across_nodes() {
-    let (_cluster, paths) = two_nodes("");
+    let (_cluster, paths) = two_nodes();
     let (mut a, mut b) = (Locker::with(&paths[0]), Locker::with(&paths[1]));
     a.is("posix f ex 0 100", "ok");
     b.is("posix f ex 100 0 nb", "ok");
@@ -68,7 +67,7 @@ fn fcntl_locks_are_ranges_across_nodes() {
 
 #[test]
 fn a_killed_nodes_locks_end_with_its_lease() {
-    let (mut cluster, paths) = two_nodes("");
+    let (mut cluster, paths) = two_nodes();
     let (mut a, mut b) = (Locker::with(&paths[0]), Locker::with(&paths[1]));
     a.is("flock f ex", "ok");
     a.is("posix f ex 0 0", "ok");
@@ -88,7 +87,7 @@ fn a_killed_nodes_locks_end_with_its_lease() {
 
 #[test]
 fn locks_live_through_a_restart_of_the_service() {
-    let (mut cluster, paths) = two_nodes("");
+    let (mut cluster, paths) = two_nodes();
     let (mut a, mut b) = (Locker::with(&paths[0]), Locker::with(&paths[1]));
     a.is("flock f ex", "ok");
     a.is("posix f ex 5 5", "ok");
