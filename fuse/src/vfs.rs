@@ -33,7 +33,7 @@ mod validity;
 mod xattrs;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -207,6 +207,8 @@ pub struct Vfs {
     predictor: Mutex<Predictor>,
     recent: Recent,
     references: References,
+    /// Sessions with the metadata service that were ended by it.
+    sessions: AtomicU64,
     passthrough: AtomicBool,
     direct_map: AtomicBool,
     acl: AtomicBool,
@@ -243,6 +245,7 @@ impl Vfs {
             predictor: Mutex::default(),
             recent: Recent::new(options.recent_files_max),
             references: References::default(),
+            sessions: AtomicU64::new(0),
             passthrough: AtomicBool::new(false),
             direct_map: AtomicBool::new(false),
             acl: AtomicBool::new(false),

@@ -133,7 +133,8 @@ impl Vfs {
         };
         self.pages.created(attr.ino, file.version());
         let flush = matches!(way, Way::Passthrough { write: true }) || self.serves_locks();
-        let handle = Handle { ino: attr.ino, file, way, write: access.write, created };
+        let session = self.session();
+        let handle = Handle { ino: attr.ino, file, way, write: access.write, created, session };
         let io = io(way, grant, || true);
         Ok(Opened { fh: room.insert(handle), io, flush })
     }
@@ -208,7 +209,8 @@ impl Vfs {
             self.pages.forget(ino);
         }
         let io = io(way, grant, || self.keeps_pages(ino, &file) && !accessed);
-        let handle = Handle { ino, file, way, write: access.write, created: None };
+        let session = self.session();
+        let handle = Handle { ino, file, way, write: access.write, created: None, session };
         Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
 
@@ -231,7 +233,7 @@ impl Vfs {
     /// The last descriptor of an open file is closed. `flock_owner`: who ends what it has by flock.
     pub async fn release(&self, fh: u64, flock_owner: Option<LockOwner>) {
         let Some(handle) = self.handles.remove(fh) else { return };
-        let Handle { ino, file, way, write, created } = handle;
+        let Handle { ino, file, way, write, created, .. } = handle;
         if self.serves_locks() {
             self.end_handle_locks(ino, fh, flock_owner).await;
         }
@@ -349,6 +351,7 @@ impl Vfs {
         let (file, way) = match self.mode() {
             Mode::Work => {
                 let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+                self.in_session(&handle)?;
                 (handle.file, handle.way)
             }
             Mode::Data => (self.loaded(ino).await?.0.clone(), Way::Cached),
@@ -400,7 +403,13 @@ impl Vfs {
 
     pub async fn fsync(&self, ino: Ino, fh: u64) -> Result<()> {
         match self.mode() {
-            Mode::Work => self.handles.file(fh).ok_or_else(|| no_handle(fh))?.fsync().await,
+            Mode::Work => {
+                let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+                if handle.write {
+                    self.in_session(&handle)?;
+                }
+                handle.file.fsync().await
+            }
             Mode::Data => self.loaded(ino).await?.0.fsync().await,
         }
     }

@@ -22,6 +22,8 @@ pub struct Handle {
     pub write: bool,
     /// For a created file: what was guessed from, so that the outcome is learned.
     pub created: Option<Circumstances>,
+    /// Which of the mount's sessions it was opened in; see [`super::Vfs::in_session`].
+    pub session: u64,
 }
 
 /// The table. A handle's number is `index * 16 + shard + 1`, so never 0.

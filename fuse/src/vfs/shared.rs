@@ -6,13 +6,16 @@
 //! Listings are not kept by the kernel, and an appending write goes to the end of file that the write lease knows.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use granary_cache::{NoPages, PageCache};
-use granary_core::{Ino, Kind};
+use granary_core::error::fail;
+use granary_core::{Ino, Kind, Result};
 use granary_meta::lease::{Holder, LeaseKind, Lost, Scope};
 
+use super::handles::Handle;
 use super::{Mode, Vfs};
 
 /// Told of recalls by the metadata; the mount may be gone by then.
@@ -66,7 +69,26 @@ impl Vfs {
         }
     }
 
+    /// The mount's sessions are counted: files that were open when one was ended by the service ended with it.
+    pub(super) fn session(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// `Fenced` for a file that was opened in a session that was ended since: others had its locks meanwhile.
+    pub(super) fn in_session(&self, handle: &Handle) -> Result<()> {
+        if handle.session == self.session() {
+            return Ok(());
+        }
+        fail(
+            Kind::Fenced,
+            "the file was opened before the metadata service ended this node's session, and was others' meanwhile; open it again",
+        )
+    }
+
     async fn lost(&self, why: Lost) {
+        if why == Lost::Fenced {
+            self.sessions.fetch_add(1, Ordering::Relaxed);
+        }
         self.pass_gate();
         self.drop_entries();
         let known = self.references.all();
