@@ -67,7 +67,8 @@ const CONFIGS: [Config; 4] = [
         file_bytes_max: 2_097_152,
         operation_bytes_max: 131_072,
         align: 4096,
-        without: &["mapread", "mapwrite"],
+        // posix_fallocate: fsx may ask for 0 bytes after rounding, and takes EINVAL for a lack.
+        without: &["mapread", "mapwrite", "posix_fallocate"],
         more: "",
     },
 ];
@@ -76,11 +77,7 @@ impl Config {
     fn toml(&self) -> String {
         let mut text = format!(
             "flen = {}\n{}[opsize]\nmin = {}\nmax = {}\nalign = {}\n[weights]\nposix_fadvise = 1\n",
-            self.file_bytes_max,
-            self.more,
-            if self.align > 1 { self.align } else { 0 },
-            self.operation_bytes_max,
-            self.align
+            self.file_bytes_max, self.more, self.align, self.operation_bytes_max, self.align
         );
         for operation in OPERATIONS {
             // fsx counts what is not named at 10.

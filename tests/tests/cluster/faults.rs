@@ -134,8 +134,14 @@ fn a_silent_node_is_fenced_and_says_so() {
 /// Unlinked while it is open on another node: it lives there until its last close, also across a restart of the service.
 #[test]
 fn an_unlinked_file_lives_while_another_node_has_it_open() {
+    for options in ["", "rw,mode=data"] {
+        unlinked_while_open(options);
+    }
+}
+
+fn unlinked_while_open(options: &str) {
     let mut cluster = Cluster::new(2);
-    let mounts = cluster.mount("");
+    let mounts = cluster.mount(options);
     let bytes = vec![9; 300_000];
     fs::write(mounts[0].join("f"), &bytes).expect("write");
     let held = fs::File::open(mounts[1].join("f")).expect("open");
@@ -144,8 +150,8 @@ fn an_unlinked_file_lives_while_another_node_has_it_open() {
     let read = |what: &str| {
         let mut found = vec![0; bytes.len()];
         std::os::unix::fs::FileExt::read_exact_at(&held, &mut found, 0)
-            .unwrap_or_else(|e| panic!("{what}: {e}"));
-        assert!(found == bytes, "{what}");
+            .unwrap_or_else(|e| panic!("{options} {what}: {e}"));
+        assert!(found == bytes, "{options} {what}");
     };
     read("after the unlink");
     cluster.service.kill();
