@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use granary_core::{Clock, Error, Kind, NamespaceKind, NamespaceName, NodeId};
+use granary_core::{Clock, Error, Kind, NodeId};
 use granary_meta::remote::{Client, ClientLimits, ClientOptions};
 use granary_meta::token::{Rights, Token, inspect};
 use rand::rngs::StdRng;
@@ -79,16 +79,6 @@ impl Link {
     /// Whether its token only lets it read.
     pub fn is_read_only(&self) -> bool {
         self.bearer.rights == Rights::ReadOnly
-    }
-
-    /// Whether its token, which the service has accepted, names this as its bearer's own to write.
-    pub fn is_entitled(&self, name: &NamespaceName) -> bool {
-        !self.is_read_only()
-            && match name.kind() {
-                NamespaceKind::User => self.bearer.user == name.leaf(),
-                NamespaceKind::Group => self.bearer.groups.iter().any(|group| group == name.leaf()),
-                NamespaceKind::Dataset | NamespaceKind::Bucket => false,
-            }
     }
 
     pub fn status(&self) -> LinkStatus {

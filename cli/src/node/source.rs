@@ -88,14 +88,7 @@ impl Source {
             Err(failure) if failure.is(Kind::NotFound) => failure,
             Err(failure) => return Err(failure),
         };
-        let made = match self {
-            // The service lets administrators make namespaces; what a token names as its bearer's, the node may make for them.
-            Source::Service(clients) if bearer(clients, token).await?.is_entitled(&new.name) => {
-                self.create(None, new).await
-            }
-            _ => self.create(token, new).await,
-        };
-        match made {
+        match self.create(token, new).await {
             Ok(_) => Ok(true),
             // Somebody else was faster.
             Err(failure) if failure.is(Kind::Exists) => Ok(false),

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use granary_core::{Error, Kind, NamespaceId, NamespaceName, NodeId, Result, Timestamp};
 
-use super::identity::Rights;
+use super::identity::{Identity, Rights};
 use super::run::VOLUME;
 use super::session::{Granted, Session};
 use super::space::{Job, Space};
@@ -19,7 +19,7 @@ use crate::call::{Answer, Call, Response, SessionInfo};
 use crate::engine::Write;
 use crate::lease::PeerInfo;
 use crate::record::session::{self as records, AnsweredNamespace};
-use crate::types::NewNamespace;
+use crate::types::{Durability, NewNamespace};
 
 /// Longest id of a token that can be revoked.
 const TOKEN_MAX: usize = 300;
@@ -44,11 +44,20 @@ pub(super) fn load_revoked(volume: &Volume, now: Timestamp) -> Result<HashSet<St
     Ok(revoked)
 }
 
+/// A user's own namespace, or a group's, is made at its first mount by whoever it belongs to, with nothing that only an
+/// administrator may set.
+fn makes_own(who: &Identity, new: &NewNamespace) -> bool {
+    let plain =
+        NewNamespace { bytes_max: 0, inodes_max: 0, durability: Durability::default(), ..new.clone() };
+    who.may(&new.name) == Some(Rights::ReadWrite) && *new == plain
+}
+
 impl Service {
     /// Whether the session may ask this about the volume, and whose line the call belongs to.
     pub(super) fn check_volume_call(&self, job: &mut Job) -> Result<NamespaceId> {
         let what = match &job.request.call {
             Call::Namespace { .. } | Call::Namespaces | Call::Sessions => return Ok(VOLUME),
+            Call::CreateNamespace { new } if makes_own(&job.session.about().who, new) => return Ok(VOLUME),
             Call::CreateNamespace { new } => format!("to make namespace {}", new.name),
             Call::RemoveNamespace { name, .. } => format!("to remove namespace {name}"),
             Call::SetNamespace { name, .. } => format!("to change the settings of namespace {name}"),

@@ -4,6 +4,7 @@ use super::rig::*;
 use crate::call::*;
 use crate::lease::{Lock, LockKind, LockOwner, LockRequest, Scope};
 use crate::service::{Rights, ServiceOptions};
+use crate::types::NewNamespace;
 
 #[test]
 fn leases_opens_locks_answers_and_calls_are_bounded() {
@@ -94,6 +95,7 @@ fn a_namespace_that_was_not_granted_is_as_one_that_is_not_there() {
     assert_eq!(all.iter().map(|info| info.name.as_str()).collect::<Vec<_>>(), ["user/a"]);
     for call in [
         Call::CreateNamespace { new: new_namespace("user/c") },
+        Call::CreateNamespace { new: NewNamespace { bytes_max: 9, ..new_namespace("group/h") } },
         Call::RemoveNamespace { name: "user/b".parse().unwrap(), force: true },
         Call::RemoveNamespace { name: "user/x".parse().unwrap(), force: true },
         Call::SetNamespace { name: "user/b".parse().unwrap(), change: Default::default() },
@@ -101,6 +103,16 @@ fn a_namespace_that_was_not_granted_is_as_one_that_is_not_there() {
     ] {
         assert_eq!(a.error(call), Kind::Permission);
     }
+    // What is theirs they may make, as a first mount does.
+    let mut h = rig.greet(identity("h", &["asr"], Rights::ReadWrite), 7);
+    for name in ["user/h", "group/asr"] {
+        let Ok(Answer::Namespace(made)) = h.ask(Call::CreateNamespace { new: new_namespace(name) }) else {
+            panic!()
+        };
+        assert_eq!(made.name.as_str(), name);
+    }
+    let full = NewNamespace { bytes_max: 1 << 30, ..new_namespace("group/asr") };
+    assert_eq!(h.error(Call::CreateNamespace { new: full }), Kind::Permission);
     // Sessions are seen by their own.
     let _b = rig.greet(identity("b", &[], Rights::ReadWrite), 2);
     let Ok(Answer::Sessions(all)) = a.ask(Call::Sessions) else { panic!() };
