@@ -119,8 +119,9 @@ impl Service {
             .expect("log file");
         let mut command = self.command(&["meta", "serve"]);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        self.child = Some(command.spawn().expect("the granary binary starts"));
+        // Counted first: it may serve before the next instruction here.
         let before = self.log().matches("serving the metadata").count();
+        self.child = Some(command.spawn().expect("the granary binary starts"));
         until("the service serves", || {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
                 panic!("the service ended with {status}:\n{}", self.log());
