@@ -85,6 +85,51 @@ pub(super) fn decode_time(r: &mut Reader<'_>) -> Result<Timestamp> {
     Ok(t)
 }
 
+/// Attributes but for the inode's number: from the file type to `staged_seq`.
+pub(super) fn encode_attr(a: &Attr, out: &mut Vec<u8>) {
+    out.put_u8(encode_type(a.kind));
+    out.put_u16((a.mode & 0o7777) as u16);
+    for v in [a.uid, a.gid, a.nlink, a.rdev] {
+        out.put_u32(v);
+    }
+    out.put_u64(a.size);
+    out.put_u64(a.stored);
+    for t in [a.atime, a.mtime, a.ctime, a.btime] {
+        encode_time(t, out);
+    }
+    out.put_u64(a.version);
+    out.put_u64(a.staged_seq);
+}
+
+pub(super) fn decode_attr(ino: Ino, r: &mut Reader<'_>) -> Result<Attr> {
+    let kind = decode_type(r)?;
+    let mode = u32::from(r.u16()?);
+    if mode > 0o7777 {
+        return Err(r.corrupt("its mode is impossible"));
+    }
+    let (uid, gid, nlink, rdev) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
+    let (size, stored) = (r.u64()?, r.u64()?);
+    let (atime, mtime, ctime, btime) = (decode_time(r)?, decode_time(r)?, decode_time(r)?, decode_time(r)?);
+    let (version, staged_seq) = (r.u64()?, r.u64()?);
+    Ok(Attr {
+        ino,
+        kind,
+        mode,
+        uid,
+        gid,
+        nlink,
+        rdev,
+        size,
+        stored,
+        atime,
+        mtime,
+        ctime,
+        btime,
+        version,
+        staged_seq,
+    })
+}
+
 impl Inode {
     pub fn is_directory(&self) -> bool {
         self.attr.kind == FileType::Directory
@@ -94,18 +139,7 @@ impl Inode {
         let a = &self.attr;
         out.reserve(128 + self.extents.len() * 45);
         out.put_u8(VERSION);
-        out.put_u8(encode_type(a.kind));
-        out.put_u16((a.mode & 0o7777) as u16);
-        for v in [a.uid, a.gid, a.nlink, a.rdev] {
-            out.put_u32(v);
-        }
-        out.put_u64(a.size);
-        out.put_u64(a.stored);
-        for t in [a.atime, a.mtime, a.ctime, a.btime] {
-            encode_time(t, out);
-        }
-        out.put_u64(a.version);
-        out.put_u64(a.staged_seq);
+        encode_attr(a, out);
         out.put_u32(self.xattr_names);
         match a.kind {
             FileType::Directory => {
@@ -127,33 +161,8 @@ impl Inode {
     pub(super) fn decode(ino: Ino, bytes: &[u8]) -> Result<Inode> {
         let mut r = Reader::new(bytes, "an inode");
         r.version(VERSION)?;
-        let kind = decode_type(&mut r)?;
-        let mode = u32::from(r.u16()?);
-        if mode > 0o7777 {
-            return Err(r.corrupt("its mode is impossible"));
-        }
-        let (uid, gid, nlink, rdev) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
-        let (size, stored) = (r.u64()?, r.u64()?);
-        let (atime, mtime) = (decode_time(&mut r)?, decode_time(&mut r)?);
-        let (ctime, btime) = (decode_time(&mut r)?, decode_time(&mut r)?);
-        let (version, staged_seq) = (r.u64()?, r.u64()?);
-        let attr = Attr {
-            ino,
-            kind,
-            mode,
-            uid,
-            gid,
-            nlink,
-            rdev,
-            size,
-            stored,
-            atime,
-            mtime,
-            ctime,
-            btime,
-            version,
-            staged_seq,
-        };
+        let attr = decode_attr(ino, &mut r)?;
+        let kind = attr.kind;
         let mut inode = Inode::new(attr);
         inode.xattr_names = r.u32()?;
         match kind {

@@ -27,7 +27,7 @@
 use granary_core::codec::{Put, Reader};
 use granary_core::{Ino, Result};
 
-use super::inode::{decode_time, decode_type, encode_time, encode_type};
+use super::inode;
 use crate::types::{Attr, Copied};
 
 const VERSION: u8 = 1;
@@ -133,48 +133,11 @@ fn decode_parts(r: &mut Reader<'_>) -> Result<Vec<Vec<(u64, u64)>>> {
 }
 
 fn encode_attr(a: &Attr, out: &mut Vec<u8>) {
-    out.reserve(160);
     out.put_u64(a.ino.0);
-    out.put_u8(encode_type(a.kind));
-    out.put_u16((a.mode & 0o7777) as u16);
-    for v in [a.uid, a.gid, a.nlink, a.rdev] {
-        out.put_u32(v);
-    }
-    out.put_u64(a.size);
-    out.put_u64(a.stored);
-    for t in [a.atime, a.mtime, a.ctime, a.btime] {
-        encode_time(t, out);
-    }
-    out.put_u64(a.version);
-    out.put_u64(a.staged_seq);
+    inode::encode_attr(a, out);
 }
 
 fn decode_attr(r: &mut Reader<'_>) -> Result<Attr> {
     let ino = Ino(r.u64()?);
-    let kind = decode_type(r)?;
-    let mode = u32::from(r.u16()?);
-    if mode > 0o7777 {
-        return Err(r.corrupt("a mode in it is impossible"));
-    }
-    let (uid, gid, nlink, rdev) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
-    let (size, stored) = (r.u64()?, r.u64()?);
-    let (atime, mtime, ctime, btime) = (decode_time(r)?, decode_time(r)?, decode_time(r)?, decode_time(r)?);
-    let (version, staged_seq) = (r.u64()?, r.u64()?);
-    Ok(Attr {
-        ino,
-        kind,
-        mode,
-        uid,
-        gid,
-        nlink,
-        rdev,
-        size,
-        stored,
-        atime,
-        mtime,
-        ctime,
-        btime,
-        version,
-        staged_seq,
-    })
+    inode::decode_attr(ino, r)
 }
