@@ -167,7 +167,7 @@ fn leases_end_with_their_time_and_only_by_what_was_heard() {
         let ino = create(&a, Ino::ROOT, "f").await.unwrap().ino;
         let scope = Scope::Inode(ino);
         assert!(a.holds(scope, LeaseKind::Read));
-        rig.proxy.close();
+        rig.proxy.close().await;
         clock.advance(Duration::from_secs(5));
         assert!(a.holds(scope, LeaseKind::Read));
         assert_eq!(at_once(a.getattr(ino)).unwrap().ino, ino);
@@ -195,7 +195,7 @@ fn a_session_that_was_not_heard_of_is_fenced_and_says_so() {
         let mut tells = Watcher::set(&a);
         let made = a.create(Ino::ROOT, name("f"), new(FileType::File), true).await.unwrap();
         let session = client.status().session;
-        rig.proxy.close();
+        rig.proxy.close().await;
         clock.advance(Duration::from_secs(11));
         rig.service().tick();
         client.tick();
@@ -235,7 +235,7 @@ fn a_call_fails_only_after_its_bound_and_names_the_service() {
         let rig = Rig::start_with(clock.clone(), options, ServeLimits::default()).await;
         let (client, a) = rig.space().await;
         create(&a, Ino::ROOT, "f").await.unwrap();
-        rig.proxy.close();
+        rig.proxy.close().await;
         let b = a.clone();
         let asked = tokio::spawn(async move { create(&b, Ino::ROOT, "g").await });
         while client.status().waiting_calls == 0 || client.status().connected {
@@ -258,7 +258,7 @@ fn a_call_fails_only_after_its_bound_and_names_the_service() {
 fn connecting_to_nobody_fails_within_its_bound() {
     runtime().block_on(async {
         let rig = Rig::start().await;
-        rig.proxy.close();
+        rig.proxy.close().await;
         let mut options = rig.options("bob");
         options.limits = ClientLimits { connect_wait_ms_max: 50, ..options.limits };
         let e = soon(Client::connect(options)).await.unwrap_err();

@@ -12,6 +12,8 @@ struct Shared {
     target: Mutex<Option<SocketAddr>>,
     /// Connections of an earlier number end.
     cuts: watch::Sender<u64>,
+    /// Connections that are carried.
+    carried: watch::Sender<usize>,
     /// What the service answers is swallowed.
     deaf: AtomicBool,
     /// New connections are closed at once.
@@ -42,6 +44,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             target: Mutex::new(None),
             cuts: watch::channel(0).0,
+            carried: watch::channel(0).0,
             deaf: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             garbles: AtomicBool::new(false),
@@ -52,8 +55,16 @@ impl Proxy {
             while let Ok((inbound, _)) = listener.accept().await {
                 let target = *accepting.target.lock().unwrap();
                 let shared = accepting.clone();
-                if let (Some(target), false) = (target, shared.closed.load(Ordering::SeqCst)) {
-                    tokio::spawn(async move { shared.carry(inbound, target).await });
+                if let Some(target) = target {
+                    // Counted, and listening for cuts, before it looks: who closes counts on it, or is seen by it.
+                    shared.carried.send_modify(|n| *n += 1);
+                    let cuts = shared.cuts.subscribe();
+                    tokio::spawn(async move {
+                        if !shared.closed.load(Ordering::SeqCst) {
+                            shared.carry(inbound, target, cuts).await;
+                        }
+                        shared.carried.send_modify(|n| *n -= 1);
+                    });
                 }
             }
         });
@@ -78,10 +89,11 @@ impl Proxy {
         self.shared.deaf.store(true, Ordering::SeqCst);
     }
 
-    /// Nobody gets through.
-    pub fn close(&self) {
+    /// Nobody gets through, from its return on.
+    pub async fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         self.cut();
+        self.shared.carried.subscribe().wait_for(|carried| *carried == 0).await.unwrap();
     }
 
     /// After so many bytes of answers the connection that carries them is cut.
@@ -105,8 +117,7 @@ impl Proxy {
 }
 
 impl Shared {
-    async fn carry(self: Arc<Self>, inbound: TcpStream, target: SocketAddr) {
-        let mut cuts = self.cuts.subscribe();
+    async fn carry(&self, inbound: TcpStream, target: SocketAddr, mut cuts: watch::Receiver<u64>) {
         let Ok(outbound) = TcpStream::connect(target).await else { return };
         inbound.set_nodelay(true).unwrap();
         outbound.set_nodelay(true).unwrap();
