@@ -53,7 +53,7 @@ mod through;
 use bell::Bell;
 pub(crate) use bell::Waiter;
 pub use namespace::LocalNamespace;
-pub(crate) use served::Verdict;
+pub(crate) use served::{Keep, Verdict};
 use through::Through;
 
 /// Bounds of the metadata in memory, for each namespace.

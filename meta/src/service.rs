@@ -83,6 +83,7 @@ mod grace;
 mod greet;
 mod identity;
 mod leases;
+mod linger;
 mod locks;
 mod options;
 mod outgoing;
@@ -124,6 +125,8 @@ pub struct Service {
     in_grace: AtomicBool,
     nodes: Mutex<HashMap<NodeId, greet::Seen>>,
     revoked: Mutex<HashSet<String>>,
+    /// Files without a name that are kept for a moment. Taken inside a namespace's lock, which is never taken inside it.
+    lingering: Mutex<Vec<linger::Lingering>>,
     audit: Audit,
     threads: Threads,
     counts: Counts,
@@ -195,6 +198,7 @@ impl Service {
             grace: Mutex::new(Some(grace)),
             nodes: Mutex::default(),
             revoked: Mutex::new(revoked),
+            lingering: Mutex::default(),
             audit: Audit::new(&*clock),
             threads: Threads::default(),
             counts: Counts::default(),
@@ -216,7 +220,8 @@ impl Service {
         lock(&self.revoked).contains(token)
     }
 
-    /// Looks for sessions whose time is over, and whether the grace time is. By itself every
+    /// Looks for sessions whose time, or whose token's, is over, for files that were kept long enough, and whether the grace
+    /// time is over. By itself every
     /// [`ServiceOptions::tick`]; tests call it after moving their clock.
     pub fn tick(self: &Arc<Self>) {
         if let Err(e) = self.end_grace_if_due() {
@@ -225,8 +230,10 @@ impl Service {
         let now = self.clock.monotonic();
         for session in self.sessions.all() {
             self.fence_if_due(&session, now);
+            self.end_connection_if_token_ended(&session);
         }
         self.end_overdue(now);
+        self.end_lingering(now);
         // A namespace that no session was told of is let go.
         lock(&self.spaces).retain(|_, space| Arc::strong_count(space) > 1);
     }

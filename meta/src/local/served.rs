@@ -16,6 +16,15 @@ use crate::machine::{self, Operation, Records, Reply, read};
 use crate::record::{Family, Key, ReplyRecord, Span, Value};
 use crate::types::Attr;
 
+/// Whether the inode that an operation answers counts as open afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    No,
+    Open,
+    /// If it lost its last name.
+    Nameless,
+}
+
 /// What is to become of an operation's changes.
 pub(crate) enum Verdict {
     /// They take effect, with this record.
@@ -25,12 +34,13 @@ pub(crate) enum Verdict {
 }
 
 impl LocalNamespace {
-    /// Applies an operation if `judge` says so, who sees what it would change and answer. With `open` the inode that it
-    /// answers counts as open. `None`: it was not applied. An inode that lost its last name and is not open is freed.
+    /// Applies an operation if `judge` says so, who sees what it would change and answer. `keep` says
+    /// whether the inode that it answers counts as open. `None`: it was not applied. An inode that lost its last name and is
+    /// not open is freed.
     pub(crate) fn serve(
         &self,
         operation: Operation,
-        open: bool,
+        keep: Keep,
         judge: impl FnOnce(&Changes, &Reply) -> Verdict,
     ) -> Result<Option<Reply>> {
         let mut guard = self.lock_with_room()?;
@@ -47,7 +57,12 @@ impl LocalNamespace {
         }
         self.absorb(state, changes);
         match &reply {
-            Reply::Attr(attr) if open => *state.opens.entry(attr.ino).or_default() += 1,
+            Reply::Attr(attr) if keep == Keep::Open => *state.opens.entry(attr.ino).or_default() += 1,
+            Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
+                if keep == Keep::Nameless =>
+            {
+                *state.opens.entry(*ino).or_default() += 1;
+            }
             Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
                 if !state.opens.contains_key(ino) =>
             {

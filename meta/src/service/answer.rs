@@ -82,7 +82,8 @@ impl Service {
         }
     }
 
-    /// Gives a lease if nobody else has or wants it; what kind the session holds then.
+    /// Gives a lease if nobody else has or wants it; what kind the session holds then. The limit is for what a session keeps
+    /// to read: a write lease that was asked for is given, since its holder goes on to write.
     fn grant(
         &self,
         state: &mut State,
@@ -96,7 +97,8 @@ impl Service {
         }
         let has = state.leases.holds(member, key);
         if has.is_none() {
-            if session.leases.load(Ordering::Relaxed) >= self.options.leases_max {
+            let full = session.leases.load(Ordering::Relaxed) >= self.options.leases_max;
+            if full && kind == LeaseKind::Read {
                 return None;
             }
             session.leases.fetch_add(1, Ordering::Relaxed);

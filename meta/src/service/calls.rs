@@ -8,7 +8,7 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::Service;
 use super::answer::Parts;
-use super::leases::ScopeKey;
+use super::leases::{NOBODY, ScopeKey};
 use super::locks::{Asked, Ticket, normal};
 use super::outgoing::Turn;
 use super::run::interrupted;
@@ -17,7 +17,7 @@ use super::space::{Job, Space, State};
 use crate::call::{Answer, Call, Response};
 use crate::changes::Changes;
 use crate::lease::{LeaseKind, LockRequest, Scope};
-use crate::local::Verdict;
+use crate::local::{Keep, Verdict};
 use crate::machine::{self, Operation, Reply, read};
 use crate::record::{Answered, Key, ReplyRecord, Value};
 use crate::types::Attr;
@@ -137,19 +137,22 @@ impl Service {
             }
             session.opens.fetch_sub(1, Ordering::Relaxed);
             space.local.unopen(ino);
-            self.forget_gone(space, state, session, ino);
+            self.forget_gone(space, state, Some(session), ino);
         }
     }
 
-    /// After a close: nothing needs to be kept of an inode that went with it.
-    fn forget_gone(&self, space: &Space, state: &mut State, session: &Session, ino: Ino) {
+    /// After a close, of `session` if it was one's: nothing needs to be kept of an inode that went with it.
+    pub(super) fn forget_gone(&self, space: &Space, state: &mut State, session: Option<&Session>, ino: Ino) {
         let Ok(key) = key_of(ino) else { return };
         if space.local.attr_now(ino).is_ok() {
             return;
         }
-        self.drop_lease(state, session, key);
+        if let Some(session) = session {
+            self.drop_lease(state, session, key);
+        }
         let mut holders = Vec::new();
-        state.leases.in_the_way(session.member, key, LeaseKind::Write, &mut holders);
+        let member = session.map_or(NOBODY, |session| session.member);
+        state.leases.in_the_way(member, key, LeaseKind::Write, &mut holders);
         for holder in holders {
             self.recall_one(space, state, holder, key, LeaseKind::Write);
         }
@@ -269,7 +272,8 @@ impl Service {
             Ok(source) => source,
             Err(e) => return failed(e),
         };
-        let served = space.local.serve(operation, open, |changes, reply| {
+        let keep = if open { Keep::Open } else { self.keeps_nameless(&job.request.call) };
+        let served = space.local.serve(operation, keep, |changes, reply| {
             if is_content {
                 trial.scopes = changed_scopes(changes);
             }
@@ -298,7 +302,7 @@ impl Service {
         match served {
             Err(e) => failed(e),
             Ok(None) => Flow::Blocked { scopes: trial.blocked, patient: false },
-            Ok(Some(reply)) => self.changed(space, state, job, open, trial, &reply),
+            Ok(Some(reply)) => self.changed(space, state, job, keep, trial, &reply),
         }
     }
 
@@ -307,7 +311,7 @@ impl Service {
         space: &Space,
         state: &mut State,
         job: &Job,
-        open: bool,
+        keep: Keep,
         trial: Trial,
         reply: &Reply,
     ) -> Flow {
@@ -325,7 +329,7 @@ impl Service {
             parts.wants.push((key.scope(), LeaseKind::Read));
         }
         match reply {
-            Reply::Attr(attr) if open => {
+            Reply::Attr(attr) if keep == Keep::Open => {
                 // The open was counted with the change.
                 if state.opens.entry(session.member).or_default().insert(attr.ino) {
                     session.opens.fetch_add(1, Ordering::Relaxed);
@@ -334,6 +338,14 @@ impl Service {
                 }
                 parts.wants.retain(|(scope, _)| *scope != Scope::Inode(attr.ino));
                 parts.wants.push((Scope::Inode(attr.ino), LeaseKind::Write));
+            }
+            Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
+                if keep == Keep::Nameless =>
+            {
+                match &job.space {
+                    Some(space) => self.linger(space, *ino),
+                    None => space.local.unopen(*ino),
+                }
             }
             Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
                 if !space.local.is_open(*ino) =>

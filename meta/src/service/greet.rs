@@ -40,14 +40,7 @@ impl Service {
             return Err(Error::new(Kind::Invalid, "a name or address of the session is too long"));
         }
         if self.is_revoked(&who.token) {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.audit.refused(
-                &*self.clock,
-                &who,
-                hello.session,
-                hello.node,
-                "a greeting with a revoked token",
-            );
+            self.refuse_greeting(&who, &hello, "a greeting with a revoked token");
             return Err(Error::new(Kind::Denied, "the token is not accepted"));
         }
         let mut woken = Vec::new();
@@ -68,6 +61,12 @@ impl Service {
         };
         Ok((answer, Connection::new(self.clone(), session, epoch)))
     }
+
+    fn refuse_greeting(&self, who: &Identity, hello: &Hello, what: &str) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        self.audit.refused(&*self.clock, who, hello.session, hello.node, what);
+    }
+
     /// The session, its new connection, and whether it is the one that was asked for.
     fn resume_or_begin(
         &self,
@@ -90,14 +89,7 @@ impl Service {
         let Some(id) = hello.session else { return Ok(None) };
         let Some(session) = self.sessions.find(id) else { return self.take_back(id, who, hello, woken) };
         if session.about().who.user != who.user || session.node != hello.node {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.audit.refused(
-                &*self.clock,
-                who,
-                Some(id),
-                hello.node,
-                "a greeting for somebody else's session",
-            );
+            self.refuse_greeting(who, hello, "a greeting for somebody else's session");
             return Ok(None);
         }
         let silent = session.silent(self.clock.monotonic());
@@ -142,14 +134,7 @@ impl Service {
         let known = lock(&self.grace).as_ref().and_then(|grace| grace.absent.get(&id).cloned());
         let Some(record) = known else { return Ok(None) };
         if record.user != who.user || record.node != hello.node {
-            self.counts.refused.fetch_add(1, Ordering::Relaxed);
-            self.audit.refused(
-                &*self.clock,
-                who,
-                Some(id),
-                hello.node,
-                "a greeting for somebody else's session",
-            );
+            self.refuse_greeting(who, hello, "a greeting for somebody else's session");
             return Ok(None);
         }
         let session = self.new_session(id, who, hello);
@@ -225,6 +210,15 @@ impl Service {
         let session = self.new_session(id, who, hello);
         self.sessions.insert(session.clone());
         Ok(session)
+    }
+
+    /// The session itself lives for as long as its leases: its node comes back with a newer token, if it has one.
+    pub(super) fn end_connection_if_token_ended(&self, session: &Session) {
+        let ended = session.about().who.expires.is_some_and(|expires| expires <= self.clock.now());
+        if ended {
+            let why = "the token of this connection has ended; connect again with a newer one";
+            session.queue.stop(Error::new(Kind::Unavailable, why));
+        }
     }
 
     fn new_session(&self, id: SessionId, who: &Identity, hello: &Hello) -> Arc<Session> {

@@ -14,6 +14,8 @@ use crate::lease::{LeaseKind, Scope};
 
 /// A session's number within the service, never used twice.
 pub(super) type Member = u32;
+/// The number of no session.
+pub(super) const NOBODY: Member = Member::MAX;
 
 /// A scope as one number: the inode's, shifted, and whether its entries are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,11 +23,14 @@ pub struct ServiceOptions {
     pub calls_max: usize,
     /// Answers remembered for one session that it has not confirmed.
     pub replies_max: usize,
-    /// Above it a session is given none.
+    /// Above it a session is given none to read.
     pub leases_max: u64,
     /// Of one session, in all namespaces.
     pub opens_max: u64,
     pub locks_max: u64,
+    /// A file that lost its last name while there are several sessions is kept for so long: a node may be between looking its
+    /// name up and opening it. Zero: not at all.
+    pub linger: Duration,
     /// Namespaces whose calls are done at the same time.
     pub runners: usize,
     /// Without it no node can read what is staged at another.
@@ -48,6 +51,7 @@ impl Default for ServiceOptions {
             leases_max: 1_000_000,
             opens_max: 1_000_000,
             locks_max: 100_000,
+            linger: Duration::from_millis(200),
             runners: 4,
             tickets: None,
             ticket_key: Vec::new(),

@@ -177,6 +177,7 @@ impl Service {
             return Err(busy());
         }
         session.about().granted.remove(&ns);
+        self.end_lingering_of(&space);
         let mut woken = Vec::new();
         self.leave_space(session, &space, &mut woken);
         drop(space);

@@ -66,7 +66,9 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start() -> Rig {
-        Rig::start_with(Arc::new(SystemClock), ServiceOptions::default(), ServeLimits::default()).await
+        // What is removed is gone at once, so that a test can look.
+        let options = ServiceOptions { linger: Duration::ZERO, ..ServiceOptions::default() };
+        Rig::start_with(Arc::new(SystemClock), options, ServeLimits::default()).await
     }
 
     pub async fn start_with(clock: Arc<dyn Clock>, options: ServiceOptions, limits: ServeLimits) -> Rig {
@@ -145,7 +147,7 @@ impl Rig {
     /// Ends the service as kill -9 does, and starts the next: what it had not written is lost, and its clients hear
     /// nothing of it.
     pub async fn kill_service(&self) {
-        self.proxy.close();
+        self.proxy.close().await;
         let running = self.running.lock().unwrap().take().unwrap();
         self.reopen();
         running.ended.abort();

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use granary_core::{Ino, Kind, NamespaceId};
+use granary_core::{Clock, Ino, Kind, NamespaceId, Timestamp};
 
 use super::rig::*;
 use crate::call::*;
-use crate::lease::{Lock, LockKind, LockOwner, LockRequest};
-use crate::service::Rights;
+use crate::lease::{Lock, LockKind, LockOwner, LockRequest, Scope};
+use crate::service::{Identity, Rights};
 use crate::types::{Attr, RenameMode};
 
 fn back(rig: &Rig, client: &Client, held: Vec<Held>) -> Client {
@@ -223,4 +223,33 @@ fn a_session_cannot_be_taken_over_by_somebody_else() {
     rig.restart();
     assert!(!asked(&rig, "b", 1) && !asked(&rig, "a", 2));
     assert!(asked(&rig, "a", 1));
+}
+
+/// What a session holds is not lost with a token that is renewed in time, and a token that has ended serves nobody.
+#[test]
+fn a_connection_ends_with_its_token_and_the_session_goes_on_with_a_newer_one() {
+    let rig = Rig::new();
+    let until = |secs| {
+        let now = rig.clock.now();
+        let expires = Some(Timestamp { secs: now.secs + secs, ..now });
+        Identity { expires, ..identity("a", &["g"], Rights::ReadWrite) }
+    };
+    let mut a = rig.greet(until(5), 1);
+    a.enter("group/g");
+    let ino = a.attr(create("f", true)).ino;
+    rig.pass(Duration::from_secs(4));
+    a.connection.heard();
+    assert!(a.is_quiet());
+    rig.pass(Duration::from_secs(1));
+    let why = a.ended();
+    assert!(why.kind() == Kind::Unavailable && why.to_string().contains("newer"), "{why}");
+    let mut again = Client::greet(&rig.service, until(60), hello(1, Some(a.greeting.session))).unwrap();
+    assert!(again.greeting.resumed);
+    (again.ns, again.next_id) = (a.ns, a.next_id);
+    let id = rig.client(2).submit(Call::Open { ino });
+    assert_eq!(
+        again.recall().scope,
+        Scope::Inode(ino),
+        "it still holds the write lease; call {id} waits for it"
+    );
 }

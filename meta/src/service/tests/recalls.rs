@@ -3,9 +3,11 @@ use std::time::Duration;
 use granary_core::Kind;
 
 use super::rig::*;
+use crate::api::Metadata;
 use crate::call::*;
-use crate::lease::{Lock, LockKind, LockOwner, LockRequest, Scope};
-use crate::service::Rights;
+use crate::lease::{LeaseKind, Lock, LockKind, LockOwner, LockRequest, Scope};
+use crate::service::{Rights, ServiceOptions};
+use crate::types::RenameMode;
 
 #[test]
 fn a_reader_does_not_wait_for_readers() {
@@ -192,4 +194,85 @@ fn a_cancelled_wait_for_a_lock_is_interrupted() {
     assert_eq!(found.pid, 7);
     a.connection.leave();
     assert_eq!(b.ask(Call::Lock { ino, request }).unwrap(), Answer::Done);
+}
+
+/// Both wait, each gets it once, nobody is answered without it: otherwise they would ask again for ever.
+#[test]
+fn nodes_that_all_want_to_write_one_file_get_its_lease_in_turn() {
+    let rig = Rig::new();
+    let mut nodes = [rig.client(1), rig.client(2), rig.client(3)];
+    let ino = nodes[0].attr(create("f", true)).ino;
+    let writes = (Scope::Inode(ino), LeaseKind::Write);
+    let asked = [nodes[1].submit(Call::Lease { ino }), nodes[2].submit(Call::Lease { ino })];
+    let first = nodes[0].recall();
+    // The holder wants it again before it has given it up: behind those who waited.
+    let again = nodes[0].submit(Call::Lease { ino });
+    assert!(nodes[0].is_quiet() && nodes[1].is_quiet());
+    nodes[0].connection.released(Released { id: first.id, open: true });
+    for (who, id) in [(1, asked[0]), (2, asked[1])] {
+        let given = nodes[who].response(id);
+        assert!(given.result.is_ok() && given.grants.contains(&writes), "{who}: {given:?}");
+        // It is asked back at once, for the next.
+        let recall = nodes[who].recall();
+        assert_eq!((recall.scope, recall.wanted), writes);
+        nodes[who].connection.released(Released { id: recall.id, open: false });
+    }
+    assert!(nodes[0].response(again).grants.contains(&writes));
+    assert!(nodes.iter_mut().all(|node| node.is_quiet()), "nobody else waits");
+}
+
+#[test]
+fn a_write_lease_that_is_asked_for_is_given_above_the_limit() {
+    let rig = Rig::with(ServiceOptions { leases_max: 1, ..options() });
+    let mut a = rig.client(1);
+    let ino = a.attr(create("f", false)).ino;
+    let given = a.call(Call::Lease { ino });
+    assert!(given.grants.contains(&(Scope::Inode(ino), LeaseKind::Write)), "{given:?}");
+    assert!(a.call(Call::ReadLink { ino: ROOT }).grants.is_empty());
+}
+
+#[test]
+fn a_file_that_lost_its_name_can_be_opened_for_a_moment_where_there_are_others() {
+    let linger = Duration::from_millis(200);
+    let rig = Rig::with(ServiceOptions { linger, ..options() });
+    let mut a = rig.client(1);
+    let alone = a.attr(create("alone", false)).ino;
+    a.ask(unlink("alone")).unwrap();
+    assert_eq!(a.error(Call::GetAttr { ino: alone }), Kind::Stale, "nobody else could be about to open it");
+    let mut b = rig.client(2);
+    for replaced in [false, true] {
+        let ino = a.attr(create("f", false)).ino;
+        let gone = match replaced {
+            false => unlink("f"),
+            true => {
+                a.attr(create("new", false));
+                let [name, to_name] = ["new", "f"].map(|name| name.as_bytes().into());
+                Call::Rename { dir: ROOT, name, to_dir: ROOT, to_name, mode: RenameMode::Replace }
+            }
+        };
+        assert_eq!(b.attr(lookup("f")).ino, ino);
+        let id = a.submit(gone);
+        b.give_all_up();
+        a.response(id).result.unwrap();
+        b.ask(Call::Open { ino }).unwrap();
+        rig.pass(linger);
+        b.give_all_up();
+        assert_eq!(b.attr(Call::GetAttr { ino }).nlink, 0, "it is open");
+        b.ask(Call::Close { ino }).unwrap();
+        a.give_all_up();
+        assert_eq!(b.error(Call::GetAttr { ino }), Kind::Stale);
+        assert_eq!(b.error(Call::Open { ino }), Kind::Stale);
+    }
+    // Nobody opens it: it goes by itself.
+    let ino = b.attr(lookup("f")).ino;
+    let id = a.submit(unlink("f"));
+    b.give_all_up();
+    a.response(id).result.unwrap();
+    assert_eq!(b.attr(Call::GetAttr { ino }).nlink, 0);
+    rig.pass(linger);
+    (a.give_all_up(), b.give_all_up());
+    assert_eq!(b.error(Call::GetAttr { ino }), Kind::Stale);
+    let space = rig.service.volume().namespace_by_id(a.ns).unwrap();
+    assert_eq!(space.check().unwrap(), []);
+    assert_eq!(space.usage().inodes, 1, "nothing but the root is left");
 }

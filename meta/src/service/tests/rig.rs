@@ -24,7 +24,7 @@ pub fn quiet() -> Limits {
 }
 
 pub fn options() -> ServiceOptions {
-    ServiceOptions { tick: None, ..ServiceOptions::default() }
+    ServiceOptions { tick: None, linger: Duration::ZERO, ..ServiceOptions::default() }
 }
 
 pub fn identity(user: &str, groups: &[&str], rights: Rights) -> Identity {
@@ -157,6 +157,14 @@ impl Client {
         let recall = self.recall();
         self.connection.released(Released { id: recall.id, open: false });
         recall
+    }
+
+    /// Answers all recalls that there are; nothing else is due.
+    pub fn give_all_up(&self) {
+        while let Some(next) = self.poll() {
+            let Outgoing::Recall(recall) = next else { panic!("only recalls were due, not {next:?}") };
+            self.connection.released(Released { id: recall.id, open: false });
+        }
     }
 
     pub fn ended(&self) -> Error {
