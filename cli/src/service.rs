@@ -90,7 +90,10 @@ async fn serve(settings: &Settings, starter: &Starter) -> Outcome<()> {
     })?;
     let tickets = TicketSigner::new(&uuid, signer, clock.clone());
     let ticket_key = tickets.public().as_bytes().to_vec();
+    let lease_time = Duration::from_millis(settings.service.lease_time_ms);
     let options = ServiceOptions {
+        lease_time,
+        grace: lease_time,
         ticket_key,
         tickets: Some(Arc::new(move |ns, session| tickets.ticket(ns, session))),
         ..ServiceOptions::default()

@@ -145,6 +145,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("data_tls_key", Unit::Path, Scope::Node, "Its private key (PEM)"),
     setting("data_ca", Unit::Path, Scope::Node, "Certificates (PEM) that vouch for other nodes: TLS to them"),
     setting("listen", Unit::Text, Scope::Service, "ADDRESS:PORT at which nodes reach the service"),
+    setting(
+        "lease_time_ms",
+        Unit::Period,
+        Scope::Service,
+        "How long a node may be silent before what it holds is given to others",
+    ),
     setting("tls_cert", Unit::Path, Scope::Service, "The service's certificate, with its chain (PEM)"),
     setting("tls_key", Unit::Path, Scope::Service, "Its private key (PEM)"),
     setting(
@@ -236,6 +242,7 @@ pub struct ServiceSettings {
     pub listen: SocketAddr,
     pub tls: Option<TlsPaths>,
     pub trust: Vec<PathBuf>,
+    pub lease_time_ms: u64,
 }
 
 /// A certificate with its chain, and its private key.
@@ -461,10 +468,11 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
             bad("metrics_port", &g.origin, format!("{:?} is no port; give a number from 1 to 65535", g.text))
         })?),
     };
-    let stop_wait_ms = match (find("stop_wait_ms"), given.get("stop_wait_ms")) {
-        (Some(s), Some(g)) => number(s, g)?.min(3_600_000),
-        _ => 10_000,
+    let period = |name: &str, default: u64| match (find(name), given.get(name)) {
+        (Some(s), Some(g)) => number(s, g).map(|ms| ms.min(3_600_000)),
+        _ => Ok(default),
     };
+    let stop_wait_ms = period("stop_wait_ms", 10_000)?;
     let optional = |name: &str| given.contains_key(name).then(|| path(name, "")).transpose();
     let address = |name: &str| -> Outcome<Option<SocketAddr>> {
         let Some(g) = given.get(name) else { return Ok(None) };
@@ -509,6 +517,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         listen: address("listen")?.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7411))),
         tls: pair("tls_cert", "tls_key")?,
         trust: trust.collect::<Outcome<_>>()?,
+        lease_time_ms: period("lease_time_ms", 10_000)?,
     };
     Ok(Settings {
         meta: meta.transpose()?.unwrap_or(MetaPlace::Folder("/var/lib/granary/meta".into())),

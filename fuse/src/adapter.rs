@@ -100,8 +100,8 @@ impl Service for Adapter {
             Operation::Flush { fh, lock_owner } => self.flush(ino, *fh, *lock_owner, reply),
             Operation::Release(release) => self.release(ino, release, reply),
             Operation::Fsync { fh, .. } => self.fsync(ino, *fh, reply),
-            Operation::Fallocate { fh: _, offset, len, mode } => {
-                self.fallocate(ino, *offset, *len, *mode, reply);
+            Operation::Fallocate { fh, offset, len, mode } => {
+                self.fallocate(ino, *fh, *offset, *len, *mode, reply);
             }
             Operation::Lseek { fh: _, offset, whence } => self.lseek(ino, *offset, *whence, reply),
             Operation::CopyFileRange(copy) => self.copy_file_range(ino, copy, reply),

@@ -33,7 +33,7 @@ mod validity;
 mod xattrs;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -163,6 +163,8 @@ pub struct Changes {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub size: Option<u64>,
+    /// The handle that the size is changed through.
+    pub fh: Option<u64>,
     pub atime: Option<SetTime>,
     pub mtime: Option<SetTime>,
 }
@@ -207,8 +209,6 @@ pub struct Vfs {
     predictor: Mutex<Predictor>,
     recent: Recent,
     references: References,
-    /// Sessions with the metadata service that were ended by it.
-    sessions: AtomicU64,
     passthrough: AtomicBool,
     direct_map: AtomicBool,
     acl: AtomicBool,
@@ -234,10 +234,11 @@ impl Vfs {
     pub fn new(
         meta: Arc<dyn Metadata>,
         tree: Arc<Tree>,
-        options: VfsOptions,
+        mut options: VfsOptions,
         clock: Arc<dyn Clock>,
     ) -> Arc<Vfs> {
         let many = meta.is_shared();
+        options.mode = Vfs::mode_for(many, options.mode, options.read_only);
         let vfs = Arc::new(Vfs {
             handles: Handles::new(options.handles_max),
             nodes: Nodes::default(),
@@ -245,7 +246,6 @@ impl Vfs {
             predictor: Mutex::default(),
             recent: Recent::new(options.recent_files_max),
             references: References::default(),
-            sessions: AtomicU64::new(0),
             passthrough: AtomicBool::new(false),
             direct_map: AtomicBool::new(false),
             acl: AtomicBool::new(false),
@@ -264,6 +264,13 @@ impl Vfs {
 
     pub fn options(&self) -> &VfsOptions {
         &self.options
+    }
+
+    /// How a mount is served that asks for a mode. Where others write too the kernel must tell of opens: without, a write holds
+    /// its pages while it waits for the lease, and two nodes could wait for each other; an append goes to where the kernel
+    /// takes the end to be.
+    pub fn mode_for(shared: bool, wanted: Mode, read_only: bool) -> Mode {
+        if shared && !read_only { Mode::Work } else { wanted }
     }
 
     pub fn mode(&self) -> Mode {

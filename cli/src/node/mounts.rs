@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use granary_cache::{Tree, TreeParts};
 use granary_core::{Kind, NamespaceId, NamespaceName};
-use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
+use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -210,11 +210,8 @@ impl Keeper {
         order.options.read_only |= reached.read_only;
         let id = reached.info.id;
         let served = self.open(reached).await?;
-        if served.meta.is_shared() && !order.options.read_only {
-            // Without opens the kernel writes through its page cache, and appends to where it took the end to be: where
-            // other nodes write too that would be seen.
-            order.options.mode = Mode::Work;
-        }
+        let MountOptions { mode, read_only, .. } = order.options;
+        order.options.mode = Vfs::mode_for(served.meta.is_shared(), mode, read_only);
         let done = match served.session().cloned() {
             Some(session) => self.bind(&served, &session, &order).await?,
             None => self.mount_first(id, &served, &order).await?,

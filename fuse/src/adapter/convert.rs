@@ -75,6 +75,7 @@ pub fn changes(set: &Setattr) -> Changes {
         uid: given(valid::UID).then_some(set.uid),
         gid: given(valid::GID).then_some(set.gid),
         size: given(valid::SIZE).then_some(set.size),
+        fh: given(valid::FH).then_some(set.fh),
         atime: at(valid::ATIME, valid::ATIME_NOW, set.atime),
         mtime: at(valid::MTIME, valid::MTIME_NOW, set.mtime),
     }

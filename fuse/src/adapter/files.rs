@@ -131,9 +131,9 @@ impl Adapter {
         self.answer(Op::Syncfs, ino, reply, async move { vfs.syncfs().await }, reply_done);
     }
 
-    pub(super) fn fallocate(&self, ino: Ino, offset: u64, len: u64, mode: u32, reply: Reply) {
+    pub(super) fn fallocate(&self, ino: Ino, fh: u64, offset: u64, len: u64, mode: u32, reply: Reply) {
         let vfs = self.vfs();
-        let work = async move { vfs.fallocate(ino, offset, len, mode as i32).await };
+        let work = async move { vfs.fallocate(ino, fh, offset, len, mode as i32).await };
         self.answer(Op::Fallocate, ino, reply, work, reply_done);
     }
 

@@ -31,6 +31,9 @@ impl Vfs {
         self.writable()?;
         let mut attr = None;
         if let Some(size) = changes.size {
+            if let Some(fh) = changes.fh {
+                self.handles.to_change(fh)?;
+            }
             attr = Some(self.truncate(ino, size).await?);
         }
         let now = self.clock.now();

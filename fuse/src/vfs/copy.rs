@@ -39,7 +39,7 @@ impl Vfs {
             Mode::Work => {
                 let no_handle = |fh| granary_core::Error::new(Kind::Bug, format!("handle {fh} is not open"));
                 let from = self.handles.file(copy.from_fh).ok_or_else(|| no_handle(copy.from_fh))?;
-                let to = self.handles.file(copy.to_fh).ok_or_else(|| no_handle(copy.to_fh))?;
+                let to = self.handles.to_change(copy.to_fh)?.ok_or_else(|| no_handle(copy.to_fh))?.file;
                 let done = self.tree.copy_range(&from, from_offset, &to, to_offset, len).await?;
                 self.pages.changed_by_kernel(copy.to, to.version());
                 done

@@ -76,8 +76,7 @@ impl Vfs {
         let hint = PathHint { dir, name: name.to_vec() };
         let new = new_inode(cx, FileType::File, mode);
         if self.mode() == Mode::Data {
-            // With the open come the leases to write it; the kernel tells of no close, so it ends here.
-            let attr = self.meta.create(dir, entry, new, self.many).await?;
+            let attr = self.meta.create(dir, entry, new, false).await?;
             let file = match self.tree.created(&attr, hint, large) {
                 Ok(file) => file,
                 Err(e) => {
@@ -87,9 +86,6 @@ impl Vfs {
             };
             self.looked_up(attr.ino);
             self.keep_loaded(attr.ino, file, self.clock.monotonic()).await;
-            if self.many {
-                self.meta.close(attr.ino);
-            }
             return Ok((attr, Opened { fh: 0, io: Io::Direct, flush: false }));
         }
 
@@ -133,7 +129,7 @@ impl Vfs {
         };
         self.pages.created(attr.ino, file.version());
         let flush = matches!(way, Way::Passthrough { write: true }) || self.serves_locks();
-        let session = self.session();
+        let session = room.session;
         let handle = Handle { ino: attr.ino, file, way, write: access.write, created, session };
         let io = io(way, grant, || true);
         Ok(Opened { fh: room.insert(handle), io, flush })
@@ -209,7 +205,7 @@ impl Vfs {
             self.pages.forget(ino);
         }
         let io = io(way, grant, || self.keeps_pages(ino, &file) && !accessed);
-        let session = self.session();
+        let session = room.session;
         let handle = Handle { ino, file, way, write: access.write, created: None, session };
         Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
@@ -314,7 +310,7 @@ impl Vfs {
         }
         // On one node the offset is the kernel's, and right.
         if self.many {
-            return self.write_shared(ino, fh, offset, data, flags).await;
+            return self.write_shared(fh, offset, data, flags).await;
         }
         match self.mode() {
             Mode::Work => {
@@ -339,33 +335,19 @@ impl Vfs {
         Ok(bytes)
     }
 
-    /// The same where others write too: past the page cache, or out of it.
-    async fn write_shared(
-        &self,
-        ino: Ino,
-        fh: u64,
-        offset: u64,
-        data: &[u8],
-        flags: WriteFlags,
-    ) -> Result<u32> {
-        let (file, way) = match self.mode() {
-            Mode::Work => {
-                let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
-                self.in_session(&handle)?;
-                (handle.file, handle.way)
-            }
-            Mode::Data => (self.loaded(ino).await?.0.clone(), Way::Cached),
-        };
-        let append = flags.append && !flags.cache;
+    /// The same where others write too: past the page cache, or out of it (a mapping; before Linux 6.6, which cannot map what
+    /// goes past it, any write through a handle that reads too).
+    async fn write_shared(&self, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {
+        let Handle { ino, file, way, .. } = self.handles.to_change(fh)?.ok_or_else(|| no_handle(fh))?;
         if flags.cache || way != Way::Direct {
-            let at = file.write_pages(offset, data, append).await?;
+            let at = file.write_pages(offset, data, flags.append && !flags.cache).await?;
             if at != offset {
                 // The kernel has it where it took the end to be. It drops that as soon as it has this answer.
                 self.drop_attributes(ino);
                 self.drop_pages_later(ino, 0, 0);
             }
         } else {
-            let at = file.write(offset, data, append).await?;
+            let at = file.write(offset, data, flags.append).await?;
             self.drop_written(ino, at, data.len() as u64).await;
         }
         Ok(data.len() as u32)
@@ -404,9 +386,9 @@ impl Vfs {
     pub async fn fsync(&self, ino: Ino, fh: u64) -> Result<()> {
         match self.mode() {
             Mode::Work => {
-                let handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
+                let mut handle = self.handles.get(fh).ok_or_else(|| no_handle(fh))?;
                 if handle.write {
-                    self.in_session(&handle)?;
+                    handle = self.handles.to_change(fh)?.ok_or_else(|| no_handle(fh))?;
                 }
                 handle.file.fsync().await
             }
@@ -415,8 +397,9 @@ impl Vfs {
     }
 
     /// `mode`: the flags of fallocate(2).
-    pub async fn fallocate(&self, ino: Ino, offset: u64, len: u64, mode: i32) -> Result<()> {
+    pub async fn fallocate(&self, ino: Ino, fh: u64, offset: u64, len: u64, mode: i32) -> Result<()> {
         self.writable()?;
+        self.handles.to_change(fh)?;
         let keep_size = mode & KEEP_SIZE != 0;
         let zero = match mode & !KEEP_SIZE {
             0 => false,

@@ -1,6 +1,6 @@
 //! Open handles: the number the kernel holds, and what it stands for. Sharded slabs, bounded.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use granary_cache::File;
@@ -22,7 +22,7 @@ pub struct Handle {
     pub write: bool,
     /// For a created file: what was guessed from, so that the outcome is learned.
     pub created: Option<Circumstances>,
-    /// Which of the mount's sessions it was opened in; see [`super::Vfs::in_session`].
+    /// Which of the mount's sessions it was opened in: [`Reservation::session`].
     pub session: u64,
 }
 
@@ -35,6 +35,8 @@ pub struct Handles {
     next: AtomicUsize,
     open: AtomicUsize,
     handles_max: usize,
+    /// Sessions with the metadata service that were ended by it: what was open in them ended with them.
+    sessions: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +52,24 @@ impl Handles {
             next: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             handles_max,
+            sessions: AtomicU64::new(0),
+        }
+    }
+
+    /// What is open now must not be written any more.
+    pub fn end_session(&self) {
+        self.sessions.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The handle, to change its file through; `None`: unknown. `Fenced` when its session was ended: others had its locks since.
+    pub fn to_change(&self, fh: u64) -> Result<Option<Handle>> {
+        match self.get(fh) {
+            Some(handle) if handle.session != self.sessions.load(Ordering::SeqCst) => fail(
+                Kind::Fenced,
+                "the file was opened before the metadata service ended this node's session, and was others' meanwhile; \
+                 open it again",
+            ),
+            found => Ok(found),
         }
     }
 
@@ -71,7 +91,8 @@ impl Handles {
                 "too many files are open in this mount; close some, or raise handles_max",
             );
         }
-        Ok(Reservation { handles: self, used: false })
+        let session = self.sessions.load(Ordering::SeqCst);
+        Ok(Reservation { handles: self, used: false, session })
     }
 
     pub fn get(&self, fh: u64) -> Option<Handle> {
@@ -129,6 +150,8 @@ impl Handles {
 pub struct Reservation<'a> {
     handles: &'a Handles,
     used: bool,
+    /// The session when the room was taken: before the service was asked for anything.
+    pub session: u64,
 }
 
 impl Reservation<'_> {

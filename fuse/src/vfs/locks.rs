@@ -88,9 +88,7 @@ impl Vfs {
     /// Locks or unlocks, through the handle `fh`. Dropped while it waits, nothing is locked.
     pub async fn lock(&self, ino: Ino, fh: u64, request: LockRequest) -> Result<()> {
         if !request.unlock {
-            if let Some(handle) = self.handles.get(fh) {
-                self.in_session(&handle)?;
-            }
+            self.handles.to_change(fh)?;
             self.locks.note(ino, Taken { fh, owner: request.owner, flock: request.lock.flock })?;
         }
         self.meta.lock(ino, request).await

@@ -2,21 +2,18 @@
 //!
 //! No call is passed through to stage files here: the kernel would go on reading and writing one after a recall, and tell
 //! nobody. Handles that write go past the page cache, so that a write holds no pages that a recall would wait for; what still
-//! comes out of the page cache (shared mappings, and writes of a `data` mount) is told apart, see [`granary_cache::PageCache`].
+//! comes out of the page cache (shared mappings) is told apart, see [`granary_cache::PageCache`].
 //! Listings are not kept by the kernel, and an appending write goes to the end of file that the write lease knows.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use granary_cache::{NoPages, PageCache};
-use granary_core::error::fail;
-use granary_core::{Ino, Kind, Result};
+use granary_core::{Ino, Kind};
 use granary_meta::lease::{Holder, LeaseKind, Lost, Scope};
 
-use super::handles::Handle;
-use super::{Mode, Vfs};
+use super::Vfs;
 
 /// Told of recalls by the metadata; the mount may be gone by then.
 pub(super) struct Keeper(pub Weak<Vfs>);
@@ -69,25 +66,9 @@ impl Vfs {
         }
     }
 
-    /// The mount's sessions are counted: files that were open when one was ended by the service ended with it.
-    pub(super) fn session(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// `Fenced` for a file that was opened in a session that was ended since: others had its locks meanwhile.
-    pub(super) fn in_session(&self, handle: &Handle) -> Result<()> {
-        if handle.session == self.session() {
-            return Ok(());
-        }
-        fail(
-            Kind::Fenced,
-            "the file was opened before the metadata service ended this node's session, and was others' meanwhile; open it again",
-        )
-    }
-
     async fn lost(&self, why: Lost) {
         if why == Lost::Fenced {
-            self.sessions.fetch_add(1, Ordering::Relaxed);
+            self.handles.end_session();
         }
         self.pass_gate();
         self.drop_entries();
@@ -147,7 +128,7 @@ impl Vfs {
 
     /// After a write past the page cache: a read at the same time may have brought what was before it into the cache.
     pub(super) async fn drop_written(&self, ino: Ino, offset: u64, len: u64) {
-        if self.mode() == Mode::Data || self.nodes.has_cached(ino) {
+        if self.nodes.has_cached(ino) {
             self.drop_pages(ino, offset, len).await;
         }
     }

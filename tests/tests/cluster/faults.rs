@@ -122,6 +122,29 @@ fn a_silent_node_is_fenced_and_says_so() {
     until("the fenced node is told", || fs::read_to_string(mounts[0].join("f")).is_ok_and(|t| t == "after"));
     let refused = write(b"STALE!").and_then(|()| held.sync_all()).expect_err("its session is over");
     assert_eq!(refused.raw_os_error(), Some(libc::EIO), "{refused}");
+    let other = fs::File::open(mounts[0].join("f")).expect("open");
+    let ways = [
+        ("ftruncate", held.set_len(0).map_err(|e| e.raw_os_error())),
+        (
+            "fallocate",
+            rustix::fs::fallocate(&held, rustix::fs::FallocateFlags::empty(), 0, 99)
+                .map_err(|e| Some(e.raw_os_error())),
+        ),
+        (
+            "copy_file_range",
+            rustix::fs::copy_file_range(&other, None, &held, Some(&mut 50), 5)
+                .map(|_| ())
+                .map_err(|e| Some(e.raw_os_error())),
+        ),
+        (
+            "flock",
+            rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive)
+                .map_err(|e| Some(e.raw_os_error())),
+        ),
+    ];
+    for (way, result) in ways {
+        assert_eq!(result, Err(Some(libc::EIO)), "{way} through a file of the session that was ended");
+    }
     for mount in &mounts {
         assert_eq!(fs::read_to_string(mount.join("f")).expect("read"), "after");
     }
