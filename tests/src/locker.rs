@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::program::until;
 
 const PROGRAM: &str = r#"
@@ -85,7 +87,21 @@ impl Locker {
         writeln!(self.input, "{command}").expect("the locker reads");
     }
 
+    /// Whether it has answered what it was told last.
+    pub fn has_answered(&self) -> bool {
+        self.can_read(0)
+    }
+
+    fn can_read(&self, seconds: i64) -> bool {
+        let mut fds = [PollFd::new(self.output.get_ref(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        !self.output.buffer().is_empty() || poll(&mut fds, Some(&timeout)).expect("poll") > 0
+    }
+
+    /// Waits for the answer, a minute at most.
+    #[track_caller]
     pub fn answer(&mut self) -> String {
+        assert!(self.can_read(60), "the locker did not answer within a minute");
         let mut line = String::new();
         self.output.read_line(&mut line).expect("the locker answers");
         line.trim_end().to_owned()
@@ -103,26 +119,16 @@ impl Locker {
         assert_eq!(got, answer, "{command}");
     }
 
-    /// Tells it to take a lock that somebody holds, and returns once it sleeps in the system call.
+    /// Tells it to take a lock that somebody holds, and returns once it sleeps in the system call. The service may yet have to
+    /// hear of it.
     pub fn waits(&mut self, command: &str) {
-        let before = self.switches();
         self.tell(command);
-        // It slept in reading its input before; it has waited since when it slept once more.
-        until("the locker sleeps", || self.switches() > before && self.state() == 'S');
-    }
-
-    fn status(&self, field: &str) -> String {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the locker lives");
-        let line = text.lines().find_map(|l| l.strip_prefix(field)).expect("a field of /proc/PID/status");
-        line.trim().to_owned()
-    }
-
-    fn switches(&self) -> u64 {
-        self.status("voluntary_ctxt_switches:").parse().expect("a number")
-    }
-
-    fn state(&self) -> char {
-        self.status("State:").chars().next().expect("a letter")
+        let calls = [libc::SYS_flock, libc::SYS_fcntl].map(|number| format!("{number} "));
+        let state = format!("/proc/{}/syscall", self.pid());
+        until("the locker sleeps in its call", || {
+            let text = std::fs::read_to_string(&state).expect("the locker lives");
+            calls.iter().any(|call| text.starts_with(call))
+        });
     }
 
     /// SIGUSR1: what it waits for ends with EINTR.
