@@ -19,7 +19,8 @@ pub struct Identity {
     pub rights: Rights,
     /// The token's id, by which it is revoked.
     pub token: String,
-    /// When the token ends: a revocation need not be remembered for longer. `None`: not known.
+    /// Since when the token is not accepted any more: its connection ends then, and a revocation need not be remembered for
+    /// longer. `None`: not known.
     pub expires: Option<Timestamp>,
 }
 
