@@ -119,7 +119,8 @@ pub struct Service {
     sessions: Sessions,
     spaces: Mutex<HashMap<NamespaceId, Arc<Space>>>,
     lines: Mutex<Fair<Job>>,
-    greeting: Mutex<()>,
+    /// Whether the service stops: then nobody is greeted any more.
+    greeting: Mutex<bool>,
     grace: Mutex<Option<Grace>>,
     /// Without its lock: whether there is a grace time still.
     in_grace: AtomicBool,
@@ -165,6 +166,10 @@ impl std::fmt::Debug for Service {
     }
 }
 
+fn stops() -> Error {
+    Error::new(Kind::Unavailable, "the metadata service stops; connect again")
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -193,7 +198,7 @@ impl Service {
             sessions: Sessions::default(),
             spaces: Mutex::default(),
             lines: Mutex::new(Fair::new(options.runners)),
-            greeting: Mutex::new(()),
+            greeting: Mutex::new(false),
             in_grace: AtomicBool::new(true),
             grace: Mutex::new(Some(grace)),
             nodes: Mutex::default(),
@@ -239,11 +244,12 @@ impl Service {
     }
 
     /// Tells all sessions that the service stops, and makes everything durable. Sessions stay known: they come back to
-    /// the next service on this volume.
+    /// the next service on this volume, and are not greeted by this one any more.
     pub fn stop(&self) -> Result<()> {
         self.threads.stop();
+        *lock(&self.greeting) = true;
         for session in self.sessions.all() {
-            session.queue.stop(Error::new(Kind::Unavailable, "the metadata service stops; connect again"));
+            session.queue.stop(stops());
         }
         self.volume.flush()
     }

@@ -12,7 +12,7 @@ use super::leases::ScopeKey;
 use super::locks::{Asked, normal};
 use super::session::{About, Granted, Session};
 use super::space::{Job, Space};
-use super::{Connection, Service, grace, lock};
+use super::{Connection, Service, grace, lock, stops};
 use crate::call::{Greeting, Held, Hello, Recall};
 use crate::engine::Write;
 use crate::lease::{LeaseKind, Scope};
@@ -33,7 +33,7 @@ pub(super) struct Seen {
 
 impl Service {
     /// Begins a session, goes on with one, or takes one back after a restart of the service. `who` was proven by the
-    /// caller. `Denied` for a revoked token, `Busy` when there are too many sessions.
+    /// caller. `Denied` for a revoked token, `Busy` when there are too many sessions, `Unavailable` when the service stops.
     pub fn greet(self: &Arc<Self>, who: Identity, hello: Hello) -> Result<(Greeting, Connection)> {
         let texts = [Some(&hello.name), hello.data_address.as_ref(), Some(&who.user), Some(&who.token)];
         if texts.into_iter().flatten().any(|text| text.len() > TEXT_MAX) {
@@ -45,7 +45,10 @@ impl Service {
         }
         let mut woken = Vec::new();
         let begun = {
-            let _greeting = lock(&self.greeting);
+            let stopping = lock(&self.greeting);
+            if *stopping {
+                return Err(stops());
+            }
             self.resume_or_begin(&who, &hello, &mut woken)
         };
         self.enqueue_all(woken);

@@ -33,6 +33,21 @@ fn held(ns: NamespaceId) -> Held {
 }
 
 #[test]
+fn a_service_that_stops_greets_nobody() {
+    let rig = Rig::new();
+    let a = rig.client(1);
+    rig.service.stop().unwrap();
+    let e = a.ended();
+    assert_eq!((e.kind(), e.to_string().contains("stops")), (Kind::Unavailable, true), "{e}");
+    // Its session waits for the next service: this one must not take calls that it cannot do.
+    let who = identity("a", &["g"], Rights::ReadWrite);
+    for session in [None, Some(a.greeting.session)] {
+        let e = rig.service.greet(who.clone(), hello(1, session)).unwrap_err();
+        assert_eq!(e.kind(), Kind::Unavailable, "{e}");
+    }
+}
+
+#[test]
 fn every_call_that_changes_is_done_once_also_across_a_restart() {
     for kill in [false, true] {
         let mut rig = Rig::new();
