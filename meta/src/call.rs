@@ -5,12 +5,16 @@
 //! at once and in any order; meanwhile the service recalls leases ([`Recall`]), which the session answers ([`Released`]).
 //! Everything that the service sends to one session is in one order: a grant that was followed by its recall is seen so.
 
+mod kind;
+
 use std::time::Duration;
 
 use granary_core::{Error, Ino, NamespaceId, NamespaceName, NodeId, ObjectId, SessionId};
 
 use crate::lease::{LeaseKind, Lock, LockOwner, LockRequest, PeerInfo, Scope};
 use crate::types::*;
+
+pub use kind::CallKind;
 
 /// A session's first words, and again after each broken connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

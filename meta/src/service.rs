@@ -70,7 +70,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use granary_core::{Clock, Error, Kind, NamespaceId, NodeId, Result};
 
 use crate::Volume;
-use crate::call::Call;
+use crate::call::{Call, CallKind};
 use crate::engine::Write;
 use crate::record::session as records;
 
@@ -136,14 +136,35 @@ pub struct Service {
 /// What the service did since its start.
 #[derive(Debug, Default)]
 struct Counts {
-    calls: AtomicU64,
+    calls: CallCounts,
     recalls: AtomicU64,
     fenced: AtomicU64,
     refused: AtomicU64,
 }
 
+/// By [`CallKind`].
+#[derive(Debug)]
+struct CallCounts([AtomicU64; CallKind::ALL.len()]);
+
+impl CallCounts {
+    fn add(&self, kind: CallKind) {
+        self.0[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Vec<(CallKind, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        CallKind::ALL.iter().copied().zip(counts).collect()
+    }
+}
+
+impl Default for CallCounts {
+    fn default() -> CallCounts {
+        CallCounts(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
 /// What the service does and did, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceStats {
     pub sessions: u64,
     pub leases: u64,
@@ -152,8 +173,8 @@ pub struct ServiceStats {
     pub parked: u64,
     /// Calls that wait in line.
     pub waiting: u64,
-    /// Since the start.
-    pub calls: u64,
+    /// Since the start, by kind.
+    pub calls: Vec<(CallKind, u64)>,
     pub recalls: u64,
     pub fenced: u64,
     pub refused: u64,
@@ -258,7 +279,7 @@ impl Service {
         let mut stats = ServiceStats {
             sessions: self.sessions.len() as u64,
             waiting: lock(&self.lines).waiting() as u64,
-            calls: self.counts.calls.load(Ordering::Relaxed),
+            calls: self.counts.calls.read(),
             recalls: self.counts.recalls.load(Ordering::Relaxed),
             fenced: self.counts.fenced.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),

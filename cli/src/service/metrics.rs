@@ -46,8 +46,7 @@ const GAUGES: [(&str, &str, Value); 6] = [
     }),
 ];
 
-const COUNTERS: [(&str, &str, Value); 4] = [
-    ("granary_meta_calls", "Calls that were done", |s| s.calls),
+const COUNTERS: [(&str, &str, Value); 3] = [
     ("granary_meta_recalls", "Leases that were asked back", |s| s.recalls),
     ("granary_meta_fenced", "Sessions that were ended because they did not answer", |s| s.fenced),
     ("granary_meta_refused", "Calls that were refused for want of a right", |s| s.refused),
@@ -63,6 +62,11 @@ impl Collector for ServiceCollector {
         for (name, help, value) in COUNTERS {
             let one = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value(&stats)).encode(one)?;
+        }
+        let help = "Calls that came, by kind";
+        let mut calls = encoder.encode_descriptor("granary_meta_calls", help, None, MetricType::Counter)?;
+        for (kind, count) in &stats.calls {
+            ConstCounter::new(*count).encode(calls.encode_family(&[("call", kind.as_str())])?)?;
         }
         let help = "Resident memory of the service";
         let one = encoder.encode_descriptor(

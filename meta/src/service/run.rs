@@ -29,7 +29,7 @@ pub(super) fn interrupted() -> Error {
 impl Service {
     /// Sends a call on its way: refused, kept until the grace time is over, or into its line.
     pub(super) fn dispatch(self: &Arc<Self>, mut job: Job) {
-        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        self.counts.calls.add(job.request.call.kind());
         if self.in_grace.load(Ordering::SeqCst) {
             if let Err(e) = self.end_grace_if_due() {
                 return self.refuse(&job, e);

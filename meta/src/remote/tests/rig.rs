@@ -190,7 +190,7 @@ impl Rig {
     }
 
     pub fn calls(&self) -> u64 {
-        self.service().stats().calls
+        self.service().stats().calls.iter().map(|(_, count)| count).sum()
     }
 
     pub async fn end(self) {
