@@ -149,7 +149,7 @@ pub enum Call {
         ino: Ino,
     },
     Close {
-        ino: Ino,
+        inos: Vec<Ino>,
     },
     Extents {
         ino: Ino,

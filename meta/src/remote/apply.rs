@@ -1,11 +1,13 @@
 //! What an answer does to what is kept: leases that come with it, values under them, own changes.
 
+use std::sync::atomic::Ordering;
+
 use granary_core::{Error, Ino, Kind, Result};
 
 use super::cache::Cache;
 use super::calls::{Pending, Waiter};
 use super::held_locks::without_all;
-use super::namespace::{RemoteNamespace, State};
+use super::namespace::{CLOSE_AT_ONCE, RemoteNamespace, State};
 use crate::call::{Answer, Call, Response};
 use crate::lease::{LeaseKind, Lock, LockRequest, Lost, Scope};
 use crate::types::{Attr, FileType, RenameMode};
@@ -15,6 +17,9 @@ impl RemoteNamespace {
     pub(super) fn apply(&self, pending: &Pending, response: &Response, alive: bool) {
         if let Some(usage) = &response.usage {
             self.set_usage(usage);
+        }
+        if !matches!(pending.call, Call::Sync) {
+            self.answers.known.fetch_add(1, Ordering::SeqCst);
         }
         let mut state = self.state();
         let state = &mut *state;
@@ -67,17 +72,18 @@ impl RemoteNamespace {
             // Those that nobody waits for tell the service what is counted here already.
             (Call::Open { .. }, _) if matches!(waiter, Waiter::None) => {}
             (Call::Open { ino }, result) => {
-                let unused = state.opens.asked(*ino, result.is_ok());
-                unused.then(|| self.tell(Call::Close { ino: *ino }));
+                state.opens.asked(*ino, result.is_ok());
             }
-            (Call::Close { ino }, _) => {
-                state.opens.closed(*ino);
-                // Without a name it is gone now, unless somebody else has it open: the service knows.
-                state.cache.with_inode(*ino, |inode| {
-                    if inode.attr.as_ref().is_some_and(|attr| attr.nlink == 0) {
-                        inode.forget();
-                    }
-                });
+            (Call::Close { inos }, _) => {
+                for ino in inos {
+                    state.opens.closed(*ino);
+                    // Without a name it is gone now, unless somebody else has it open: the service knows.
+                    state.cache.with_inode(*ino, |inode| {
+                        if inode.attr.as_ref().is_some_and(|attr| attr.nlink == 0) {
+                            inode.forget();
+                        }
+                    });
+                }
             }
             (Call::Forget { scopes }, _) => state.forgotten(scopes),
             (Call::Lease { ino }, result) => {
@@ -131,16 +137,25 @@ impl RemoteNamespace {
     }
 
     pub(super) fn close_one(&self, ino: Ino) {
-        let close = self.state().opens.close(ino);
-        match close {
-            Some(true) => self.tell(Call::Close { ino }),
-            Some(false) => {}
-            None => {
-                tracing::warn!(
-                    "inode {ino} of namespace {} was closed more often than opened",
-                    self.info.name
-                );
-            }
+        let mut state = self.state();
+        if !state.opens.close(ino) {
+            tracing::warn!("inode {ino} of namespace {} was closed more often than opened", self.info.name);
+        }
+        // Without a name it goes with this; what is not known may be so.
+        let has_name = state.cache.attr(ino).is_some_and(|attr| attr.nlink > 0);
+        if !has_name && let Some(ino) = state.opens.close_one(ino) {
+            self.tell(Call::Close { inos: vec![ino] });
+        }
+        if state.opens.unused() >= CLOSE_AT_ONCE {
+            self.tell_closed(&mut state);
+        }
+    }
+
+    /// Tells the service of all that is not open any more.
+    pub(super) fn tell_closed(&self, state: &mut State) {
+        let inos = state.opens.close_all();
+        if !inos.is_empty() {
+            self.tell(Call::Close { inos });
         }
     }
 }
@@ -162,8 +177,8 @@ fn forget(cache: &mut Cache, call: &Call, response: &Response) {
         Call::SetAttr { ino, .. }
         | Call::SetXattr { ino, .. }
         | Call::RemoveXattr { ino, .. }
-        | Call::Open { ino }
-        | Call::Close { ino } => inodes.push(*ino),
+        | Call::Open { ino } => inodes.push(*ino),
+        Call::Close { inos: closed } => inodes.extend(closed),
         Call::Commit(commit) => inodes.push(commit.ino),
         Call::CopyRange(copy) => inodes.push(copy.to),
         Call::Relocate { moves, .. } => inodes.extend(moves.iter().map(|m| m.ino)),

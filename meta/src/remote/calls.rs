@@ -357,6 +357,7 @@ pub(super) fn weight(call: &Call) -> usize {
         Call::ForgetObjects { ids } => ids.len() * 16,
         Call::SetXattr { value, .. } => value.len(),
         Call::Forget { scopes } => scopes.len() * 10,
+        Call::Close { inos } => inos.len() * 10,
         _ => 0,
     };
     256 + extra

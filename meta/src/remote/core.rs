@@ -426,7 +426,10 @@ impl Core {
             self.tick_connection(now, lease_time);
         }
         self.give_up(now);
-        self.live_spaces().iter().for_each(|space| space.trim());
+        for space in self.live_spaces() {
+            space.tell_closed(&mut space.state());
+            space.trim();
+        }
     }
 
     fn tick_connection(&self, now: Duration, lease_time: Duration) {

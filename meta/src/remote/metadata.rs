@@ -1,6 +1,7 @@
 //! [`Metadata`] over a session: from what is kept where leases allow, else by a call.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -111,6 +112,9 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+        if let Some(None) = self.cached(|cache| cache.inode(ino)?.xattr(name)) {
+            return fail(Kind::NoAttribute, "no such extended attribute");
+        }
         self.call_done(Call::RemoveXattr { ino, name: name.into() }).await
     }
 
@@ -232,7 +236,13 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn sync(&self) -> Result<()> {
-        self.call_done(Call::Sync).await
+        // What this node does not know of need not be made durable for it.
+        let known = self.answers.known.load(Ordering::SeqCst);
+        if self.answers.durable.load(Ordering::SeqCst) < known {
+            self.call_done(Call::Sync).await?;
+            self.answers.durable.fetch_max(known, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn usage(&self) -> Usage {
@@ -339,6 +349,8 @@ impl RemoteNamespace {
         loop {
             {
                 let mut state = self.state();
+                // What is closed goes with its name.
+                self.tell_closed(&mut state);
                 if let Some(tell) = state.opens.remove(known) {
                     if let Some(ino) = known.filter(|_| tell) {
                         self.tell(Call::Open { ino });

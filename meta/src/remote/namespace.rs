@@ -19,6 +19,8 @@ use crate::types::{Attr, NamespaceInfo, Usage};
 
 /// So many leases are given back at once.
 pub(super) const FORGET_AT_ONCE: usize = 256;
+/// When so many inodes are not open any more, the service is told.
+pub(super) const CLOSE_AT_ONCE: usize = 64;
 
 pub struct RemoteNamespace {
     pub(super) core: Arc<Core>,
@@ -27,6 +29,14 @@ pub struct RemoteNamespace {
     /// Guards the below; held for an operation in memory, never across a wait. The client's calls are locked after it.
     state: Mutex<State>,
     usage: UsageCells,
+    pub(super) answers: Answers,
+}
+
+/// Answers of the service, counted: what was done up to one of them is durable.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub known: AtomicU64,
+    pub durable: AtomicU64,
 }
 
 pub(super) struct State {
@@ -87,6 +97,7 @@ impl RemoteNamespace {
             info,
             state: Mutex::new(state),
             usage: UsageCells::default(),
+            answers: Answers::default(),
         });
         space.set_usage(&space.info.usage);
         space
@@ -270,15 +281,17 @@ impl Drop for RemoteNamespace {
     /// Nobody uses it any more: what it has is given back.
     fn drop(&mut self) {
         let (scopes, opens) = {
-            let state = self.state();
-            (state.cache.scopes(), state.opens.all())
+            let mut state = self.state();
+            let mut opens = state.opens.all();
+            opens.extend(state.opens.close_all());
+            (state.cache.scopes(), opens)
         };
         for scopes in scopes.chunks(FORGET_AT_ONCE * 16) {
             let call = Call::Forget { scopes: scopes.to_vec() };
             self.core.submit(None, self.id(), call, Waiter::None, None);
         }
-        for ino in opens {
-            self.core.submit(None, self.id(), Call::Close { ino }, Waiter::None, None);
+        for inos in opens.chunks(FORGET_AT_ONCE * 16) {
+            self.core.submit(None, self.id(), Call::Close { inos: inos.to_vec() }, Waiter::None, None);
         }
     }
 }

@@ -3,6 +3,9 @@
 //! An inode whose lease is ours is opened without asking: nobody can take its last name without a recall, whose answer
 //! tells the service that it is open. The service counts a session's open once, until its Close; so between a Close that
 //! was sent and its answer nothing is opened, because the two could pass each other.
+//!
+//! What is closed for the last time is not told at once: one Close tells of many, when enough have gathered, when a moment has
+//! passed, or when somebody takes the name away. Opened again before that, it is what it was.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,11 +38,9 @@ impl Open {
         }
     }
 
-    /// Whether a Close is to be sent.
-    fn close_if_unused(&mut self) -> bool {
-        let close = self.count == 0 && self.asking == 0 && self.told && !self.closing;
-        self.closing |= close;
-        close
+    /// Whether the service is to be told that it is not open any more.
+    fn is_unused(&self) -> bool {
+        self.count == 0 && self.asking == 0 && self.told && !self.closing
     }
 }
 
@@ -48,6 +49,8 @@ pub(super) struct Opens {
     map: HashMap<Ino, Open>,
     /// Open, and the service does not count it.
     untold: HashSet<Ino>,
+    /// Not open any more, and the service still counts it.
+    unused: HashSet<Ino>,
     /// Names of these are being removed, by so many calls: whether they are opened before or after is the service's to say.
     removing: HashMap<Ino, u32>,
     /// Names of unknown inodes are being removed, by so many calls.
@@ -76,6 +79,7 @@ impl Opens {
         if !open.told {
             self.untold.insert(ino);
         }
+        self.unused.remove(&ino);
         true
     }
 
@@ -122,11 +126,12 @@ impl Opens {
             return Err(told);
         }
         open.asking += 1;
+        self.unused.remove(&ino);
         Ok(())
     }
 
-    /// The service answered. Whether a Close is to be sent.
-    pub fn asked(&mut self, ino: Ino, opened: bool) -> bool {
+    /// The service answered.
+    pub fn asked(&mut self, ino: Ino, opened: bool) {
         let open = self.map.entry(ino).or_default();
         open.asking = open.asking.saturating_sub(1);
         if opened {
@@ -134,9 +139,10 @@ impl Opens {
             open.told = true;
             self.untold.remove(&ino);
         }
-        let close = open.close_if_unused();
+        if open.is_unused() {
+            self.unused.insert(ino);
+        }
         self.tidy(ino);
-        close
     }
 
     /// The service opened it with a call that makes it.
@@ -147,9 +153,11 @@ impl Opens {
         self.untold.remove(&ino);
     }
 
-    /// Takes an open back. Whether a Close is to be sent; `None`: it was not open.
-    pub fn close(&mut self, ino: Ino) -> Option<bool> {
-        let open = self.map.get_mut(&ino).filter(|open| open.count + open.old > 0)?;
+    /// Takes an open back. Whether there was one.
+    pub fn close(&mut self, ino: Ino) -> bool {
+        let Some(open) = self.map.get_mut(&ino).filter(|open| open.count + open.old > 0) else {
+            return false;
+        };
         if open.old > 0 {
             open.old -= 1;
         } else {
@@ -158,9 +166,36 @@ impl Opens {
         if open.count == 0 {
             self.untold.remove(&ino);
         }
-        let close = open.close_if_unused();
+        if open.is_unused() {
+            self.unused.insert(ino);
+        }
         self.tidy(ino);
-        Some(close)
+        true
+    }
+
+    /// How many a Close would tell of.
+    pub fn unused(&self) -> usize {
+        self.unused.len()
+    }
+
+    /// Begins a Close of this inode, if one is due.
+    pub fn close_one(&mut self, ino: Ino) -> Option<Ino> {
+        self.unused.remove(&ino).then(|| self.closing(ino))
+    }
+
+    /// Begins a Close of all for which one is due.
+    pub fn close_all(&mut self) -> Vec<Ino> {
+        let unused = std::mem::take(&mut self.unused);
+        let mut all: Vec<Ino> = unused.into_iter().map(|ino| self.closing(ino)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn closing(&mut self, ino: Ino) -> Ino {
+        if let Some(open) = self.map.get_mut(&ino) {
+            open.closing = true;
+        }
+        ino
     }
 
     /// The Close was answered, or will not be.
@@ -203,6 +238,13 @@ impl Opens {
             open.told |= open.count > 0;
         }
         self.untold.clear();
+        for ino in std::mem::take(&mut self.unused) {
+            // This service never counted it.
+            if let Some(open) = self.map.get_mut(&ino) {
+                open.told = false;
+            }
+            self.tidy(ino);
+        }
         others.sort_unstable();
         others
     }
@@ -215,6 +257,7 @@ impl Opens {
             open.wake();
         }
         self.untold.clear();
+        self.unused.clear();
         self.map.retain(|_, open| !open.is_idle());
     }
 
@@ -235,8 +278,8 @@ mod tests {
     fn what_is_opened_and_closed_here_is_not_told() {
         let mut opens = Opens::default();
         assert!(opens.open_here(F) && opens.open_here(F));
-        assert_eq!((opens.close(F), opens.close(F), opens.close(F)), (Some(false), Some(false), None));
-        assert!(opens.map.is_empty() && opens.untold.is_empty());
+        assert!(opens.close(F) && opens.close(F) && !opens.close(F));
+        assert!(opens.map.is_empty() && opens.untold.is_empty() && opens.close_all().is_empty());
     }
 
     #[test]
@@ -245,17 +288,35 @@ mod tests {
         assert!(opens.open_here(F));
         assert!(opens.tell(F), "with a recall");
         assert!(opens.open_here(F));
-        assert_eq!((opens.close(F), opens.close(F)), (Some(false), Some(true)));
+        assert!(opens.close(F));
+        assert_eq!(opens.close_one(F), None);
+        assert!(opens.close(F));
+        assert_eq!((opens.close_all(), opens.close_one(F)), (vec![F], None));
         assert!(!opens.open_here(F));
         let mut waits = opens.ask(F).unwrap_err();
         assert!(waits.try_recv().is_err());
         opens.closed(F);
         assert_eq!(waits.try_recv(), Ok(()));
         assert!(opens.ask(F).is_ok());
-        assert!(!opens.asked(F, true));
-        assert_eq!(opens.close(F), Some(true));
+        opens.asked(F, true);
+        assert!(opens.close(F));
+        assert_eq!(opens.close_one(F), Some(F));
         opens.closed(F);
-        assert!(opens.map.is_empty());
+        assert!(opens.map.is_empty() && opens.unused.is_empty());
+    }
+
+    #[test]
+    fn opened_again_before_it_was_told_it_stays_open() {
+        let mut opens = Opens::default();
+        opens.made(F);
+        assert!(opens.close(F));
+        assert_eq!(opens.unused(), 1);
+        assert!(opens.open_here(F));
+        assert!(opens.untold.is_empty() && opens.close_all().is_empty());
+        assert!(opens.close(F) && opens.ask(F).is_ok());
+        assert!(opens.close_all().is_empty(), "who asks may have it soon");
+        opens.asked(F, false);
+        assert_eq!(opens.close_all(), [F]);
     }
 
     #[test]
@@ -263,8 +324,9 @@ mod tests {
         let mut opens = Opens::default();
         opens.made(F);
         assert!(opens.ask(F).is_ok());
-        assert_eq!(opens.close(F), Some(false));
-        assert!(opens.asked(F, false), "refused: now nobody has it");
+        assert!(opens.close(F) && opens.unused() == 0);
+        opens.asked(F, false);
+        assert_eq!(opens.close_one(F), Some(F), "refused: now nobody has it");
     }
 
     #[test]
@@ -290,8 +352,20 @@ mod tests {
         assert!(opens.ask(F).is_ok());
         opens.fenced();
         assert!(!opens.is_open(F) && opens.all().is_empty());
-        assert!(!opens.asked(F, true), "in the next session");
-        assert_eq!(opens.close(F), Some(false));
-        assert_eq!(opens.close(F), Some(true));
+        opens.asked(F, true); // in the next session
+        assert!(opens.close(F) && opens.unused() == 0, "the old one");
+        assert!(opens.close(F));
+        assert_eq!(opens.close_all(), [F]);
+    }
+
+    #[test]
+    fn a_service_that_was_restarted_never_counted_what_is_unused() {
+        let mut opens = Opens::default();
+        opens.made(F);
+        opens.made(Ino(6));
+        assert!(opens.close(F));
+        assert_eq!(opens.all(), [Ino(6)]);
+        assert!(opens.told(&[Ino(6)]).is_empty());
+        assert!(opens.close_all().is_empty() && !opens.map.contains_key(&F));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::namespace::RemoteNamespace;
-use crate::call::{Recall, Released};
+use crate::call::{Call, Recall, Released};
 use crate::lease::{LeaseKind, Scope};
 
 /// Recalls under way, and those behind them, with the stamp of the lease that they found.
@@ -66,6 +66,9 @@ impl RemoteNamespace {
         let open = match recall.scope {
             Scope::Inode(ino) if recall.wanted == LeaseKind::Write => {
                 state.unheard.remove(ino);
+                if let Some(ino) = state.opens.close_one(ino) {
+                    self.tell(Call::Close { inos: vec![ino] });
+                }
                 state.opens.tell(ino)
             }
             _ => false,

@@ -55,8 +55,8 @@ impl Service {
         }
         match &job.request.call {
             Call::Open { ino } => self.open(space, state, &job.session, *ino),
-            Call::Close { ino } => {
-                self.close(space, state, &job.session, *ino);
+            Call::Close { inos } => {
+                inos.iter().for_each(|ino| self.close(space, state, &job.session, *ino));
                 done()
             }
             Call::Lease { ino } => self.lease(space, state, &job.session, job.number, *ino),

@@ -14,7 +14,7 @@ pub const SERVER_FRAME_BYTES_MAX: usize = 64 << 20;
 pub const FRAME_ITEMS_MAX: usize = 16_384;
 /// Bytes of items a sender puts into one frame: it stops when a frame has this many.
 pub const FRAME_BYTES_SOFT: usize = 256 << 10;
-/// Entries of one listing, leases in one `Forget`.
+/// Entries of one listing, leases in one `Forget`, inodes in one `Close`.
 pub const LIST_MAX: usize = 65_536;
 /// A host's name, an address, a user's name, a token's id.
 pub const TEXT_BYTES_MAX: usize = 1024;

@@ -182,7 +182,7 @@ pub fn encode_call(call: &Call) -> Wire {
         }
         Call::SetAttr { ino, set } => Wire::SetAttr(attr::encode_set(*ino, set)),
         Call::Open { ino } => Wire::Open(encode_inode(*ino)),
-        Call::Close { ino } => Wire::Close(encode_inode(*ino)),
+        Call::Close { inos } => Wire::Close(pb::Inodes { inodes: inos.iter().map(|ino| ino.0).collect() }),
         Call::Extents { ino } => Wire::Extents(encode_inode(*ino)),
         Call::Commit(commit) => Wire::Commit(encode_commit(commit)),
         Call::Relocate { object, moves } => Wire::Relocate(pb::Relocate {
@@ -256,7 +256,9 @@ pub fn decode_call(call: Wire) -> Result<Call> {
             Call::SetAttr { ino, set }
         }
         Wire::Open(i) => Call::Open { ino: Ino(i.ino) },
-        Wire::Close(i) => Call::Close { ino: Ino(i.ino) },
+        Wire::Close(close) => {
+            Call::Close { inos: list(close.inodes, "Close")?.into_iter().map(Ino).collect() }
+        }
         Wire::Extents(i) => Call::Extents { ino: Ino(i.ino) },
         Wire::Commit(c) => Call::Commit(decode_commit(c)?),
         Wire::Relocate(r) => Call::Relocate {

@@ -4,6 +4,7 @@ use granary_core::{Error, Ino, Kind};
 
 use super::rig::*;
 use crate::Metadata;
+use crate::call::CallKind;
 use crate::remote::RemoteNamespace;
 use crate::types::*;
 
@@ -62,6 +63,57 @@ fn nobody_ever_sees_what_is_not_any_more() {
         for (_, space) in &nodes {
             space.state().cache.check();
         }
+        rig.end().await;
+    });
+}
+
+/// What the service was asked since `before`, by kind; closes come when they come.
+fn asked(rig: &Rig, before: &[(CallKind, u64)]) -> Vec<(CallKind, u64)> {
+    let since = rig.service().stats().calls.into_iter().zip(before);
+    let counts = since.map(|((kind, now), (_, then))| (kind, now - then));
+    counts.filter(|(kind, count)| *count > 0 && *kind != CallKind::Close).collect()
+}
+
+#[test]
+fn a_new_file_is_two_calls_and_what_is_known_none() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let rig = Rig::start().await;
+        let (_client, a) = rig.space().await;
+        let before = rig.service().stats().calls;
+        for text in ["f", "g", "h"] {
+            let made = a.create(Ino::ROOT, name(text), new(FileType::File), true).await.unwrap();
+            // The kernel's question before content changes.
+            let e = a.removexattr(made.ino, b"security.capability").await.unwrap_err();
+            assert_eq!(e.kind(), Kind::NoAttribute);
+            let (ino, mtime, ctime) = (made.ino, made.mtime, made.ctime);
+            let (extents, holes) = (vec![], vec![(0, 1)]);
+            a.commit(Commit { ino, size: 1, mtime, ctime, extents, holes, staged_seq: 0 }).await.unwrap();
+            a.close(ino);
+            assert_eq!(at_once(a.lookup(Ino::ROOT, name(text))).unwrap().size, 1);
+        }
+        assert_eq!(asked(&rig, &before), [(CallKind::Create, 3), (CallKind::Commit, 3)]);
+        rig.end().await;
+    });
+}
+
+#[test]
+fn what_is_durable_is_not_synced_again() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let rig = Rig::start().await;
+        let ((_ca, a), (_cb, b)) = (rig.space().await, rig.space().await);
+        create(&a, Ino::ROOT, "f").await.unwrap();
+        let before = rig.service().stats().calls;
+        for _ in 0..3 {
+            a.sync().await.unwrap();
+        }
+        assert_eq!(asked(&rig, &before), [(CallKind::Sync, 1)]);
+        // What another did counts once it is seen here.
+        b.lookup(Ino::ROOT, name("f")).await.unwrap();
+        b.sync().await.unwrap();
+        b.sync().await.unwrap();
+        assert_eq!(asked(&rig, &before), [(CallKind::Lookup, 1), (CallKind::Sync, 2)]);
         rig.end().await;
     });
 }

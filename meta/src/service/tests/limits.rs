@@ -136,7 +136,7 @@ fn inode_numbers_that_are_never_given_out_do_no_harm() {
             assert_eq!(response.result.unwrap_err().kind(), Kind::Stale);
             assert_eq!(response.grants, []);
         }
-        a.ask(Call::Close { ino }).unwrap();
+        a.ask(Call::Close { inos: vec![ino] }).unwrap();
         a.ask(Call::Forget { scopes: vec![Scope::Inode(ino), Scope::Directory(ino)] }).unwrap();
     }
 }

@@ -145,9 +145,7 @@ impl Node {
                 }
             }
             (_, Ok(Answer::Attr(attr))) => self.keep_attr(attr),
-            (Call::Close { ino }, Ok(_)) => {
-                self.opens.remove(ino);
-            }
+            (Call::Close { inos }, Ok(_)) => self.opens.retain(|ino| !inos.contains(ino)),
             (_, Err(e)) => assert!(
                 matches!(e.kind(), Kind::NotFound | Kind::Stale | Kind::Exists | Kind::Invalid),
                 "{call:?}: {e}"
@@ -357,7 +355,7 @@ impl World {
             }
             35 => {
                 if node.opens.remove(&ino) {
-                    node.ask(Call::Close { ino });
+                    node.ask(Call::Close { inos: vec![ino] });
                 }
             }
             _ => {

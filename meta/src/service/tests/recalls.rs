@@ -77,9 +77,9 @@ fn an_unlinked_file_lives_while_any_session_has_it_open() {
     b.connection.released(Released { id: recall.id, open: true });
     let Ok(Answer::Attr(attr)) = a.response(id).result else { panic!() };
     assert_eq!(attr.nlink, 0);
-    a.ask(Call::Close { ino }).unwrap();
+    a.ask(Call::Close { inos: vec![ino] }).unwrap();
     assert_eq!(b.attr(Call::GetAttr { ino }).ino, ino);
-    b.ask(Call::Close { ino }).unwrap();
+    b.ask(Call::Close { inos: vec![ino] }).unwrap();
     assert_eq!(b.error(Call::GetAttr { ino }), Kind::Stale);
     assert_eq!(b.error(Call::Open { ino }), Kind::Stale);
     let space = rig.service.volume().namespace_by_id(a.ns).unwrap();
@@ -258,7 +258,7 @@ fn a_file_that_lost_its_name_can_be_opened_for_a_moment_where_there_are_others()
         rig.pass(linger);
         b.give_all_up();
         assert_eq!(b.attr(Call::GetAttr { ino }).nlink, 0, "it is open");
-        b.ask(Call::Close { ino }).unwrap();
+        b.ask(Call::Close { inos: vec![ino] }).unwrap();
         a.give_all_up();
         assert_eq!(b.error(Call::GetAttr { ino }), Kind::Stale);
         assert_eq!(b.error(Call::Open { ino }), Kind::Stale);
