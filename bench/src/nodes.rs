@@ -12,11 +12,15 @@ use crate::stop;
 use crate::system::nodes::{GranaryNodes, JuicefsNodes, Nodes};
 use crate::system::{EXT4, Ext4, GRANARY, Programs, System};
 use crate::target::Target;
+use crate::work::service::Crowd;
 use crate::work::visible::Visible;
 use crate::work::{Limits, Outcome, Set, create, read, visible};
 
 /// The rounds that stale reads are counted in.
 const ROUNDS: u64 = 10_000;
+/// Clients of the service that work at once, and sessions that do nothing.
+const CLIENTS: usize = 32;
+const SESSIONS: usize = 256;
 const SHARED: Set = Set { name: "small-8", size: 4 << 10, id: 4 };
 
 pub struct NodesPlan<'a> {
@@ -67,6 +71,7 @@ impl NodesPlan<'_> {
         round.create()?;
         round.unchanged()?;
         round.visible()?;
+        round.service()?;
         drop(round);
         self.target.clear()
     }
@@ -173,9 +178,42 @@ impl Round<'_> {
             }
             self.report.add(&stale, name, seen.stale_of(ROUNDS));
         }
-        let memory = self.granary.service_memory()?;
+        Ok(())
+    }
+
+    /// The service alone.
+    fn service(&mut self) -> Result<()> {
+        let door = self.granary.door()?;
+        let (files, renamed) = if self.plan.scale.quick { (500, 100) } else { (10_000, 1_000) };
+        let mut crowd = Crowd::gather(&door, CLIENTS, 1_000)?;
+        let before = self.granary.service_memory()?;
+        let rates = [
+            ("create", "calls/s", crowd.create(files)?),
+            ("stat of another client's files", "calls/s", crowd.stat()?),
+            ("rename", "calls/s", crowd.rename(renamed)?),
+            ("readdir of another client's directory", "names/s", crowd.readdir()?),
+        ];
+        for (what, unit, rate) in rates {
+            let title = format!("the service with {CLIENTS} clients on the same cores, no mounts: {what}");
+            self.report.add(&row(title, unit, Aim::None), GRANARY, rate);
+        }
+        let after = self.granary.service_memory()?;
+        let title = format!(
+            "growth of the service's memory while they made {} files and looked at each twice",
+            CLIENTS * files
+        );
+        let grown = after.rss_kib.saturating_sub(before.rss_kib);
+        self.report.add(&row(title, "MiB", Aim::None), GRANARY, grown as f64 / 1024.0);
+        drop(crowd);
+
+        let before = self.granary.service_memory()?;
+        let _idle = Crowd::gather(&door, SESSIONS, 2_000)?;
+        let after = self.granary.service_memory()?;
+        let grown = after.rss_kib.saturating_sub(before.rss_kib) as f64 / SESSIONS as f64;
+        let title = format!("memory of the service for a session, of {SESSIONS} that are idle");
+        self.report.add(&row(title, "KiB", Aim::None), GRANARY, grown);
         let title = row("memory of the service after all of this, resident", "MiB", Aim::None);
-        self.report.add(&title, GRANARY, memory.rss_kib as f64 / 1024.0);
+        self.report.add(&title, GRANARY, after.rss_kib as f64 / 1024.0);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 pub mod create;
 pub mod large;
 pub mod read;
+pub mod service;
 pub mod tree;
 pub mod visible;
 

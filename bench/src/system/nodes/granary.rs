@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::process::{Memory, end_marked, force_unmount, is_mounted, memory, run};
 use crate::system::GRANARY;
 use crate::target::Target;
+use crate::work::service::Door;
 
 const NAMESPACE: &str = "group/bench";
 /// How long processes may take to start or to stop.
@@ -136,8 +137,14 @@ impl GranaryNodes {
         command
     }
 
-    pub fn url(&self) -> String {
+    fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// For clients without mounts.
+    pub fn door(&self) -> Result<Door> {
+        let token = std::fs::read_to_string(&self.token_file)?;
+        Ok(Door { url: self.url(), token, namespace: NAMESPACE.into() })
     }
 
     /// Of the service's process.
