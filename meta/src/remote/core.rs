@@ -474,17 +474,19 @@ impl Core {
     }
 
     pub fn unavailable(&self, link: &Link, waited: Duration) -> Error {
-        let (kind, why) = match &link.last_error {
-            // What is wrong with the token does not pass by itself.
-            Some((Kind::Denied, why)) => (Kind::Denied, why.as_str()),
-            Some((_, why)) => (Kind::Unavailable, why.as_str()),
-            None => (Kind::Unavailable, "no answer"),
+        let url = &link.url;
+        let why = match &link.last_error {
+            // What is wrong with the token, or the certificate, does not pass by itself.
+            Some((Kind::Denied, why)) => {
+                return Error::new(Kind::Denied, format!("the metadata service at {url}: {why}"));
+            }
+            Some((_, why)) => why.as_str(),
+            None => "no answer",
         };
         Error::new(
-            kind,
+            Kind::Unavailable,
             format!(
-                "the metadata service at {} has not answered for {:.0} s ({why}); start it, or mend the network, and try again",
-                link.url,
+                "the metadata service at {url} has not answered for {:.0} s ({why}); start it, or mend the network, and try again",
                 waited.as_secs_f64()
             ),
         )

@@ -161,15 +161,12 @@ impl Linker {
         let bearer: MetadataValue<Ascii> = format!("Bearer {}", token.trim()).parse().map_err(|_| {
             Error::new(Kind::Denied, "the token holds characters that no token has; is it the right file?")
         })?;
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|e| Error::new(Kind::Unavailable, "it cannot be reached").with_source(e))?;
+        let channel = endpoint.connect().await.map_err(unreachable)?;
         let mut client = MetadataClient::new(channel).max_decoding_message_size(SERVER_FRAME_BYTES_MAX);
         let (connection, hello, frame) = self.core.hello();
         let mut request = Request::new(Outbound { core: self.core.clone(), connection, hello: Some(frame) });
         request.metadata_mut().insert("authorization", bearer);
-        let answer = client.session(request).await.map_err(|status| from_status(&status))?;
+        let answer = client.session(request).await.map_err(|status| not_answered(url, &status))?;
         let mut inbound = answer.into_inner();
         let frame = inbound
             .message()
@@ -210,6 +207,33 @@ impl Linker {
         }
         e
     }
+}
+
+fn unreachable(e: tonic::transport::Error) -> Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&e);
+    while let Some(e) = cause {
+        // An I/O error shows what it holds only by this.
+        let held = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let refused = held.and_then(|e| e.downcast_ref()).or_else(|| e.downcast_ref());
+        if let Some(rustls::Error::InvalidCertificate(why)) = refused {
+            return Error::new(
+                Kind::Denied,
+                format!(
+                    "its certificate is not accepted ({why}); give the authority's certificate with --meta-ca, and reach it by a \
+                     name that its own certificate has"
+                ),
+            );
+        }
+        cause = e.source();
+    }
+    Error::new(Kind::Unavailable, "it cannot be reached").with_source(e)
+}
+
+fn not_answered(url: &str, status: &Status) -> Error {
+    let e = from_status(status);
+    // No gRPC at all: this is what TLS looks like to who speaks in the clear.
+    let unknown = status.code() == Code::Internal || status.code() == Code::Unknown;
+    if unknown && url.starts_with("http:") { e.context("if it serves TLS, it is https://") } else { e }
 }
 
 /// The service refuses a token always with the same words; why, its log says.

@@ -7,3 +7,4 @@ mod linear;
 mod locks;
 mod model;
 mod staged;
+mod tls;
