@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use granary_core::{EntryName, Ino, NodeId, SystemClock};
 use granary_meta::remote::{Client, ClientLimits, ClientOptions, RemoteNamespace};
 use granary_meta::{FileType, Metadata, NewInode, RenameMode};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -41,6 +43,7 @@ fn new(kind: FileType) -> NewInode {
 
 async fn join(door: Door, node: u64) -> Result<Worker> {
     let token = door.token.clone();
+    let mut random = SmallRng::seed_from_u64(node);
     let client = Client::connect(ClientOptions {
         urls: vec![door.url.clone()],
         token: Arc::new(move || Ok(token.clone())),
@@ -49,7 +52,7 @@ async fn join(door: Door, node: u64) -> Result<Worker> {
         name: format!("client-{node}"),
         data_address: None,
         clock: Arc::new(SystemClock),
-        random: Box::new(rand::random::<u64>),
+        random: Box::new(move || random.random()),
         limits: ClientLimits::default(),
     })
     .await?;

@@ -270,7 +270,8 @@ fn a_file_that_lost_its_name_can_be_opened_for_a_moment_where_there_are_others()
     a.response(id).result.unwrap();
     assert_eq!(b.attr(Call::GetAttr { ino }).nlink, 0);
     rig.pass(linger);
-    (a.give_all_up(), b.give_all_up());
+    a.give_all_up();
+    b.give_all_up();
     assert_eq!(b.error(Call::GetAttr { ino }), Kind::Stale);
     let space = rig.service.volume().namespace_by_id(a.ns).unwrap();
     assert_eq!(space.check().unwrap(), []);
