@@ -230,3 +230,52 @@ fn data_mode() {
 fn over_ceph() {
     stress("", StoreKind::S3);
 }
+
+/// Many names in one directory: made by several threads, each listed once while others go, found again after a restart. A
+/// million when it is to be long.
+#[test]
+fn a_directory_of_many_entries() {
+    let count = if std::env::var("GRANARY_STRESS_SECONDS").is_ok() { 1_000_000 } else { 20_000 };
+    let mut node = Node::with_settings(StoreKind::Folder, &[]);
+    let mut dir = node.mount("user/alice", "").join("many");
+    fs::create_dir(&dir).expect("mkdir");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let dir = &dir;
+            scope.spawn(move || {
+                for i in (thread..count).step_by(4) {
+                    File::create(dir.join(format!("entry-{i:07}"))).expect("create");
+                }
+            });
+        }
+    });
+    let listed = |dir: &Path| {
+        let mut seen = vec![false; count];
+        for entry in fs::read_dir(dir).expect("open the directory") {
+            let name = entry.expect("an entry").file_name().into_string().expect("a name");
+            let i: usize = name.strip_prefix("entry-").and_then(|i| i.parse().ok()).expect("a name of ours");
+            assert!(!std::mem::replace(&mut seen[i], true), "{name} is listed twice");
+        }
+        seen
+    };
+    assert!(listed(&dir).iter().all(|seen| *seen), "some are not listed");
+    // The odd ones go while somebody lists: the even ones are all there, and none twice.
+    let seen = std::thread::scope(|scope| {
+        let (all, going) = (scope.spawn(|| listed(&dir)), &dir);
+        for i in (1..count).step_by(2) {
+            fs::remove_file(going.join(format!("entry-{i:07}"))).expect("unlink");
+        }
+        all.join().expect("who lists")
+    });
+    assert!(seen.iter().step_by(2).all(|seen| *seen), "some that stayed are not listed");
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the node lives");
+    let memory = status.lines().find(|line| line.starts_with("VmRSS")).expect("VmRSS");
+    println!("{count} entries were made, and half of them removed: the node has {memory}");
+    node.umount(dir.parent().expect("the mountpoint"));
+    node.stop();
+    node.start();
+    dir = node.mount("user/alice", "").join("many");
+    let seen = listed(&dir);
+    assert!((0..count).all(|i| seen[i] == (i % 2 == 0)), "after the restart other names are there");
+    assert!(dir.join("entry-0000000").exists() && !dir.join("entry-0000001").exists());
+}
