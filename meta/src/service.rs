@@ -40,7 +40,8 @@
 //! waiting. Whatever else it needs to answer (the kernel's page locks, whose holders may have sent us reads) waits at most
 //! for reads, and a read waits only for recalls of write leases, whose holders, again, only commit. So the graph has
 //! paths of this length at most: change -> recall of a lease -> read -> recall of a write lease -> commit, and ends there. A
-//! session that does not answer is ended when it was silent for the lease time, and one that is not silent but does not
+//! session that does not answer is ended when it was silent for the lease time (one that nobody waits for may come back
+//! later, as in NFS servers that are called courteous), and one that is not silent but does not
 //! answer either when the recall is older than [`RECALL_TIMES`] lease times. Then the call goes on.
 //!
 //! No call starves: who waits to change a scope keeps others from new leases on it, so each retry finds fewer in its way.
@@ -247,17 +248,16 @@ impl Service {
     }
 
     /// Looks for sessions whose time, or whose token's, is over, for files that were kept long enough, and whether the grace
-    /// time is over. By itself every
-    /// [`ServiceOptions::tick`]; tests call it after moving their clock.
+    /// time is over. By itself every [`ServiceOptions::tick`]; tests call it after moving their clock.
     pub fn tick(self: &Arc<Self>) {
         if let Err(e) = self.end_grace_if_due() {
             tracing::error!("the metadata service cannot end its grace time: {e}");
         }
         let now = self.clock.monotonic();
         for session in self.sessions.all() {
-            self.fence_if_due(&session, now);
             self.end_connection_if_token_ended(&session);
         }
+        self.end_silent(now);
         self.end_overdue(now);
         self.end_lingering(now);
         // A namespace that no session was told of is let go.

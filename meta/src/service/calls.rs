@@ -9,14 +9,14 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 use super::Service;
 use super::answer::Parts;
 use super::leases::{NOBODY, ScopeKey};
-use super::locks::{Asked, Ticket, normal};
+use super::locks::{Asked, Owner, Ticket, normal};
 use super::outgoing::Turn;
 use super::run::interrupted;
 use super::session::Session;
 use super::space::{Job, Space, State};
 use crate::call::{Answer, Call, Response};
 use crate::changes::Changes;
-use crate::lease::{LeaseKind, LockRequest, Scope};
+use crate::lease::{LeaseKind, Lock, LockRequest, Scope};
 use crate::local::{Keep, Verdict};
 use crate::machine::{self, Operation, Reply, read};
 use crate::record::{Answered, Key, ReplyRecord, Value};
@@ -32,6 +32,8 @@ pub(super) enum Flow {
     },
     /// For a lock.
     Waits(Ticket),
+    /// These sessions are in the way, and their time is over.
+    Silent(Vec<Arc<Session>>),
     /// It was answered, or will be, by somebody else.
     Elsewhere,
 }
@@ -63,6 +65,9 @@ impl Service {
             Call::Forget { scopes } => self.forget(state, job, scopes),
             Call::TestLock { ino, owner, lock } => {
                 let Some(lock) = normal(*lock) else { return failed(empty_range()) };
+                if let Some(silent) = self.silent_holders(state, *ino, (job.session.member, *owner), &lock) {
+                    return silent;
+                }
                 let found = state.locks.test(*ino, (job.session.member, *owner), &lock);
                 Flow::Answered(Parts::of(Ok(Answer::Lock(found))))
             }
@@ -210,6 +215,11 @@ impl Service {
         }
         let mut granted = Vec::new();
         let owner = (member, request.owner);
+        if !request.unlock
+            && let Some(silent) = self.silent_holders(state, ino, owner, &lock)
+        {
+            return silent;
+        }
         let asked = state.locks.request(ino, owner, &lock, request.unlock, request.wait, &mut granted);
         self.locks_granted(space, state, granted);
         match asked {
@@ -220,6 +230,16 @@ impl Service {
             }
             Asked::Deadlock => failed(Error::new(Kind::Deadlock, "who has the lock waits for this one")),
         }
+    }
+
+    /// Whether a lock is held by sessions that were not heard of for the lease time.
+    fn silent_holders(&self, state: &State, ino: Ino, owner: Owner, lock: &Lock) -> Option<Flow> {
+        let now = self.clock.monotonic();
+        let holders = state.locks.in_the_way(ino, owner, lock).into_iter();
+        let sessions = holders.filter_map(|member| self.sessions.get(member));
+        let silent: Vec<_> =
+            sessions.filter(|session| session.silent(now) >= self.options.lease_time).collect();
+        (!silent.is_empty()).then_some(Flow::Silent(silent))
     }
 
     /// Answered when all that was acknowledged is durable.

@@ -95,13 +95,6 @@ impl Service {
             self.refuse_greeting(who, hello, "a greeting for somebody else's session");
             return Ok(None);
         }
-        let silent = session.silent(self.clock.monotonic());
-        if silent >= self.options.lease_time {
-            if self.end_greeted(&session, session.fenced(silent), woken) {
-                self.counts.fenced.fetch_add(1, Ordering::Relaxed);
-            }
-            return Ok(None);
-        }
         let mut lost = Vec::new();
         {
             let mut about = session.about();

@@ -125,6 +125,22 @@ impl Locks {
         file.in_the_way(owner, lock).map(|held| held.lock).min_by_key(|lock| (lock.start, lock.end))
     }
 
+    /// Other members that hold what is in the way.
+    pub fn in_the_way(&self, ino: Ino, owner: Owner, lock: &Lock) -> Vec<Member> {
+        let mut members: Vec<Member> = self.holders(ino, owner, lock).into_iter().map(|(m, _)| m).collect();
+        members.sort_unstable();
+        members.dedup();
+        members.retain(|member| *member != owner.0);
+        members
+    }
+
+    /// Members that hold what others wait for.
+    pub fn waited_for(&self) -> Vec<Member> {
+        let files = self.files.iter().filter(|(_, file)| !file.line.is_empty());
+        let waits = files.flat_map(|(ino, file)| file.line.iter().map(|wait| (*ino, wait)));
+        waits.flat_map(|(ino, wait)| self.in_the_way(ino, wait.owner, &wait.lock)).collect()
+    }
+
     /// Locks that a member holds.
     pub fn count(&self, member: Member) -> u64 {
         self.counts.get(&member).copied().unwrap_or(0)

@@ -11,8 +11,10 @@ pub type Tickets = Arc<dyn Fn(NamespaceId, SessionId) -> Result<String> + Send +
 
 #[derive(Clone)]
 pub struct ServiceOptions {
-    /// A session that was not heard of for so long is ended, and what it had is given to others.
+    /// A session that was not heard of for so long is ended as soon as somebody needs what it has.
     pub lease_time: Duration,
+    /// And after so long in any case.
+    pub silence_max: Duration,
     /// After a start, how long sessions from before may take to come back before others go on. Not shorter than what their
     /// leases may still last, which is the lease time.
     pub grace: Duration,
@@ -43,6 +45,7 @@ impl Default for ServiceOptions {
     fn default() -> ServiceOptions {
         ServiceOptions {
             lease_time: Duration::from_secs(10),
+            silence_max: Duration::from_secs(600),
             grace: Duration::from_secs(10),
             tick: Some(Duration::from_millis(250)),
             sessions_max: 10_000,

@@ -164,6 +164,12 @@ impl Service {
                     break;
                 }
                 Flow::Elsewhere => break,
+                Flow::Silent(mut sessions) => {
+                    silent.append(&mut sessions);
+                    // Again, when they have ended.
+                    woken.push(job);
+                    break;
+                }
                 Flow::Blocked { scopes, patient } => {
                     let waits = self.recall(&space, &mut state, &job, scopes, patient, &mut silent);
                     if !waits.is_empty() {
@@ -262,11 +268,26 @@ impl Service {
         }
     }
 
-    /// Ends a session that was not heard of for the lease time.
+    /// Ends a session that was not heard of for the lease time: somebody needs what it has.
     pub(super) fn fence_if_due(self: &Arc<Self>, session: &Arc<Session>, now: Duration) {
         let silent = session.silent(now);
         if silent >= self.options.lease_time && self.end(session, session.fenced(silent)) {
             self.counts.fenced.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends sessions that were not heard of for the lease time while somebody waits for what they have, or for much longer.
+    pub(super) fn end_silent(self: &Arc<Self>, now: Duration) {
+        let mut ended: Vec<Arc<Session>> = self.sessions.all();
+        ended.retain(|session| session.silent(now) >= self.options.silence_max);
+        let spaces: Vec<_> = lock(&self.spaces).values().cloned().collect();
+        for space in spaces {
+            let state = space.lock();
+            let needed = state.leases.overdue(now).into_iter().chain(state.locks.waited_for());
+            ended.extend(needed.filter_map(|member| self.sessions.get(member)));
+        }
+        for session in ended {
+            self.fence_if_due(&session, now);
         }
     }
 

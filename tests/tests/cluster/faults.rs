@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use granary_tests::{Cluster, seed, until};
+use granary_tests::{Cluster, Locker, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -152,6 +152,40 @@ fn a_silent_node_is_fenced_and_says_so() {
     assert!(status.contains("fenced"), "{status}");
     fs::write(mounts[0].join("f"), "anew").expect("a new session");
     assert_eq!(fs::read_to_string(mounts[1].join("f")).expect("read"), "anew");
+}
+
+/// The same when nobody needs what the silent node has: its leases end and nothing else. It keeps its locks and open files, what
+/// it held back is committed, and it sees what others did.
+#[test]
+fn a_silent_node_that_nobody_missed_goes_on() {
+    let cluster = Cluster::new(2);
+    let mounts = cluster.mount("");
+    fs::create_dir(mounts[0].join("mine")).expect("mkdir");
+    fs::create_dir(mounts[1].join("theirs")).expect("mkdir");
+    let path = mounts[0].join("mine/file");
+    let mut locker = Locker::with(&path);
+    locker.is("posix f ex 0 0", "ok");
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    let write = |text: &[u8], at| std::os::unix::fs::FileExt::write_all_at(&file, text, at);
+    write(b"before ", 0).expect("write");
+    file.sync_all().expect("fsync");
+    let session = |i: usize| cluster.nodes[i].status()["service"]["session"].clone();
+    let before = session(0);
+    cluster.proxies[0].silence();
+    fs::write(mounts[1].join("theirs/new"), "of the other").expect("the other goes on");
+    until("the silent node gives its connection up", || {
+        cluster.nodes[0].status()["service"]["connected"] == serde_json::Value::Bool(false)
+    });
+    cluster.proxies[0].mend();
+    write(b"after", 7).expect("write");
+    file.sync_all().expect("fsync");
+    assert_eq!(fs::read_to_string(mounts[0].join("theirs/new")).expect("read"), "of the other");
+    assert_eq!(session(0), before, "its session goes on");
+    let mut other = Locker::with(&mounts[1].join("mine/file"));
+    other.is("posix f sh 0 1 nb", "EAGAIN");
+    assert_eq!(fs::read_to_string(mounts[1].join("mine/file")).expect("read"), "before after");
+    locker.is("close f", "ok");
+    other.is("posix f sh 0 1 nb", "ok");
 }
 
 /// Unlinked while it is open on another node: it lives there until its last close, also across a restart of the service.

@@ -196,7 +196,7 @@ fn a_session_that_was_not_heard_of_is_fenced_and_says_so() {
         let made = a.create(Ino::ROOT, name("f"), new(FileType::File), true).await.unwrap();
         let session = client.status().session;
         rig.proxy.close().await;
-        clock.advance(Duration::from_secs(11));
+        clock.advance(ServiceOptions::default().silence_max);
         rig.service().tick();
         client.tick();
         rig.proxy.heal();
@@ -223,6 +223,33 @@ fn a_session_that_was_not_heard_of_is_fenced_and_says_so() {
         assert!(status.connected && status.fenced.is_some() && status.session != session, "{status:?}");
         a.close(made.ino);
         a.close(made.ino);
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_session_that_nobody_missed_goes_on_with_what_it_held_back() {
+    runtime().block_on(async {
+        let clock = Arc::new(TestClock::default());
+        let options = ServiceOptions { tick: None, ..Default::default() };
+        let rig = Rig::start_with(clock.clone(), options, ServeLimits::default()).await;
+        let (client, a) = rig.space().await;
+        let mut tells = Watcher::set(&a);
+        let made = a.create(Ino::ROOT, name("f"), new(FileType::File), true).await.unwrap();
+        let session = client.status().session;
+        rig.proxy.close().await;
+        clock.advance(Duration::from_secs(60));
+        rig.service().tick();
+        client.tick();
+        assert_eq!(soon(tells.recv()).await, Some(Told::Lost(Lost::Unheard)));
+        rig.proxy.heal();
+        let (ino, mtime, ctime) = (made.ino, made.mtime, made.ctime);
+        let (extents, holes) = (vec![], vec![(0, 9)]);
+        let commit = Commit { ino, size: 9, mtime, ctime, extents, holes, staged_seq: 0 };
+        assert_eq!(soon(a.commit(commit)).await.unwrap().size, 9);
+        let status = client.status();
+        assert!(status.fenced.is_none() && status.session == session, "{status:?}");
+        a.close(ino);
         rig.end().await;
     });
 }

@@ -121,6 +121,37 @@ fn a_session_that_stops_answering_is_fenced_and_the_others_go_on() {
     again.call(create("g", false));
 }
 
+/// It is ended when somebody needs what it has: until then it may come back to all of it.
+#[test]
+fn a_silent_session_keeps_what_nobody_needs() {
+    let rig = Rig::new();
+    let (mut a, mut b) = (rig.client(1), rig.client(2));
+    let ino = a.attr(create("f", true)).ino;
+    let lock = Lock { flock: false, kind: LockKind::Exclusive, start: 0, end: 9, pid: 7 };
+    let request = LockRequest { owner: LockOwner(1), lock, unlock: false, wait: false };
+    let elsewhere = Lock { start: 20, end: 29, ..lock };
+    a.ask(Call::Lock { ino, request }).unwrap();
+    rig.pass(Duration::from_secs(60));
+    b.connection.heard();
+    b.attr(Call::GetAttr { ino: ROOT });
+    b.ask(Call::Lock { ino, request: LockRequest { lock: elsewhere, ..request } }).unwrap();
+    let who = identity("a", &["g"], Rights::ReadWrite);
+    let back = Client::greet(&rig.service, who.clone(), hello(1, Some(a.greeting.session))).unwrap();
+    assert!(back.greeting.resumed);
+    assert_eq!(b.error(Call::Lock { ino, request }), Kind::WouldBlock);
+    // When it is silent again, it is not in the way even of who only asks.
+    rig.pass(Duration::from_secs(11));
+    b.connection.heard();
+    let owner = LockOwner(1);
+    assert_eq!(b.ask(Call::TestLock { ino, owner, lock }).unwrap(), Answer::Lock(None));
+    assert_eq!(back.ended().kind(), Kind::Fenced);
+    assert_eq!(b.ask(Call::Lock { ino, request }).unwrap(), Answer::Done);
+    // Nobody needs anything, but it is gone for very long.
+    rig.pass(options().silence_max);
+    assert_eq!(b.ended().kind(), Kind::Fenced);
+    assert_eq!(rig.service.stats().sessions, 0);
+}
+
 /// Nobody looks at the time by itself: who waits finds out.
 #[test]
 fn a_silent_holder_is_found_by_who_needs_its_lease() {
