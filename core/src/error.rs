@@ -47,6 +47,8 @@ pub enum Kind {
     WouldBlock,
     /// Waiting for the lock would never end: its holder waits for the caller.
     Deadlock,
+    /// A program runs from it.
+    Executed,
     /// This session was ended by the metadata service, and what it had belongs to others: nothing it does counts any more.
     Fenced,
     /// A broken invariant of our own.
@@ -84,6 +86,7 @@ impl Kind {
             Kind::Interrupted => 4,     // EINTR
             Kind::WouldBlock => 11,     // EAGAIN
             Kind::Deadlock => 35,       // EDEADLK
+            Kind::Executed => 26,       // ETXTBSY
             Kind::Fenced => 5,          // EIO
             Kind::Bug => 5,             // EIO
         }
@@ -122,12 +125,13 @@ impl Error {
         self
     }
 
-    /// A local disk error, with what was being done: ENOSPC, EDQUOT, EROFS keep their kind.
+    /// A local disk error, with what was being done: ENOSPC, EDQUOT, EROFS, EFBIG keep their kind.
     pub fn io(doing: impl Into<Cow<'static, str>>, e: std::io::Error) -> Error {
         let kind = match e.raw_os_error() {
             Some(28) => Kind::NoSpace,
             Some(122) => Kind::NoSpace,
             Some(30) => Kind::ReadOnly,
+            Some(27) => Kind::FileTooLarge,
             _ => Kind::Io,
         };
         Error::new(kind, doing).with_source(e)

@@ -11,9 +11,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use rig::{Rig, Setup, data, errno, pattern, until, work};
-use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 
 fn both(test: impl Fn(&Rig)) {
     test(&work());
@@ -201,6 +202,32 @@ fn renames_of_every_kind() {
         fs::rename(path("d/e"), path("e")).unwrap();
         fs::rename(path("c"), path("e/c")).unwrap();
         assert_eq!(fs::read(path("e/c")).unwrap(), b"b");
+    });
+}
+
+#[test]
+fn a_running_program_keeps_its_file() {
+    both(|rig| {
+        let path = rig.at("sleep");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let len = fs::metadata(&path).unwrap().len();
+        let mut program = Command::new(&path).arg("60").spawn().unwrap();
+        for flags in [
+            OFlags::WRONLY,
+            OFlags::RDWR,
+            OFlags::WRONLY | OFlags::TRUNC,
+            // The kernel leaves the truncation to us before it looks whether it may be.
+            OFlags::RDONLY | OFlags::TRUNC,
+        ] {
+            let e = rustix::fs::open(&path, flags, Mode::empty()).unwrap_err();
+            assert_eq!(e, rustix::io::Errno::TXTBSY, "{flags:?}");
+        }
+        assert_eq!(fs::metadata(&path).unwrap().len(), len);
+        assert!(program.try_wait().unwrap().is_none(), "it runs");
+        program.kill().unwrap();
+        program.wait().unwrap();
+        drop(rustix::fs::open(&path, OFlags::RDONLY | OFlags::TRUNC, Mode::empty()).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     });
 }
 

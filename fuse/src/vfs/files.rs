@@ -28,9 +28,14 @@ pub struct Access {
     pub write: bool,
     /// The content is dropped by the open itself.
     pub truncate: bool,
+    /// A program is run from it.
+    pub execute: bool,
     /// Who truncates has no right to keep setuid and setgid.
     pub kill_suid: bool,
 }
+
+/// The kernel's own open flag (`__FMODE_EXEC` in its `include/linux/fs.h`), which comes with OPEN.
+const EXECUTE: i32 = 0x20;
 
 impl Access {
     /// From the flags of open(2).
@@ -40,6 +45,7 @@ impl Access {
             read: way != libc::O_WRONLY,
             write: way != libc::O_RDONLY,
             truncate: flags & libc::O_TRUNC != 0,
+            execute: flags & EXECUTE != 0,
             kill_suid: false,
         }
     }
@@ -130,7 +136,8 @@ impl Vfs {
         self.pages.created(attr.ino, file.version());
         let flush = matches!(way, Way::Passthrough { write: true }) || self.serves_locks();
         let session = room.session;
-        let handle = Handle { ino: attr.ino, file, way, write: access.write, created, session };
+        let (ino, write, execute) = (attr.ino, access.write, access.execute);
+        let handle = Handle { ino, file, way, write, execute, created, session };
         let io = io(way, grant, || true);
         Ok(Opened { fh: room.insert(handle), io, flush })
     }
@@ -177,6 +184,10 @@ impl Vfs {
             let kind = if attr.kind == FileType::Directory { Kind::IsDirectory } else { Kind::Invalid };
             return fail(kind, "only a regular file can be opened");
         }
+        // Who opens it for writing is refused by the kernel itself.
+        if access.truncate && !access.write && self.handles.is_executed(ino) {
+            return fail(Kind::Executed, "a program runs from this file");
+        }
         let file = self.tree.file(attr, None).await?;
         let size_before = file.size();
         let accessed = access.read && self.accessed(&self.current(attr.clone())).await;
@@ -206,7 +217,8 @@ impl Vfs {
         }
         let io = io(way, grant, || self.keeps_pages(ino, &file) && !accessed);
         let session = room.session;
-        let handle = Handle { ino, file, way, write: access.write, created: None, session };
+        let (write, execute) = (access.write, access.execute);
+        let handle = Handle { ino, file, way, write, execute, created: None, session };
         Ok(Opened { fh: room.insert(handle), io, flush: access.write || self.serves_locks() })
     }
 

@@ -20,6 +20,8 @@ pub struct Handle {
     pub file: Arc<File>,
     pub way: Way,
     pub write: bool,
+    /// A program runs from it until it is released.
+    pub execute: bool,
     /// For a created file: what was guessed from, so that the outcome is learned.
     pub created: Option<Circumstances>,
     /// Which of the mount's sessions it was opened in: [`Reservation::session`].
@@ -98,6 +100,14 @@ impl Handles {
     pub fn get(&self, fh: u64) -> Option<Handle> {
         let (shard, index) = Self::locate(fh)?;
         self.shard(shard).slots.get(index)?.clone()
+    }
+
+    /// Whether a program runs from this file. Looks at all handles.
+    pub fn is_executed(&self, ino: Ino) -> bool {
+        (0..SHARDS).any(|shard| {
+            let shard = self.shard(shard);
+            shard.slots.iter().flatten().any(|handle| handle.ino == ino && handle.execute)
+        })
     }
 
     /// The file alone: what reads need.

@@ -4,7 +4,7 @@ use granary_core::{Error, Kind};
 
 use super::pb;
 
-const KINDS: [(u32, Kind); 29] = [
+const KINDS: [(u32, Kind); 30] = [
     (1, Kind::NotFound),
     (2, Kind::Exists),
     (3, Kind::NotEmpty),
@@ -34,6 +34,7 @@ const KINDS: [(u32, Kind); 29] = [
     (27, Kind::Deadlock),
     (28, Kind::Fenced),
     (29, Kind::Bug),
+    (30, Kind::Executed),
 ];
 
 pub fn number(kind: Kind) -> u32 {
