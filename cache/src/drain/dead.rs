@@ -13,14 +13,18 @@ use crate::tree::Shared;
 const GRACE: Duration = Duration::from_secs(60);
 /// Objects deleted with one request.
 const BATCH: usize = 1000;
-const PERIOD: Duration = Duration::from_secs(10);
+/// How often is looked when there was something dead, and at least: the metadata may be asked by many nodes.
+const PERIOD: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
 /// Runs until it is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut told = false;
+    let (mut told, mut wait) = (false, PERIOD.0);
     loop {
-        tokio::time::sleep(PERIOD).await;
-        match delete_dead(&shared).await {
+        tokio::time::sleep(wait).await;
+        let looked = delete_dead(&shared).await;
+        let nothing = looked.as_ref().is_ok_and(|found| *found == Found::default());
+        wait = if nothing { (wait * 2).min(PERIOD.1) } else { PERIOD.0 };
+        match looked {
             Ok(_) => told = false,
             Err(e) if told => tracing::debug!(error = %e, "dead objects still cannot be deleted"),
             Err(e) => {
@@ -31,15 +35,24 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Deletes objects that have been dead for long enough; how many.
-pub(crate) async fn delete_dead(shared: &Shared) -> Result<usize> {
+/// Dead objects that were found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub deleted: usize,
+    /// Too early for.
+    pub left: usize,
+}
+
+/// Deletes objects that have been dead for long enough.
+pub(crate) async fn delete_dead(shared: &Shared) -> Result<Found> {
     let mut deleted = 0;
     loop {
         let now = shared.clock.now().unix_ms();
         let mut dead = shared.meta.dead_objects(BATCH).await?;
+        let found = dead.len();
         dead.retain(|d| d.since.unix_ms() + GRACE.as_millis() as u64 <= now);
         if dead.is_empty() {
-            return Ok(deleted);
+            return Ok(Found { deleted, left: found });
         }
         // That nobody refers to them must survive a power loss before they go.
         shared.meta.sync().await?;

@@ -232,12 +232,14 @@ async fn dead_objects_are_deleted_after_their_grace() {
     w.tree_ref().sync().await.unwrap();
     w.unlink("f").await;
     let shared = &w.tree_ref().shared;
-    assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap(), 0, "too early");
+    let found = |deleted, left| crate::drain::dead::Found { deleted, left };
+    assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap(), found(0, 1), "too early");
     assert_eq!(w.memory_store.count(), 1);
     w.clock.advance(Duration::from_secs(61));
     w.store.script(Operation::Delete, Fault::Before(Kind::Unavailable), 1);
     assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap_err().kind(), Kind::Unavailable);
-    assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap(), 1);
+    assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap(), found(1, 0));
+    assert_eq!(crate::drain::dead::delete_dead(shared).await.unwrap(), found(0, 0));
     assert_eq!(w.memory_store.count(), 0);
     assert!(w.meta().dead_objects(10).await.unwrap().is_empty());
     w.check().await;
