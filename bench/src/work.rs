@@ -77,28 +77,29 @@ pub fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// Runs `work(thread)` in threads that start together; gives the sum of what they did and the time until the last was done.
+/// Runs `work(thread)` in threads that start together; gives the sum of what they did and the time from the first one's begin
+/// to the last one's end. They look at the clock themselves: who waits for them may sleep while all of them work.
 pub fn threads(count: usize, work: impl Fn(usize) -> Result<u64> + Sync) -> Result<Outcome> {
-    let barrier = Barrier::new(count + 1);
+    let barrier = Barrier::new(count);
+    let watch = Stopwatch::start();
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..count)
             .map(|i| {
-                let (barrier, work) = (&barrier, &work);
+                let (barrier, work, watch) = (&barrier, &work, &watch);
                 scope.spawn(move || {
                     barrier.wait();
-                    work(i)
+                    let begin = watch.seconds();
+                    work(i).map(|done| (done, begin, watch.seconds()))
                 })
             })
             .collect();
-        barrier.wait();
-        let watch = Stopwatch::start();
-        let results: Vec<_> = running.into_iter().map(|t| t.join()).collect();
-        let seconds = watch.seconds();
-        let mut done = 0;
-        for result in results {
-            done += result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let (mut done, mut begin, mut end) = (0, f64::MAX, 0.0f64);
+        for thread in running {
+            let result = thread.join();
+            let (count, began, ended) = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            (done, begin, end) = (done + count, begin.min(began), end.max(ended));
         }
-        Ok(Outcome { done, seconds })
+        Ok(Outcome { done, seconds: end - begin })
     })
 }
 
