@@ -136,8 +136,7 @@ impl Locks {
 
     /// Members that hold what others wait for.
     pub fn waited_for(&self) -> Vec<Member> {
-        let files = self.files.iter().filter(|(_, file)| !file.line.is_empty());
-        let waits = files.flat_map(|(ino, file)| file.line.iter().map(|wait| (*ino, wait)));
+        let waits = self.waiting.keys().flat_map(|owner| self.waits_of(*owner));
         waits.flat_map(|(ino, wait)| self.in_the_way(ino, wait.owner, &wait.lock)).collect()
     }
 

@@ -189,7 +189,7 @@ impl Service {
     }
 
     /// Asks back what is in the way of a call. What is left to wait for; empty when it may be tried again at once. Sessions
-    /// whose time is over are put in `silent` instead of being asked.
+    /// whose time is over are put in `silent` too.
     fn recall(
         &self,
         space: &Space,
@@ -208,8 +208,8 @@ impl Service {
                 // Without one, its end is under way, and will say that its leases are gone.
                 let Some(session) = self.sessions.get(holder) else { continue };
                 if session.silent(now) >= self.options.lease_time {
+                    // Asked too: it may come back before it is ended, and then must answer.
                     silent.push(session);
-                    continue;
                 }
                 self.recall_one(space, state, holder, key, kind);
             }

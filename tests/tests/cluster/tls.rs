@@ -39,7 +39,6 @@ fn nodes_work_over_tls_and_read_each_others_bytes() {
     fill(&mounts[0], seed(), 40, 20_000);
     fs::write(mounts[1].join("large"), vec![7; 8 << 20]).expect("write");
     assert!(read_tree(&mounts[0]) == read_tree(&mounts[1]), "the tree differs on the other node");
-    // Nobody serves these bytes in the clear.
     let words = nodes[0].ok(&["status"]);
     assert!(words.contains(&format!("connected to {}", service.url())), "{words}");
 }
