@@ -12,7 +12,7 @@ use crate::stop;
 use crate::system::nodes::{GranaryNodes, JuicefsNodes, Nodes};
 use crate::system::{EXT4, Ext4, GRANARY, Programs, System};
 use crate::target::Target;
-use crate::work::service::Crowd;
+use crate::work::service::Clients;
 use crate::work::visible::Visible;
 use crate::work::{Limits, Outcome, Set, create, read, visible};
 
@@ -183,15 +183,15 @@ impl Round<'_> {
 
     /// The service alone.
     fn service(&mut self) -> Result<()> {
-        let door = self.granary.door()?;
+        let endpoint = self.granary.endpoint()?;
         let (files, renamed) = if self.plan.scale.quick { (500, 100) } else { (10_000, 1_000) };
-        let mut crowd = Crowd::gather(&door, CLIENTS, 1_000)?;
+        let mut clients = Clients::gather(&endpoint, CLIENTS, 1_000)?;
         let before = self.granary.service_memory()?;
         let rates = [
-            ("create", "calls/s", crowd.create(files)?),
-            ("stat of another client's files", "calls/s", crowd.stat()?),
-            ("rename", "calls/s", crowd.rename(renamed)?),
-            ("readdir of another client's directory", "names/s", crowd.readdir()?),
+            ("create", "calls/s", clients.create(files)?),
+            ("stat of another client's files", "calls/s", clients.stat()?),
+            ("rename", "calls/s", clients.rename(renamed)?),
+            ("readdir of another client's directory", "names/s", clients.readdir()?),
         ];
         for (what, unit, rate) in rates {
             let title = format!("the service with {CLIENTS} clients on the same cores, no mounts: {what}");
@@ -204,10 +204,10 @@ impl Round<'_> {
         );
         let grown = after.rss_kib.saturating_sub(before.rss_kib);
         self.report.add(&row(title, "MiB", Aim::None), GRANARY, grown as f64 / 1024.0);
-        drop(crowd);
+        drop(clients);
 
         let before = self.granary.service_memory()?;
-        let _idle = Crowd::gather(&door, SESSIONS, 2_000)?;
+        let _idle = Clients::gather(&endpoint, SESSIONS, 2_000)?;
         let after = self.granary.service_memory()?;
         let grown = after.rss_kib.saturating_sub(before.rss_kib) as f64 / SESSIONS as f64;
         let title = format!("memory of the service for a session, of {SESSIONS} that are idle");

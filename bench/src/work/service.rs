@@ -16,7 +16,7 @@ use crate::stop;
 
 /// Where the service is, and who asks.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Endpoint {
     pub url: String,
     pub token: String,
     pub namespace: String,
@@ -30,7 +30,7 @@ struct Worker {
 }
 
 /// Clients of one service, all at once.
-pub struct Crowd {
+pub struct Clients {
     runtime: Runtime,
     workers: Vec<Arc<Worker>>,
     /// Files in each directory.
@@ -41,11 +41,11 @@ fn new(kind: FileType) -> NewInode {
     NewInode { kind, mode: 0o755, umask: 0, uid: 0, gid: 0, rdev: 0, target: vec![] }
 }
 
-async fn join(door: Door, node: u64) -> Result<Worker> {
-    let token = door.token.clone();
+async fn join(endpoint: Endpoint, node: u64) -> Result<Worker> {
+    let token = endpoint.token.clone();
     let mut random = SmallRng::seed_from_u64(node);
     let client = Client::connect(ClientOptions {
-        urls: vec![door.url.clone()],
+        urls: vec![endpoint.url.clone()],
         token: Arc::new(move || Ok(token.clone())),
         tls_ca: None,
         node: NodeId(node),
@@ -56,25 +56,25 @@ async fn join(door: Door, node: u64) -> Result<Worker> {
         limits: ClientLimits::default(),
     })
     .await?;
-    let space = client.namespace(&door.namespace.parse()?).await?;
+    let space = client.namespace(&endpoint.namespace.parse()?).await?;
     let name = format!("client-{node}");
     let dir =
         space.create(Ino::ROOT, EntryName::new(name.as_bytes())?, new(FileType::Directory), false).await?;
     Ok(Worker { client, space, dir: dir.ino })
 }
 
-impl Crowd {
-    /// `first` tells this crowd's nodes from those of others.
-    pub fn gather(door: &Door, count: usize, first: u64) -> Result<Crowd> {
+impl Clients {
+    /// `first` tells these clients' nodes from those of others.
+    pub fn gather(endpoint: &Endpoint, count: usize, first: u64) -> Result<Clients> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let workers = runtime.block_on(async {
             let mut workers = Vec::with_capacity(count);
             for node in (first..).take(count) {
-                workers.push(Arc::new(join(door.clone(), node).await?));
+                workers.push(Arc::new(join(endpoint.clone(), node).await?));
             }
             Ok::<_, anyhow::Error>(workers)
         })?;
-        Ok(Crowd { runtime, workers, files: 0 })
+        Ok(Clients { runtime, workers, files: 0 })
     }
 
     /// Runs `calls` for all clients at once, each with its number; calls a second of all together.
@@ -158,7 +158,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for Clients {
     fn drop(&mut self) {
         for worker in &self.workers {
             self.runtime.block_on(worker.client.close());

@@ -16,7 +16,7 @@ use crate::disk::Disk;
 use crate::process::{Memory, end_marked, force_unmount, is_mounted, memory, run};
 use crate::system::GRANARY;
 use crate::target::Target;
-use crate::work::service::Door;
+use crate::work::service::Endpoint;
 
 const NAMESPACE: &str = "group/bench";
 /// How long processes may take to start or to stop.
@@ -142,9 +142,9 @@ impl GranaryNodes {
     }
 
     /// For clients without mounts.
-    pub fn door(&self) -> Result<Door> {
+    pub fn endpoint(&self) -> Result<Endpoint> {
         let token = std::fs::read_to_string(&self.token_file)?;
-        Ok(Door { url: self.url(), token, namespace: NAMESPACE.into() })
+        Ok(Endpoint { url: self.url(), token, namespace: NAMESPACE.into() })
     }
 
     /// Of the service's process.
