@@ -6,6 +6,7 @@
 use std::io::Read;
 
 mod cluster;
+mod launcher;
 mod locker;
 mod node;
 mod program;

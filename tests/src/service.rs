@@ -3,10 +3,11 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use tempfile::TempDir;
 
+use crate::launcher::Launcher;
 use crate::node::binary;
 use crate::{Node, Output, run, until};
 
@@ -14,6 +15,7 @@ use crate::{Node, Output, run, until};
 pub struct Service {
     root: TempDir,
     port: u16,
+    launcher: Launcher,
     child: Option<Child>,
     /// More settings of the service, as variables.
     settings: Vec<(String, String)>,
@@ -32,6 +34,7 @@ impl Service {
         let mut service = Service {
             root,
             port: free_port(),
+            launcher: Launcher::new(),
             child: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             scheme: if settings.iter().any(|(k, _)| *k == "GRANARY_TLS_CERT") { "https" } else { "http" },
@@ -112,16 +115,10 @@ impl Service {
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
         assert!(self.child.is_none());
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path("service.log"))
-            .expect("log file");
-        let mut command = self.command(&["meta", "serve"]);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         // Counted first: it may serve before the next instruction here.
         let before = self.log().matches("serving the metadata").count();
-        self.child = Some(command.spawn().expect("the granary binary starts"));
+        let child = self.launcher.start(self.command(&["meta", "serve"]), self.path("service.log"));
+        self.child = Some(child);
         until("the service serves", || {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
                 panic!("the service ended with {status}:\n{}", self.log());

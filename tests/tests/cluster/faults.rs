@@ -103,6 +103,19 @@ fn the_service_is_killed_and_restarted_amid_work() {
     });
 }
 
+/// The process that starts the service anew has a file open whose last writes wait for it.
+#[test]
+fn a_process_with_files_to_flush_starts_the_service() {
+    let mut cluster = Cluster::new(1);
+    let path = cluster.mount("")[0].join("f");
+    let mut file = fs::File::create(&path).expect("create");
+    std::io::Write::write_all(&mut file, b"written").expect("write");
+    cluster.service.stop();
+    cluster.service.start();
+    drop(file);
+    assert_eq!(fs::read(&path).expect("read"), b"written");
+}
+
 /// A network that is silent for longer than the lease: others go on, and what the silent node writes afterwards on its old
 /// handles is refused; `status` says so; opened anew, all is well.
 #[test]
