@@ -244,14 +244,21 @@ fn locked_appends_and_counters_are_exact() {
     let c = Cluster::new(2, Mode::Work);
     fs::write(c.nodes[0].at("n"), b"0").unwrap();
     let n = rounds();
+    // What it is, guarded by a lock that surely works: tells a stale read from a lock that two have.
+    let inside = std::sync::Mutex::new(0u64);
     std::thread::scope(|s| {
         for node in &c.nodes {
+            let inside = &inside;
             s.spawn(move || {
                 let file = OpenOptions::new().read(true).write(true).open(node.at("n")).unwrap();
                 for _ in 0..n {
                     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+                    let mut held = inside.try_lock().expect("nobody else has the lock");
                     let now: u64 = fs::read_to_string(node.at("n")).unwrap().parse().unwrap();
+                    assert_eq!(now, *held, "an old value was read");
                     file.write_all_at((now + 1).to_string().as_bytes(), 0).unwrap();
+                    *held += 1;
+                    drop(held);
                     rustix::fs::flock(&file, rustix::fs::FlockOperation::Unlock).unwrap();
                 }
             });

@@ -131,6 +131,8 @@ impl File {
             s.lease.stale = false;
             return Ok(true);
         }
+        // A lease that comes later says nothing of a state that was loaded without one.
+        s.lease.stale = true;
         Ok(false)
     }
 

@@ -108,9 +108,10 @@ impl Service {
                 holder.recall(scope, wanted).await;
             }
             let mut t = service.table();
-            if t.recalls.get(&(session, scope)) == Some(&wanted) {
-                t.recalls.remove(&(session, scope));
+            if t.recalls.get(&(session, scope)) != Some(&wanted) {
+                return; // more was asked for meanwhile, and perhaps given, and had again since
             }
+            t.recalls.remove(&(session, scope));
             let Some(held) = t.held.get_mut(&scope) else { return };
             match wanted {
                 LeaseKind::Write => {
