@@ -30,7 +30,7 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::fro
 pub(crate) struct Leased {
     /// The write lease is ours, and the state is current.
     pub write: bool,
-    /// The lease was lost since the state was loaded.
+    /// The lease was lost since the state was loaded, or it was loaded without one.
     pub stale: bool,
     /// Recalls under way. Until they are answered the lease is ours.
     pub recalls: u32,

@@ -14,6 +14,7 @@ use granary_meta::{Attr, Extent, Metadata, Place};
 use granary_store::memory::MemoryStore;
 use proptest::prelude::*;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use super::leases::{Client, Service};
 use super::world::{limits, pattern};
@@ -184,6 +185,47 @@ impl Nodes {
         let problems = self.volume.check(&"group/a".parse().unwrap()).unwrap();
         assert!(problems.is_empty(), "{problems:?}");
     }
+}
+
+/// A recall that found no file to tell, and is not answered yet: for the moment in which a mount drops the kernel's pages.
+struct Underway {
+    came: Semaphore,
+    go_on: Semaphore,
+}
+
+#[async_trait]
+impl Holder for Underway {
+    async fn recall(&self, _scope: Scope, _wanted: LeaseKind) {
+        self.came.add_permits(1);
+        self.go_on.acquire().await.unwrap().forget();
+    }
+
+    async fn lost(&self, _why: Lost) {}
+}
+
+/// The file is loaded without a lease, because its lease is being recalled; the lease that comes later is of a newer content.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_opened_amid_a_recall_does_not_stay_as_it_was() {
+    let nodes = Nodes::new(2).await;
+    let writer = nodes.create(0, "f").await;
+    writer.write(0, b"old", false).await.unwrap();
+    let attr = nodes.attr(1, "f").await; // and the read lease
+    let underway = Arc::new(Underway { came: Semaphore::new(0), go_on: Semaphore::new(0) });
+    nodes.sessions[1].set_holder(underway.clone());
+    let writing = tokio::spawn({
+        let writer = writer.clone();
+        async move { writer.write(0, b"new", false).await }
+    });
+    underway.came.acquire().await.unwrap().forget();
+    let reader = nodes.tree(1).file(&attr, None).await.unwrap();
+    underway.go_on.add_permits(1);
+    writing.await.unwrap().unwrap();
+    nodes.sessions[1].set_holder(Arc::new(Keeper(Arc::downgrade(&nodes.tree(1)))));
+    nodes.sessions[1].getattr(attr.ino).await.unwrap(); // the lease comes with another answer
+    assert_eq!(reader.read(0, 3).await.unwrap(), "new");
+    nodes.tree(0).close(writer).await.unwrap();
+    nodes.tree(1).close(reader).await.unwrap();
+    nodes.end().await;
 }
 
 fn new_file() -> NewInode {
