@@ -1,9 +1,11 @@
 //! The drain: takes what is staged to the store and moves the metadata's extents there. [`policy`] decides when and what,
-//! [`pack`] uploads segments of the log, [`large`] stage files, [`dead`] deletes objects nobody refers to any more.
+//! [`pack`] uploads segments of the log, [`large`] stage files, [`compact`] rewrites objects that are mostly dead, [`dead`] deletes
+//! those nobody refers to any more.
 //!
 //! Nothing leaves the stage before the metadata that names its object is durable. A failed upload changes nothing: it is
 //! tried again, ever more rarely.
 
+pub(crate) mod compact;
 pub(crate) mod dead;
 mod evict;
 mod large;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::extent_map::clip;
 use crate::tree::{Shared, TreeStatus};
 use crate::util::lock;
+use compact::Compaction;
 use policy::{LargeFile, Policy, Step, View};
 
 /// The drain looks around at least this often, whatever it was told.
@@ -46,6 +49,7 @@ pub(crate) struct Drain {
     failures: Mutex<(u64, Option<Error>)>,
     uploaded_bytes: AtomicU64,
     uploaded_objects: AtomicU64,
+    pub compaction: Compaction,
 }
 
 impl Drain {
@@ -59,6 +63,7 @@ impl Drain {
             failures: Mutex::default(),
             uploaded_bytes: AtomicU64::new(0),
             uploaded_objects: AtomicU64::new(0),
+            compaction: Compaction::default(),
         }
     }
 
@@ -192,8 +197,15 @@ impl Shared {
         self.reads.insert(self.ns, &uploaded.info(), &uploaded.sealed.payload, &uploaded.sealed.footer);
     }
 
-    /// Tells the metadata where the bytes are now, then the files in use.
+    /// Staged bytes are in the store now.
     async fn relocate(&self, uploaded: &Uploaded) -> Result<()> {
+        self.move_extents(uploaded).await?;
+        self.dirty.drained(uploaded.sealed.info.payload_len, self.clock.monotonic());
+        Ok(())
+    }
+
+    /// Tells the metadata where the bytes are now, then the files in use.
+    async fn move_extents(&self, uploaded: &Uploaded) -> Result<()> {
         let info = uploaded.info();
         self.objects.learn(info);
         let effects = self.meta.relocate(info, uploaded.moves.clone()).await?;
@@ -214,7 +226,6 @@ impl Shared {
                 file.moved(&parts);
             }
         }
-        self.dirty.drained(uploaded.sealed.info.payload_len, self.clock.monotonic());
         Ok(())
     }
 
@@ -278,12 +289,15 @@ impl Shared {
         let now = self.clock.monotonic();
         let log = self.log.sealed().into_iter().chain(self.log.active()).map(|s| s.first_at);
         let oldest = log.chain(self.all_large().into_iter().map(|l| l.since)).min();
+        let (compacted_bytes, compaction_written_bytes) = self.drain.compaction.sums();
         TreeStatus {
             dirty_bytes: sums.bytes,
             dirty_files: sums.files,
             oldest_dirty_ms: oldest.map_or(0, |at| now.saturating_sub(at).as_millis() as u64),
             uploaded_bytes: self.drain.uploaded_bytes.load(Ordering::Relaxed),
             uploaded_objects: self.drain.uploaded_objects.load(Ordering::Relaxed),
+            compacted_bytes,
+            compaction_written_bytes,
             error: self.fenced().or_else(|| lock(&self.drain.failures).1.as_ref().map(ToString::to_string)),
         }
     }

@@ -197,6 +197,11 @@ impl ReadCache {
         self.fetcher.prefetch(ns, object, (range.start / CHUNK_BYTES) as u32..end);
     }
 
+    /// Whether any chunk of the object is cached.
+    pub fn has_some(&self, object: ObjectId) -> bool {
+        self.fetcher.disk.has_some(object)
+    }
+
     /// Drops every chunk of an object that was deleted.
     pub fn remove(&self, object: ObjectId) {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).forget(object);

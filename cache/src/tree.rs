@@ -68,6 +68,9 @@ pub struct TreeStatus {
     pub oldest_dirty_ms: u64,
     pub uploaded_bytes: u64,
     pub uploaded_objects: u64,
+    /// Payload bytes of objects that were rewritten because they were mostly dead or small, and bytes written for them.
+    pub compacted_bytes: u64,
+    pub compaction_written_bytes: u64,
     /// The last failure of the drain, if it has not succeeded since.
     pub error: Option<String>,
 }
@@ -81,8 +84,8 @@ pub struct Tree {
 struct Tasks {
     /// Ends when it is told, after its uploads have.
     drain: JoinHandle<()>,
-    /// The committer, and the one that deletes dead objects: may be aborted anywhere.
-    others: [JoinHandle<()>; 2],
+    /// The committer, compaction, and the one that deletes dead objects: may be aborted anywhere.
+    others: [JoinHandle<()>; 3],
 }
 
 impl fmt::Debug for Tree {
@@ -135,8 +138,11 @@ impl Tree {
         }
         let runtime = &shared.runtime;
         let drain = runtime.spawn(drain::run(shared.clone()));
-        let others =
-            [runtime.spawn(committer::run(shared.clone())), runtime.spawn(drain::dead::run(shared.clone()))];
+        let others = [
+            runtime.spawn(committer::run(shared.clone())),
+            runtime.spawn(drain::compact::run(shared.clone())),
+            runtime.spawn(drain::dead::run(shared.clone())),
+        ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
         Ok(Arc::new(Tree { shared, tasks }))
     }

@@ -178,6 +178,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
     setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once"),
+    setting(
+        "compaction_bytes_per_s",
+        Unit::Bytes,
+        Scope::Limit,
+        "Bytes per second read and written to rewrite objects that are mostly dead; 0: never",
+    ),
     setting("fetches_max", Unit::Count, Scope::Limit, "Downloads at once"),
     setting("log_segment_bytes_max", Unit::Bytes, Scope::Limit, "Size of one segment of the stage log"),
     setting("open_files_max", Unit::Count, Scope::Limit, "Open descriptors of cache and stage"),

@@ -42,6 +42,8 @@ pub struct Limits {
     pub memory_bytes_max: u64,
     /// PUTs at once.
     pub uploads_max: u32,
+    /// Bytes read and written per second to rewrite objects that are mostly dead. 0: they stay.
+    pub compaction_bytes_per_s: u64,
     /// GETs at once.
     pub fetches_max: u32,
     /// One stage log segment is sealed at this size.
@@ -68,6 +70,7 @@ impl Default for Limits {
             cache_free_bytes_min: 1 << 30,
             memory_bytes_max: 256 << 20,
             uploads_max: 4,
+            compaction_bytes_per_s: 32 << 20,
             fetches_max: 32,
             log_segment_bytes_max: 32 << 20,
             open_files_max: 512,
@@ -81,7 +84,7 @@ impl Default for Limits {
 impl Limits {
     /// Refuses values that cannot work, naming the setting, the reason and what would do.
     pub fn validate(&self) -> Result<()> {
-        let rules: [(&str, u64, u64, u64); 14] = [
+        let rules: [(&str, u64, u64, u64); 15] = [
             ("small_file_bytes_max", self.small_file_bytes_max, 4 << 10, 8 << 20),
             ("small_period_ms", self.small_period_ms, 1, 3_600_000),
             ("large_period_ms", self.large_period_ms, 1, 86_400_000),
@@ -90,6 +93,7 @@ impl Limits {
             ("cache_bytes_max", self.cache_bytes_max, 64 << 20, 1 << 50),
             ("memory_bytes_max", self.memory_bytes_max, 64 << 20, 1 << 40),
             ("uploads_max", u64::from(self.uploads_max), 1, 256),
+            ("compaction_bytes_per_s", self.compaction_bytes_per_s, 0, 1 << 40),
             ("fetches_max", u64::from(self.fetches_max), 1, 1024),
             ("log_segment_bytes_max", self.log_segment_bytes_max, 1 << 20, 1 << 30),
             ("open_files_max", u64::from(self.open_files_max), 16, 1 << 20),

@@ -77,6 +77,9 @@ pub trait Metadata: Send + Sync + 'static {
     async fn object(&self, id: ObjectId) -> Result<ObjectInfo>;
     /// Objects without a live byte, oldest first, at most `max`.
     async fn dead_objects(&self, max: usize) -> Result<Vec<DeadObject>>;
+    /// Objects with bytes of files in them, after `after` in the order of their ids (`ObjectId(0)`: from the start), at most
+    /// `max`. Empty at the end.
+    async fn live_objects(&self, after: ObjectId, max: usize) -> Result<Vec<LiveObject>>;
     /// The store confirmed that these are deleted.
     async fn forget_objects(&self, ids: Vec<ObjectId>) -> Result<()>;
 

@@ -168,6 +168,10 @@ pub enum Call {
     DeadObjects {
         max: u32,
     },
+    LiveObjects {
+        after: ObjectId,
+        max: u32,
+    },
     ForgetObjects {
         ids: Vec<ObjectId>,
     },
@@ -233,6 +237,7 @@ pub enum Answer {
     Parts(Vec<Vec<(u64, u64)>>),
     Object(ObjectInfo),
     DeadObjects(Vec<DeadObject>),
+    LiveObjects(Vec<LiveObject>),
     Copied(Copied),
     Lock(Option<Lock>),
     Peer(PeerInfo),

@@ -371,6 +371,7 @@ impl Call {
             | Call::Live { .. }
             | Call::Object { .. }
             | Call::DeadObjects { .. }
+            | Call::LiveObjects { .. }
             | Call::Sync
             | Call::Lease { .. }
             | Call::TestLock { .. }

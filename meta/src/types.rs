@@ -187,6 +187,14 @@ pub struct DeadObject {
     pub since: Timestamp,
 }
 
+/// An object with bytes of files in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveObject {
+    pub object: ObjectInfo,
+    /// How many bytes of files are in it; not 0.
+    pub live: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     pub bytes: u64,

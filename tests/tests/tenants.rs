@@ -395,6 +395,7 @@ fn calls_into_other_namespaces() {
         Call::Live { staged: vec![] },
         Call::Object { id: ObjectId(1) },
         Call::DeadObjects { max: 10 },
+        Call::LiveObjects { after: ObjectId(0), max: 10 },
         Call::ForgetObjects { ids: vec![ObjectId(1)] },
         Call::CopyRange(CopyRange {
             from: ino,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::Result;
 use granary_core::id::object_key;
+use granary_core::{Kind, Result};
 
 use crate::tree::Shared;
 
@@ -16,7 +16,7 @@ const BATCH: usize = 1000;
 /// How often is looked when there was something dead, and at least: the metadata may be asked by many nodes.
 const PERIOD: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
-/// Runs until it is aborted.
+/// Runs until it is aborted; not at all where nothing may be changed.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let (mut told, mut wait) = (false, PERIOD.0);
     loop {
@@ -26,6 +26,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         wait = if nothing { (wait * 2).min(PERIOD.1) } else { PERIOD.0 };
         match looked {
             Ok(_) => told = false,
+            Err(e) if e.kind() == Kind::ReadOnly => return, // others delete them
             Err(e) if told => tracing::debug!(error = %e, "dead objects still cannot be deleted"),
             Err(e) => {
                 told = true;

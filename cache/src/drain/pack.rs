@@ -27,11 +27,12 @@ struct Segment {
 
 /// Live bytes on their way into a pack.
 #[derive(Debug)]
-struct Part {
-    ino: Ino,
-    from: Extent,
-    bytes: Bytes,
-    hint: Option<Arc<PathHint>>,
+pub(super) struct Part {
+    pub ino: Ino,
+    /// Where the bytes are now.
+    pub from: Extent,
+    pub bytes: Bytes,
+    pub hint: Option<Arc<PathHint>>,
 }
 
 /// Uploads what is live in these sealed segments, then deletes them. Nothing is lost when it fails anywhere.
@@ -116,16 +117,20 @@ async fn live_parts(shared: &Shared, segments: &[Segment]) -> Result<Vec<Part>> 
             parts.push(Part { ino, from, bytes, hint: r.head.hint.clone() });
         }
     }
-    // A directory read in order of names, or a file from its beginning, then finds its bytes side by side.
-    let order = |p: &Part| {
-        let (dir, name) = p.hint.as_ref().map_or((Ino(0), &[][..]), |h| (h.dir, &h.name[..]));
-        (dir, name.to_vec(), p.ino, p.from.offset)
-    };
-    parts.sort_by_cached_key(order);
+    sort(&mut parts);
     Ok(parts)
 }
 
-async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> {
+/// A directory read in order of names, or a file from its beginning, then finds its bytes side by side.
+pub(super) fn sort(parts: &mut [Part]) {
+    parts.sort_by_cached_key(|p| {
+        let (dir, name) = p.hint.as_ref().map_or((Ino(0), &[][..]), |h| (h.dir, &h.name[..]));
+        (dir, name.to_vec(), p.ino, p.from.offset)
+    });
+}
+
+/// Packs of these parts, in this order.
+pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> {
     let task = shared.clone();
     blocking(&shared.runtime, move || {
         let mut packs = Vec::new();

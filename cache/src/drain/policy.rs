@@ -90,6 +90,11 @@ impl Policy {
         self.damaged.clear();
     }
 
+    /// Whether anything is being uploaded.
+    pub fn is_busy(&self) -> bool {
+        self.units > 0
+    }
+
     /// What to do next. A unit that is answered counts as in flight until it is told done.
     pub fn next(&mut self, view: &View<'_>) -> Step {
         if self.units >= self.units_max {

@@ -249,6 +249,11 @@ impl Disk {
         self.forget(&[ChunkKey::sums(object)]);
     }
 
+    pub fn has_some(&self, object: ObjectId) -> bool {
+        let range = ChunkKey { object, index: 0 }..=ChunkKey { object, index: u32::MAX };
+        !self.state().policy.keys_in(range).is_empty()
+    }
+
     /// Everything of an object.
     pub fn remove(&self, object: ObjectId) {
         let range = ChunkKey { object, index: 0 }..=ChunkKey { object, index: u32::MAX };

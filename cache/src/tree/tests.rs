@@ -1,5 +1,6 @@
 //! The tree over real metadata (in memory), a store in memory, and real local files.
 
+mod compact;
 mod copy;
 mod crash;
 mod drain;

@@ -108,9 +108,18 @@ impl Collector for NodeCollector {
                 encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Gauge)?;
             each(family, &spaces, |space, encoder| ConstGauge::new(value(space) as i64).encode(encoder))?;
         }
-        let counters: [(&str, &str, Option<&Unit>, Value); 2] = [
+        let counters: [(&str, &str, Option<&Unit>, Value); 4] = [
             ("granary_uploaded", "Bytes of objects stored", Some(&Unit::Bytes), |s| s.status.uploaded_bytes),
             ("granary_uploaded_objects", "Objects stored", None, |s| s.status.uploaded_objects),
+            (
+                "granary_compacted",
+                "Bytes of objects that were rewritten because they were mostly dead or small",
+                Some(&Unit::Bytes),
+                |s| s.status.compacted_bytes,
+            ),
+            ("granary_compaction_written", "Bytes stored to rewrite objects", Some(&Unit::Bytes), |s| {
+                s.status.compaction_written_bytes
+            }),
         ];
         for (name, help, unit, value) in counters {
             let family = encoder.encode_descriptor(

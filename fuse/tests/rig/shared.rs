@@ -215,6 +215,9 @@ impl Metadata for Shared {
     async fn dead_objects(&self, max: usize) -> Result<Vec<DeadObject>> {
         self.inner.dead_objects(max).await
     }
+    async fn live_objects(&self, after: ObjectId, max: usize) -> Result<Vec<LiveObject>> {
+        self.inner.live_objects(after, max).await
+    }
     async fn forget_objects(&self, ids: Vec<ObjectId>) -> Result<()> {
         self.inner.forget_objects(ids).await
     }

@@ -55,6 +55,7 @@ kinds! {
     Live "live"
     Object "object"
     DeadObjects "dead_objects"
+    LiveObjects "live_objects"
     ForgetObjects "forget_objects"
     CopyRange "copy_range"
     Sync "sync"

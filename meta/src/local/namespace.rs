@@ -477,6 +477,10 @@ impl Metadata for LocalNamespace {
         self.read(|view| read::dead_objects(view, max))
     }
 
+    async fn live_objects(&self, after: ObjectId, max: usize) -> Result<Vec<LiveObject>> {
+        self.read(|view| read::live_objects(view, after, max))
+    }
+
     async fn forget_objects(&self, ids: Vec<ObjectId>) -> Result<()> {
         self.change(Operation::ForgetObjects { ids }).map(|_| ())
     }

@@ -88,13 +88,17 @@ impl View for Layers<'_> {
     ) -> Result<()> {
         let first = from.cloned().unwrap_or_else(|| span.first());
         let committing = self.overlay.committing.clone().unwrap_or_default();
-        // Families that are not scanned in use are in no order here; only a check of everything scans them.
+        // Families that are read by key are in no order here; the list of objects and a check of everything scan them.
         let (sorted, committed);
         let (newer, older) = if first.is_scanned() {
             (&self.overlay.accumulating.ranges, &committing.ranges)
         } else {
-            let sort = |c: &Changes| c.points.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            (sorted, committed) = (sort(&self.overlay.accumulating), sort(&committing));
+            let family = first.family();
+            let of_family = |c: &Changes| {
+                let mine = c.points.iter().filter(|(key, _)| key.family() == family);
+                mine.map(|(key, value)| (key.clone(), value.clone())).collect()
+            };
+            (sorted, committed) = (of_family(&self.overlay.accumulating), of_family(&committing));
             (&sorted, &committed)
         };
         let mut pending = Pending {

@@ -4,7 +4,7 @@ use granary_core::{EntryName, Error, Ino, Kind, ObjectId, Result};
 
 use super::view::{Records, View};
 use crate::record::{Family, Key, Span, Value};
-use crate::types::{Attr, DeadObject, DirEntry, Extent, ObjectInfo, Usage};
+use crate::types::{Attr, DeadObject, DirEntry, Extent, LiveObject, ObjectInfo, Usage};
 
 pub fn lookup(view: &mut dyn View, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
     if let Some(entry) = view.entry(dir, name.as_bytes())? {
@@ -110,6 +110,24 @@ pub fn dead_objects(view: &mut dyn View, max: usize) -> Result<Vec<DeadObject>> 
         Ok(true)
     })?;
     found.into_iter().map(|(since, id)| Ok(DeadObject { object: object(view, id)?, since })).collect()
+}
+
+/// Objects that are not dead, after `after` in the order of their ids (`ObjectId(0)`: from the start), at most `max`.
+pub fn live_objects(view: &mut dyn View, after: ObjectId, max: usize) -> Result<Vec<LiveObject>> {
+    let mut found = Vec::new();
+    view.scan(Span::All(Family::Object), Some(&Key::Object(after)), &mut |_, value| {
+        if found.len() >= max {
+            return Ok(false);
+        }
+        if let Value::Object(record) = value
+            && record.dead_since.is_none()
+            && record.info.id != after
+        {
+            found.push(LiveObject { object: record.info, live: record.live });
+        }
+        Ok(true)
+    })?;
+    Ok(found)
 }
 
 pub fn usage(view: &mut dyn View) -> Result<Usage> {

@@ -231,6 +231,13 @@ impl Metadata for RemoteNamespace {
         }
     }
 
+    async fn live_objects(&self, after: ObjectId, max: usize) -> Result<Vec<LiveObject>> {
+        match self.call(Call::LiveObjects { after, max: max.min(65_536) as u32 }).await? {
+            Answer::LiveObjects(objects) => Ok(objects),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn forget_objects(&self, ids: Vec<ObjectId>) -> Result<()> {
         self.call_done(Call::ForgetObjects { ids }).await
     }

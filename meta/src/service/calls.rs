@@ -533,6 +533,11 @@ fn read_call(space: &Space, call: &Call) -> (Result<Answer>, Vec<Scope>) {
             let dead = space.local.read(|view| read::dead_objects(view, (*max).min(ITEMS_MAX) as usize));
             (dead.map(Answer::DeadObjects), Vec::new())
         }
+        Call::LiveObjects { after, max } => {
+            let max = (*max).min(ITEMS_MAX) as usize;
+            let live = space.local.read(|view| read::live_objects(view, *after, max));
+            (live.map(Answer::LiveObjects), Vec::new())
+        }
         other => {
             let e = Error::new(Kind::Bug, format!("a call that reads nothing came to be read: {other:?}"));
             (Err(e), Vec::new())

@@ -58,11 +58,15 @@ impl Service {
             return Err(Error::new(Kind::NotFound, format!("there is no namespace with id {ns}")));
         };
         let is_write = call.changes() || matches!(call, Call::Lease { .. });
-        if granted.rights == Rights::ReadOnly && is_write {
-            self.audit_refusal(
-                &job.session,
-                &format!("a change to namespace {} with a read-only token", granted.space.name),
-            );
+        // A node lists objects to delete or to rewrite them, whoever mounted: no attempt at anything.
+        let is_upkeep = matches!(call, Call::DeadObjects { .. } | Call::LiveObjects { .. });
+        if granted.rights == Rights::ReadOnly && (is_write || is_upkeep) {
+            if is_write {
+                self.audit_refusal(
+                    &job.session,
+                    &format!("a change to namespace {} with a read-only token", granted.space.name),
+                );
+            }
             let why = format!(
                 "namespace {} is read-only for this token; ask for one that may write",
                 granted.space.name

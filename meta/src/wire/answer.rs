@@ -5,7 +5,7 @@ use granary_core::{Ino, ObjectKind, Result};
 use super::pb::response::Result as Wire;
 use super::{attr, bounds, kind, lists, lock, malformed, namespace, pb, required};
 use crate::call::Answer;
-use crate::types::{Copied, DeadObject, ObjectInfo};
+use crate::types::{Copied, DeadObject, LiveObject, ObjectInfo};
 
 pub fn encode_object(o: &ObjectInfo) -> pb::Object {
     pb::Object {
@@ -37,6 +37,14 @@ fn decode_dead(d: pb::DeadObject) -> Result<DeadObject> {
         object: decode_object(required(d.object, "the object")?)?,
         since: attr::decode_time(required(d.since, "since")?)?,
     })
+}
+
+fn encode_live(l: &LiveObject) -> pb::LiveObject {
+    pb::LiveObject { object: Some(encode_object(&l.object)), live: l.live }
+}
+
+fn decode_live(l: pb::LiveObject) -> Result<LiveObject> {
+    Ok(LiveObject { object: decode_object(required(l.object, "the object")?)?, live: l.live })
 }
 
 fn encode_parts(parts: &[Vec<(u64, u64)>]) -> pb::Parts {
@@ -85,6 +93,9 @@ pub fn encode(result: &Result<Answer>) -> Wire {
         Answer::DeadObjects(all) => {
             Wire::DeadObjects(pb::DeadObjects { objects: all.iter().map(encode_dead).collect() })
         }
+        Answer::LiveObjects(all) => {
+            Wire::LiveObjects(pb::LiveObjects { objects: all.iter().map(encode_live).collect() })
+        }
         Answer::Copied(c) => Wire::Copied(pb::Copied { len: c.len, attr: Some(attr::encode(&c.attr)) }),
         Answer::Lock(l) => Wire::Lock(pb::FoundLock { lock: l.as_ref().map(lock::encode) }),
         Answer::Peer(p) => Wire::Peer(namespace::encode_peer(p)),
@@ -120,6 +131,9 @@ pub fn decode(wire: Wire) -> Result<Result<Answer>> {
         Wire::Object(o) => Answer::Object(decode_object(o)?),
         Wire::DeadObjects(d) => {
             Answer::DeadObjects(d.objects.into_iter().map(decode_dead).collect::<Result<_>>()?)
+        }
+        Wire::LiveObjects(l) => {
+            Answer::LiveObjects(l.objects.into_iter().map(decode_live).collect::<Result<_>>()?)
         }
         Wire::Copied(c) => {
             Answer::Copied(Copied { len: c.len, attr: attr::decode(required(c.attr, "attributes")?)? })

@@ -192,6 +192,9 @@ pub fn encode_call(call: &Call) -> Wire {
         Call::Live { staged } => Wire::Live(lists::encode_staged(staged)),
         Call::Object { id } => Wire::Object(id.0.to_le_bytes().to_vec()),
         Call::DeadObjects { max } => Wire::DeadObjects(*max),
+        Call::LiveObjects { after, max } => {
+            Wire::LiveObjects(pb::ListObjects { after: after.0.to_le_bytes().to_vec(), max: *max })
+        }
         Call::ForgetObjects { ids } => Wire::ForgetObjects(lists::encode_ids(ids)),
         Call::CopyRange(copy) => Wire::CopyRange(encode_copy(copy)),
         Call::Sync => Wire::Sync(pb::Nothing {}),
@@ -268,6 +271,7 @@ pub fn decode_call(call: Wire) -> Result<Call> {
         Wire::Live(staged) => Call::Live { staged: lists::decode_staged(&staged)? },
         Wire::Object(id) => Call::Object { id: lists::decode_id(&id)? },
         Wire::DeadObjects(max) => Call::DeadObjects { max },
+        Wire::LiveObjects(l) => Call::LiveObjects { after: lists::decode_id(&l.after)?, max: l.max },
         Wire::ForgetObjects(ids) => Call::ForgetObjects { ids: lists::decode_ids(&ids)? },
         Wire::CopyRange(c) => Call::CopyRange(decode_copy(c)?),
         Wire::Sync(_) => Call::Sync,

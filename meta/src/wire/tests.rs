@@ -200,6 +200,8 @@ fn call() -> impl Strategy<Value = Call> {
         vec((ino(), extent()), 0..8).prop_map(|staged| Call::Live { staged }),
         any::<u128>().prop_map(|id| Call::Object { id: ObjectId(id) }),
         any::<u32>().prop_map(|max| Call::DeadObjects { max }),
+        (any::<u128>(), any::<u32>())
+            .prop_map(|(after, max)| Call::LiveObjects { after: ObjectId(after), max }),
         vec(any::<u128>(), 0..8)
             .prop_map(|ids| Call::ForgetObjects { ids: ids.into_iter().map(ObjectId).collect() }),
         any::<[u32; 6]>().prop_map(|n| {
@@ -272,6 +274,7 @@ fn answer() -> impl Strategy<Value = Answer> {
     let entry = (name(), ino(), file_type(), any::<u64>(), option::of(attr())).prop_map(
         |(name, ino, kind, cookie, attr)| DirEntry { name: name.into_vec(), ino, kind, cookie, attr },
     );
+    let alive = (object(), any::<u64>()).prop_map(|(object, live)| LiveObject { object, live });
     let dead = (object(), time()).prop_map(|(object, since)| DeadObject { object, since });
     let peer = (any::<u64>(), "[a-z.]{0,20}", option::of("[a-z0-9:]{0,20}"), any::<u32>()).prop_map(
         |(node, name, address, ms)| PeerInfo {
@@ -304,6 +307,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(ranges(), 0..5).prop_map(Answer::Parts),
         object().prop_map(Answer::Object),
         vec(dead, 0..8).prop_map(Answer::DeadObjects),
+        vec(alive, 0..8).prop_map(Answer::LiveObjects),
         (any::<u64>(), attr()).prop_map(|(len, attr)| Answer::Copied(Copied { len, attr })),
         option::of(lock_value()).prop_map(Answer::Lock),
         peer.prop_map(Answer::Peer),

@@ -489,6 +489,10 @@ impl Metadata for Client {
         self.service.meta.dead_objects(max).await
     }
 
+    async fn live_objects(&self, after: ObjectId, max: usize) -> Result<Vec<LiveObject>> {
+        self.service.meta.live_objects(after, max).await
+    }
+
     async fn forget_objects(&self, ids: Vec<ObjectId>) -> Result<()> {
         self.service.meta.forget_objects(ids).await
     }
