@@ -1,6 +1,6 @@
 //! Who may not, and what is malformed: refused, and nobody else notices.
 
-use granary_core::{Ino, Kind, NamespaceId};
+use granary_core::{Ino, Kind, NamespaceId, ObjectId};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -167,6 +167,9 @@ fn a_namespace_that_is_not_granted_does_not_exist() {
         let reader = rig.client("bob:read").await;
         let space = reader.namespace(&NAME.parse().unwrap()).await.unwrap();
         assert_eq!(create(&space, Ino::ROOT, "f").await.unwrap_err().kind(), Kind::ReadOnly);
+        // A node asks for these on its own, to delete and to rewrite objects.
+        assert_eq!(space.dead_objects(1).await.unwrap_err().kind(), Kind::ReadOnly);
+        assert_eq!(space.live_objects(ObjectId(0), 1).await.unwrap_err().kind(), Kind::ReadOnly);
         assert_eq!(space.getattr(Ino::ROOT).await.unwrap().nlink, 2);
         rig.end().await;
     });
