@@ -14,6 +14,7 @@ use crate::stop;
 use crate::system::{EXT4, Ext4, GRANARY, Granary, Juicefs, Mode, Programs, System};
 use crate::target::Target;
 use crate::tree::Tree;
+use crate::work::create::Then;
 use crate::work::{Limits, Outcome, Set, create, large, read, tree as tree_work};
 
 /// Parts that can be run alone.
@@ -31,11 +32,18 @@ pub enum Group {
     Data,
     /// The drain's rate beside raw PUTs (S3 stores only)
     Drain,
+    /// The node's memory while very many files are made; runs only when asked for
+    Million,
 }
 
 impl Group {
     pub fn value_variants() -> &'static [Group] {
         <Group as ValueEnum>::value_variants()
+    }
+
+    /// What runs when nothing is asked for.
+    pub fn usual() -> Vec<Group> {
+        Group::value_variants().iter().copied().filter(|group| *group != Group::Million).collect()
     }
 }
 
@@ -48,6 +56,7 @@ pub struct Scale {
     pub large_bytes: u64,
     pub tree_files: usize,
     pub drain_bytes: u64,
+    pub million: usize,
     pub limits: Limits,
 }
 
@@ -61,6 +70,7 @@ impl Scale {
             large_bytes: 1 << 30,
             tree_files: 10_401,
             drain_bytes: 600 << 20,
+            million: 1_000_000,
             limits,
         }
     }
@@ -74,6 +84,7 @@ impl Scale {
             large_bytes: 100 << 20,
             tree_files: 1_000,
             drain_bytes: 60 << 20,
+            million: 20_000,
             limits,
         }
     }
@@ -81,6 +92,9 @@ impl Scale {
 
 pub const SMALL: Set = Set { name: "small", size: 4 << 10, id: 1 };
 const MEDIUM: Set = Set { name: "medium", size: 100 << 10, id: 2 };
+const MANY: Set = Set { name: "many", size: 4 << 10, id: 4 };
+const SYNCED: Set = Set { name: "synced", size: 4 << 10, id: 5 };
+const MILLION: Set = Set { name: "million", size: 1 << 10, id: 6 };
 const DRAINED: Set = Set { name: "drained", size: 100 << 10, id: 3 };
 /// Granary's default concurrency of uploads, and a block's payload.
 const UPLOADS_MAX: usize = 4;
@@ -168,6 +182,9 @@ impl Plan<'_> {
         if has(Group::Drain) && self.target.is_s3() {
             round.drain()?;
         }
+        if has(Group::Million) {
+            round.million()?;
+        }
         drop(round);
         self.target.clear()
     }
@@ -203,13 +220,14 @@ impl Round<'_> {
     fn create(&mut self) -> Result<()> {
         let Scale { small, medium, limits, .. } = self.plan.scale;
         for (set, count, threads, title, aim) in [
-            (SMALL, small, 1, "create + write 4 KiB + close, 1 thread", Aim::RatioMin(0.2)),
-            (MEDIUM, medium, 8, "create + write 100 KiB + close, 8 threads", Aim::None),
+            (SMALL, small, 1, "create + write 4 KiB + close, 1 thread", Aim::RatioMin(0.3)),
+            (MANY, small, 8, "create + write 4 KiB + close, 8 threads", Aim::RatioMin(0.3)),
+            (MEDIUM, medium, 8, "create + write 100 KiB + close, 8 threads", Aim::RatioMin(0.3)),
         ] {
             let outcomes =
                 self.each(&row(title, "files/s", aim), true, Outcome::rate, |system, content| {
                     create::warm_up(system.root(), set, content)?;
-                    create::files(system.root(), set, count, threads, content, limits)
+                    create::files(system.root(), set, count, threads, content, limits, Then::Close)
                 })?;
             self.made.extend(outcomes.iter().map(|(system, o)| ((*system, set.name), o.done as usize)));
         }
@@ -250,13 +268,24 @@ impl Round<'_> {
             Outcome::rate,
             |system, content| large::write_fsync(system.root(), "appended.log", content, limits),
         )?;
+        let count = self.plan.scale.small / 5;
+        for threads in [1, 8] {
+            let plural = if threads == 1 { "" } else { "s" };
+            let title = format!("create + write 4 KiB + fsync + close, {threads} thread{plural}");
+            self.each(&row(title, "files/s", Aim::RatioMin(0.8)), true, Outcome::rate, |system, content| {
+                let outcome =
+                    create::files(system.root(), SYNCED, count, threads, content, limits, Then::Fsync)?;
+                std::fs::remove_dir_all(system.root().join(SYNCED.name))?;
+                Ok(outcome)
+            })?;
+        }
         Ok(())
     }
 
     fn large(&mut self) -> Result<()> {
         let bytes = self.plan.scale.large_bytes;
         let size = format!("{} MiB", bytes >> 20);
-        let write = row(format!("write {size} + fsync"), "MB/s", Aim::RatioMin(0.9));
+        let write = row(format!("write {size} + fsync"), "MB/s", Aim::RatioMin(0.95));
         self.each(&write, true, Outcome::mb_rate, |system, content| {
             large::write(system.root(), "0.ckpt", 64 << 20, content)?; // the first of its directory warms up
             system.settle()?;
@@ -267,6 +296,13 @@ impl Round<'_> {
             drop_caches()?;
             let outcome = large::read(system.root(), "1.ckpt", bytes)?;
             large::verify(system.root(), "1.ckpt", bytes, content)?;
+            Ok(outcome)
+        })?;
+        let seed = self.plan.seed;
+        let title = format!("overwrite one page in eight of {size}, 4 KiB at random + fsync");
+        self.each(&row(title, "pages/s", Aim::RatioMin(0.7)), true, Outcome::rate, |system, content| {
+            let outcome = large::overwrite(system.root(), "1.ckpt", bytes, content, seed)?;
+            large::verify_overwritten(system.root(), "1.ckpt", bytes, content, seed)?;
             Ok(outcome)
         })?;
         Ok(())
@@ -364,12 +400,41 @@ impl Round<'_> {
         let limits = Limits { seconds_max: 300.0, ..self.plan.scale.limits };
         let before = stored()?;
         let watch = Stopwatch::start();
-        let made = create::files(self.granary.root(), DRAINED, count, 8, &self.content, limits)?.done;
+        let made =
+            create::files(self.granary.root(), DRAINED, count, 8, &self.content, limits, Then::Close)?.done;
         self.granary.sync()?;
         let outcome = Outcome { done: made * DRAINED.size as u64, seconds: watch.seconds() };
         all_there(before, made * DRAINED.size as u64)?;
         self.granary.settle()?;
         self.report.add(&packs, GRANARY, outcome.mb_rate());
+        Ok(())
+    }
+
+    /// What the node takes in memory, at its worst, while very many files are made; and the objects they become.
+    fn million(&mut self) -> Result<()> {
+        let Scale { million, .. } = self.plan.scale;
+        let limits = Limits { seconds_max: 1800.0, ..self.plan.scale.limits };
+        let prefix = format!("round-{}", self.number + 1);
+        let before = self.plan.target.usage(&prefix)?.objects;
+        let made =
+            create::files(self.granary.root(), MILLION, million, 8, &self.content, limits, Then::Close)?;
+        ensure!(made.done == million as u64, "only {} of {million} files were made", made.done);
+        self.granary.sync()?;
+        let memory = self.granary.memory()?.context("Granary has a node")?;
+        let objects = self.plan.target.usage(&prefix)?.objects - before;
+        let of = format!("{million} files of 1 KiB made by 8 threads");
+        for (work, unit, aim, value) in [
+            (
+                format!("{of}: peak memory of the node"),
+                "MiB",
+                Aim::ValueMax(512.0),
+                memory.peak_kib as f64 / 1024.0,
+            ),
+            (format!("{of}: rate"), "files/s", Aim::None, made.rate()),
+            (format!("{of}: objects"), "objects", Aim::None, objects as f64),
+        ] {
+            self.report.add(&row(work, unit, aim), GRANARY, value);
+        }
         Ok(())
     }
 }

@@ -5,18 +5,28 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, ensure};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, fsync, open};
 
 use super::{Limits, Outcome, Set, at, threads};
 use crate::clock::Stopwatch;
 use crate::content::Content;
 use crate::stop;
 
-fn create_one(path: &CString, bytes: &[u8]) -> Result<()> {
+/// What happens to a file between its write and its close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    Close,
+    Fsync,
+}
+
+fn create_one(path: &CString, bytes: &[u8], then: Then) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
     let fd = at(open(path, flags, Mode::from_raw_mode(0o644)), "create", path)?;
     let n = at(rustix::io::write(&fd, bytes), "write", path)?;
     ensure!(n == bytes.len(), "write {}: {n} of {} bytes", path.to_string_lossy(), bytes.len());
+    if then == Then::Fsync {
+        at(fsync(&fd), "fsync", path)?;
+    }
     Ok(()) // closed here
 }
 
@@ -28,6 +38,7 @@ pub fn files(
     thread_count: usize,
     content: &Content,
     limits: Limits,
+    then: Then,
 ) -> Result<Outcome> {
     std::fs::create_dir(root.join(set.name))?;
     let paths = set.paths(root, count)?;
@@ -44,7 +55,7 @@ pub fn files(
             }
             stop::check()?;
             content.fill(&mut buf, set.file_id(i), 0);
-            create_one(&paths[i], &buf)?;
+            create_one(&paths[i], &buf, then)?;
             done += 1;
         }
         Ok(done)
@@ -55,6 +66,6 @@ pub fn files(
 pub fn warm_up(root: &Path, set: Set, content: &Content) -> Result<()> {
     let limits = Limits { seconds_min: 0.0, seconds_max: 2.0 };
     let warm = Set { name: "warm-up", ..set };
-    files(root, warm, 200, 1, content, limits)?;
+    files(root, warm, 200, 1, content, limits, Then::Close)?;
     Ok(std::fs::remove_dir_all(root.join(warm.name))?)
 }

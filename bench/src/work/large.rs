@@ -1,5 +1,6 @@
 //! One large file, sequentially, and small synchronous writes.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use rustix::fs::{Mode, OFlags, fsync, open};
 
-use super::{Limits, Outcome, at, threads};
+use super::{Limits, Outcome, at, shuffled, threads};
 use crate::clock::Stopwatch;
 use crate::content::{Content, PAGE, check_stamps};
 use crate::stop;
@@ -17,6 +18,7 @@ const CALL: usize = 1 << 20;
 /// What `content` calls the file, and the one of small writes.
 const FILE_ID: u64 = u64::MAX;
 const LOG_ID: u64 = u64::MAX - 1;
+const OVERWRITE_ID: u64 = u64::MAX - 2;
 
 fn path_of(root: &Path, name: &str) -> Result<CString> {
     Ok(CString::new(root.join(name).as_os_str().as_bytes())?)
@@ -100,6 +102,48 @@ pub fn write_fsync(root: &Path, name: &str, content: &Content, limits: Limits) -
     Ok(outcome)
 }
 
+/// Writes pages of 4 KiB at random places of a file of `bytes`, then fsync; a power loss then finds all of them. `done` is pages.
+/// Which page has what is the seed's: [`verify_overwritten`] knows.
+pub fn overwrite(root: &Path, name: &str, bytes: u64, content: &Content, seed: u64) -> Result<Outcome> {
+    let path = path_of(root, name)?;
+    let fd = at(open(&path, OFlags::RDWR, Mode::empty()), "open", &path)?;
+    let order = overwritten(bytes, seed);
+    threads(1, |_| {
+        let mut page = vec![0; PAGE];
+        for (i, &at_page) in order.iter().enumerate() {
+            if i % 64 == 0 {
+                stop::check()?;
+            }
+            content.fill(&mut page, OVERWRITE_ID, at_page as u64);
+            let n = at(rustix::io::pwrite(&fd, &page, (at_page * PAGE) as u64), "write", &path)?;
+            ensure!(n == PAGE, "write {}: {n} bytes of {PAGE}", path.to_string_lossy());
+        }
+        at(fsync(&fd), "fsync", &path)?;
+        Ok(order.len() as u64)
+    })
+}
+
+/// One page in eight.
+fn overwritten(bytes: u64, seed: u64) -> Vec<usize> {
+    let mut order = shuffled(bytes as usize / PAGE, seed);
+    order.truncate((order.len() / 8).max(1));
+    order
+}
+
+/// Every page has what the overwriting, or the writing before it, put there.
+pub fn verify_overwritten(root: &Path, name: &str, bytes: u64, content: &Content, seed: u64) -> Result<()> {
+    let changed: HashSet<usize> = overwritten(bytes, seed).into_iter().collect();
+    each_call(&path_of(root, name)?, bytes, |buf, first| {
+        for (i, page) in buf.chunks(PAGE).enumerate() {
+            let at_page = first + i as u64;
+            let id = if changed.contains(&(at_page as usize)) { OVERWRITE_ID } else { FILE_ID };
+            content.check(page, id, at_page)?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +161,17 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(dir.path().join("a"), bytes).unwrap();
         assert!(verify(dir.path(), "a", 3 << 20, &content).is_err());
+    }
+
+    #[test]
+    fn overwritten_pages_are_told_from_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = Content::new(2);
+        write(dir.path(), "a", 1 << 20, &content).unwrap();
+        assert!(verify_overwritten(dir.path(), "a", 1 << 20, &content, 7).is_err());
+        assert_eq!(overwrite(dir.path(), "a", 1 << 20, &content, 7).unwrap().done, 32);
+        verify_overwritten(dir.path(), "a", 1 << 20, &content, 7).unwrap();
+        assert!(verify(dir.path(), "a", 1 << 20, &content).is_err());
     }
 
     #[test]

@@ -75,7 +75,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let content = Content::new(1);
         create::warm_up(dir.path(), SET, &content).unwrap();
-        let made = create::files(dir.path(), SET, 100, 3, &content, LIMITS).unwrap();
+        let made = create::files(dir.path(), SET, 100, 3, &content, LIMITS, create::Then::Close).unwrap();
         assert_eq!(made.done, 100);
         assert!(warm(dir.path(), SET, 100, 2, &content, 5, LIMITS).unwrap().done >= 200);
         assert!(stat(dir.path(), SET, 100, 5, LIMITS).unwrap().done >= 100);
@@ -94,7 +94,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let content = Content::new(1);
         let short = Limits { seconds_min: 0.0, seconds_max: 0.002 };
-        let made = create::files(dir.path(), SET, 1_000_000, 4, &content, short).unwrap().done as usize;
+        let made = create::files(dir.path(), SET, 1_000_000, 4, &content, short, create::Then::Close)
+            .unwrap()
+            .done as usize;
         assert!(made < 1_000_000);
         assert_eq!(std::fs::read_dir(dir.path().join("small")).unwrap().count(), made);
         if made > 0 {
