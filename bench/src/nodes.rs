@@ -170,9 +170,8 @@ impl Round<'_> {
             let seconds_max = if name == GRANARY { 600.0 } else { 60.0 };
             let limits = Limits { seconds_max, ..self.plan.scale.limits };
             let last = roots.last().expect("two nodes or more");
-            let seen: Visible =
-                visible::rounds(&roots[0], last, count, &self.content, limits)
-                    .with_context(|| format!("{}: on {name}", stale.work))?;
+            let seen: Visible = visible::rounds(&roots[0], last, count, &self.content, limits)
+                .with_context(|| format!("{}: on {name}", stale.work))?;
             eprintln!("  {name}: {} rounds", seen.latencies_s.len());
             for (row, share) in [(&median, 0.5), (&p99, 0.99)] {
                 let seconds = percentile(&seen.latencies_s, share).context("no round was done")?;

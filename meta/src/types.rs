@@ -174,9 +174,9 @@ pub struct Copied {
 pub struct ObjectInfo {
     pub id: ObjectId,
     pub kind: ObjectKind,
-    /// Bytes before the footer.
+    /// Bytes of files in it.
     pub payload_len: u64,
-    /// Bytes of the whole object.
+    /// Bytes of the whole object as it is stored: fewer than those of the payload if it is compressed, more if not.
     pub total_len: u64,
 }
 

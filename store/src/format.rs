@@ -35,14 +35,15 @@
 //! | 24 | 4 | frame length in bytes: 65,536 |
 //! | 28 | 4 | number of frames `n`: payload length / frame length, rounded up |
 //! | 32 | 4 n | crc32c of each frame of the payload; the last may be short |
-//! | | | *codec 1 and 2 only:* `u64` length of the payload before compression, `u32` stored length of each frame |
+//! | | | *codec 1 and 2 only:* `u64` length of the payload before compression, `u32` stored length of each frame, 1 to the frame's own |
 //! | | | *block:* `u64` inode, `u64` offset in the file, `u64` content version |
 //! | | | *pack:* `u32` number of entries, then each of them |
 //!
-//! Codecs 1 and 2 are reserved, and this version refuses them. With them each frame of the payload is compressed alone and stored
-//! after the one before it, so that a range read stays a range read; a frame that would grow is stored as it is, which its stored
-//! length tells. The trailer's payload length is then of the stored bytes; frames, checksums and all payload offsets (in
-//! entries, in extents) are of the payload before compression.
+//! With codecs 1 and 2 each frame of the payload is compressed alone and stored after the one before it, so that a range read
+//! stays a range read; a frame that would not become smaller is stored as it is, which its stored length tells. The trailer's payload
+//! length is then of the stored bytes; frames, checksums and all payload offsets (in entries, in extents, in the metadata's lengths) are
+//! of the payload before compression. An object is compressed only if it is shorter as a whole than its payload, so that the two lengths
+//! which the metadata has tell whether it is.
 //!
 //! # Entry of a pack's directory
 //!
@@ -60,6 +61,7 @@
 //! Entries are in the order of their payload offsets and do not overlap.
 
 mod block;
+mod codec;
 mod footer;
 mod frames;
 mod pack;
@@ -74,8 +76,9 @@ use granary_core::limits::{OBJECT_BYTES_MAX, OBJECT_PAYLOAD_MAX};
 use granary_core::{Error, Kind, NamespaceId, ObjectId, ObjectKind, Result};
 
 pub use block::{BlockBuilder, BlockInfo};
+pub use codec::Codec;
 pub use footer::{Content, Footer};
-pub use frames::Frames;
+pub use frames::{Compressed, Frames};
 pub use pack::{NewEntry, PackBuilder, PackEntry};
 pub use trailer::{TRAILER_BYTES, Trailer};
 
@@ -90,9 +93,9 @@ pub struct SealedInfo {
     pub ns: NamespaceId,
     pub id: ObjectId,
     pub kind: ObjectKind,
-    /// Bytes before the footer.
+    /// Bytes of the payload, before compression.
     pub payload_len: u64,
-    /// Bytes of the whole object.
+    /// Bytes of the whole object as it is stored; less than those of the payload if and only if it is compressed.
     pub total_len: u64,
 }
 
@@ -101,6 +104,8 @@ pub struct SealedInfo {
 pub struct Sealed {
     /// The payload's bytes, one part after another, as they were handed in.
     pub payload: Vec<Bytes>,
+    /// The same compressed.
+    stored: Option<Vec<Bytes>>,
     /// Footer and trailer.
     pub footer: Bytes,
     pub info: SealedInfo,
@@ -114,8 +119,9 @@ impl Sealed {
 
     /// The whole object's bytes, for [`Store::put`](crate::Store::put). Copies no byte.
     pub fn parts(&self) -> Vec<Bytes> {
-        let mut parts = Vec::with_capacity(self.payload.len() + 1);
-        parts.extend(self.payload.iter().cloned());
+        let payload = self.stored.as_ref().unwrap_or(&self.payload);
+        let mut parts = Vec::with_capacity(payload.len() + 1);
+        parts.extend(payload.iter().cloned());
         parts.push(self.footer.clone());
         parts
     }
@@ -144,8 +150,14 @@ pub fn decode_object(bytes: &Bytes) -> Result<Object> {
         ));
     }
     let footer_at = trailer.payload_len;
-    let (payload, rest) = (bytes.slice(..footer_at as usize), bytes.slice(footer_at as usize..));
+    let (stored, rest) = (bytes.slice(..footer_at as usize), bytes.slice(footer_at as usize..));
     let footer = Footer::parse(&rest, footer_at)?;
+    let payload = match footer.frames.compressed() {
+        None => stored,
+        Some(compressed) => compressed
+            .unpack(&(0..footer.payload_len()), &stored)
+            .map_err(|e| e.context(format_args!("object {} is damaged", footer.id)))?,
+    };
     footer.verify_frames(0, &payload)?;
     if let Content::Pack(entries) = &footer.content {
         for entry in entries {

@@ -244,7 +244,8 @@ impl Fetcher {
                 return;
             }
             wanted = run.end;
-            let bytes = u64::from(run.end - run.start) * CHUNK_BYTES + footer_len(object);
+            let payload = u64::from(run.end - run.start) * CHUNK_BYTES;
+            let bytes = in_flight(object, payload) + footer_len(object);
             let Some(permits) = self.permits_ahead(bytes) else {
                 return add(&self.stats.prefetch_refused, 1);
             };
@@ -294,13 +295,14 @@ impl Fetcher {
             Some(_) => 0,
             None => footer_len(&landing.object),
         };
-        let apart = footer > 0 && range.end < landing.object.payload_len;
+        // Of a compressed object both cannot be asked for at once.
+        let apart = footer > 0 && range.end < landing.object.payload_len && !is_compressed(&landing.object);
         let want = if apart { 2.min(self.slots_max) } else { 1 };
         let slots = match self.slots.clone().acquire_many_owned(want).await {
             Ok(slots) => slots,
             Err(_) => unreachable!("the slots' semaphore is never closed"),
         };
-        let memory = self.memory.acquire(range.end - range.start + footer).await;
+        let memory = self.memory.acquire(in_flight(&landing.object, range.end - range.start) + footer).await;
         Permits { _slots: slots, _ahead_slot: None, _memory: memory, parallel: want > 1 }
     }
 
@@ -373,8 +375,24 @@ impl Fetcher {
     }
 }
 
+/// What is asked for first of a compressed object's end: enough for most footers.
+const COMPRESSED_FOOTER_BYTES: u64 = 64 << 10;
+
+/// An object is compressed only if that made it shorter than its payload.
+fn is_compressed(object: &ObjectInfo) -> bool {
+    object.total_len < object.payload_len
+}
+
+/// Memory for so many payload bytes on their way: compressed ones are there twice for a moment.
+fn in_flight(object: &ObjectInfo, payload: u64) -> u64 {
+    if is_compressed(object) { 2 * payload } else { payload }
+}
+
 fn footer_len(object: &ObjectInfo) -> u64 {
-    object.total_len.saturating_sub(object.payload_len)
+    match is_compressed(object) {
+        true => COMPRESSED_FOOTER_BYTES,
+        false => object.total_len - object.payload_len,
+    }
 }
 
 /// A frame's number in its object.

@@ -5,13 +5,15 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic `GRSM` |
-//! | 4 | 1 | version, 1 |
-//! | 5 | 3 | zero |
+//! | 4 | 1 | version, 2; one of version 1, which knew no codecs, is fetched again |
+//! | 5 | 1 | codec of the object's frames: 0 none, 1 lz4, 2 zstd |
+//! | 6 | 2 | zero |
 //! | 8 | 16 | object id |
 //! | 24 | 8 | bytes of the payload |
 //! | 32 | 4 | number of frames, n |
 //! | 36 | 4 n | crc32c of each frame of 64 KiB (the last may be short) |
-//! | 36 + 4 n | 4 | crc32c of everything before |
+//! | 36 + 4 n | 4 n | *codec 1 and 2 only:* bytes of each frame as it is stored |
+//! | at the end | 4 | crc32c of everything before |
 
 use std::ops::Range;
 
@@ -19,10 +21,10 @@ use granary_core::codec::{Put, Reader};
 use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
 use granary_core::{Error, Kind, NamespaceId, ObjectId, Result};
 use granary_meta::ObjectInfo;
-use granary_store::format::Footer;
+use granary_store::format::{Codec, Compressed, Footer};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"GRSM");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const WHAT: &str = "a checksum table of the read cache";
 /// Frames of one whole chunk.
 pub(crate) const CHUNK_FRAMES: usize = (CHUNK_BYTES / FRAME_BYTES) as usize;
@@ -33,6 +35,8 @@ pub(crate) struct FrameSums {
     pub object: ObjectId,
     pub payload_len: u64,
     pub crcs: Vec<u32>,
+    /// Where the frames are in the store when they are compressed.
+    pub compressed: Option<Compressed>,
 }
 
 impl FrameSums {
@@ -44,26 +48,41 @@ impl FrameSums {
                 format!("its footer has {} frame checksums for {payload_len} bytes", crcs.len()),
             ));
         }
-        Ok(FrameSums { object, payload_len, crcs })
+        Ok(FrameSums { object, payload_len, crcs, compressed: None })
     }
 
     /// Takes them out of an object's footer, after checking that it is this object's.
     pub fn of_footer(ns: NamespaceId, object: &ObjectInfo, footer: &[u8]) -> Result<FrameSums> {
-        let footer = Footer::parse(footer, object.payload_len)?;
+        let footer = Footer::parse(footer, object.total_len.saturating_sub(footer.len() as u64))?;
         footer.check_identity(ns, object.kind, object.id)?;
-        FrameSums::new(object.id, object.payload_len, footer.frames.checksums().to_vec())
+        if footer.payload_len() != object.payload_len {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "its footer tells of {} bytes of payload, the metadata of {}",
+                    footer.payload_len(),
+                    object.payload_len
+                ),
+            ));
+        }
+        let sums = FrameSums::new(object.id, object.payload_len, footer.frames.checksums().to_vec())?;
+        Ok(FrameSums { compressed: footer.frames.compressed().cloned(), ..sums })
     }
 
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(40 + 4 * self.crcs.len());
         out.put_u32(MAGIC);
         out.put_u8(VERSION);
-        out.extend_from_slice(&[0; 3]);
+        out.put_u8(self.compressed.as_ref().map_or(Codec::None, |c| c.codec).tag());
+        out.extend_from_slice(&[0; 2]);
         out.put_u128(self.object.0);
         out.put_u64(self.payload_len);
         out.put_u32(self.crcs.len() as u32);
         for &crc in &self.crcs {
             out.put_u32(crc);
+        }
+        for &len in self.compressed.iter().flat_map(|c| &c.lens) {
+            out.put_u32(len);
         }
         let crc = crc32c::crc32c(&out);
         out.put_u32(crc);
@@ -79,15 +98,21 @@ impl FrameSums {
             return Err(r.corrupt("checksum or magic differ"));
         }
         r.version(VERSION)?;
-        r.take(3)?;
+        let codec = Codec::of_tag(r.u8()?).ok_or_else(|| r.corrupt("its codec is unknown"))?;
+        r.take(2)?;
         let (object, payload_len) = (ObjectId(r.u128()?), r.u64()?);
         let n = r.u32()?;
-        if r.remaining() as u64 != 4 * u64::from(n) {
+        let tables = if codec == Codec::None { 1 } else { 2 };
+        if r.remaining() as u64 != 4 * u64::from(n) * tables {
             return Err(r.corrupt("its length and its number of frames differ"));
         }
         let crcs = (0..n).map(|_| r.u32()).collect::<Result<_>>()?;
+        let compressed = match codec {
+            Codec::None => None,
+            codec => Some(Compressed { codec, lens: (0..n).map(|_| r.u32()).collect::<Result<_>>()? }),
+        };
         r.finish()?;
-        FrameSums::new(object, payload_len, crcs)
+        Ok(FrameSums { compressed, ..FrameSums::new(object, payload_len, crcs)? })
     }
 
     /// The checksums of a chunk's frames.
@@ -122,10 +147,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_comes_back_and_damage_is_seen(object: u128, payload_len in 0u64..16 << 20, seed: u32, at: prop::sample::Index, bit in 0u8..8) {
+        fn it_comes_back_and_damage_is_seen(object: u128, payload_len in 0u64..16 << 20, seed: u32, codec in 0u8..3, at: prop::sample::Index, bit in 0u8..8) {
             let frames = payload_len.div_ceil(FRAME_BYTES) as u32;
             let crcs = (0..frames).map(|i| i.wrapping_mul(2654435761) ^ seed).collect();
-            let sums = FrameSums::new(ObjectId(object), payload_len, crcs).unwrap();
+            let mut sums = FrameSums::new(ObjectId(object), payload_len, crcs).unwrap();
+            let codec = Codec::of_tag(codec).unwrap();
+            sums.compressed = (codec != Codec::None)
+                .then(|| Compressed { codec, lens: (0..frames).map(|i| i ^ seed).collect() });
             let mut bytes = sums.encode();
             prop_assert_eq!(FrameSums::decode(&bytes).unwrap(), sums);
             prop_assert!(FrameSums::decode(&bytes[..at.index(bytes.len())]).is_err());

@@ -1,5 +1,6 @@
 //! The read cache over a store in memory whose requests are counted, held back, and made to fail.
 
+mod compressed;
 mod disk_faults;
 mod flights;
 mod objects;

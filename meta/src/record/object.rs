@@ -6,7 +6,7 @@
 //! |---|---|
 //! | 1 | version, 1 |
 //! | 1 | kind: 1 block, 2 pack |
-//! | 8, 8 | payload length; total length, not less, u64 |
+//! | 8, 8 | payload length; total length, less if it is compressed, u64 |
 //! | 8 | live bytes: how many bytes of files are in it u64 |
 //! | 1 | 1: dead, and the next field follows; 0: not |
 //! | 12 | dead since: seconds i64, nanoseconds u32; live bytes are 0 |
@@ -62,8 +62,8 @@ impl ObjectRecord {
             1 => Some(decode_time(&mut r)?),
             _ => return Err(r.corrupt("its state is unknown")),
         };
-        if payload_len > total_len || (live > 0 && dead_since.is_some()) {
-            return Err(r.corrupt("its lengths are impossible"));
+        if live > 0 && dead_since.is_some() {
+            return Err(r.corrupt("it is dead and has live bytes"));
         }
         r.finish()?;
         Ok(ObjectRecord { info: ObjectInfo { id, kind, payload_len, total_len }, live, dead_since })

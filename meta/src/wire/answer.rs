@@ -17,9 +17,6 @@ pub fn encode_object(o: &ObjectInfo) -> pb::Object {
 }
 
 pub fn decode_object(o: pb::Object) -> Result<ObjectInfo> {
-    if o.payload_len > o.total_len {
-        return Err(malformed("an object's payload is longer than the object"));
-    }
     Ok(ObjectInfo {
         id: lists::decode_id(&o.id)?,
         kind: if o.pack { ObjectKind::Pack } else { ObjectKind::Block },

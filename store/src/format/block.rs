@@ -6,6 +6,7 @@ use granary_core::limits::{FILE_BYTES_MAX, OBJECT_PAYLOAD_MAX};
 use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, ObjectKind, Result};
 
 use super::Sealed;
+use super::codec::Codec;
 use super::footer;
 use super::frames::FrameSums;
 
@@ -77,11 +78,16 @@ impl BlockBuilder {
 
     /// Errors: `Bug` when it is empty or has no inode.
     pub fn seal(self) -> Result<Sealed> {
+        self.seal_with(Codec::None)
+    }
+
+    /// The same compressed, where that makes it smaller. Takes processor time: not for a thread that must not wait.
+    pub fn seal_with(self, codec: Codec) -> Result<Sealed> {
         let info = self.info;
         if info.ino.0 == 0 {
             return Err(Error::new(Kind::Bug, format!("block {} is of inode 0", self.id)));
         }
-        footer::seal((self.ns, self.id, ObjectKind::Block), self.payload, self.sums, |out| {
+        footer::seal((self.ns, self.id, ObjectKind::Block), self.payload, self.sums, codec, |out| {
             out.put_u64(info.ino.0);
             out.put_u64(info.file_offset);
             out.put_u64(info.version);

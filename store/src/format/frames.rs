@@ -1,21 +1,52 @@
-//! Checksums of a payload, one for each frame of 64 KiB.
+//! The frames of a payload, 64 KiB each: their checksums, and where they are when they are compressed.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use granary_core::limits::FRAME_BYTES;
 use granary_core::{Error, Kind, ObjectId, Result};
 
-/// The checksums of one object's payload: what a reader of ranges keeps of a footer. 4 bytes for each 64 KiB.
+use super::codec::Codec;
+
+/// What a reader of ranges keeps of a footer: 4 bytes for each 64 KiB, and as much again when they are compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frames {
     id: ObjectId,
     payload_len: u64,
     crcs: Box<[u32]>,
+    compressed: Option<Compressed>,
+}
+
+/// Frames that are stored one after another, in these lengths. One whose stored length is its own is stored as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compressed {
+    pub codec: Codec,
+    /// One for each frame, none longer than the frame.
+    pub lens: Box<[u32]>,
 }
 
 impl Frames {
     /// `crcs` has one checksum for each frame of `payload_len`; the caller has checked it.
     pub(super) fn new(id: ObjectId, payload_len: u64, crcs: Vec<u32>) -> Frames {
         assert_eq!(crcs.len() as u64, count(payload_len));
-        Frames { id, payload_len, crcs: crcs.into() }
+        Frames { id, payload_len, crcs: crcs.into(), compressed: None }
+    }
+
+    /// `compressed` has one length for each frame, which the caller has checked.
+    pub(super) fn with(self, compressed: Option<Compressed>) -> Frames {
+        Frames { compressed, ..self }
+    }
+
+    pub fn compressed(&self) -> Option<&Compressed> {
+        self.compressed.as_ref()
+    }
+
+    /// Bytes of the payload as it is stored.
+    pub fn stored_len(&self) -> u64 {
+        match &self.compressed {
+            None => self.payload_len,
+            Some(compressed) => compressed.lens.iter().map(|&len| u64::from(len)).sum(),
+        }
     }
 
     pub fn payload_len(&self) -> u64 {
@@ -66,6 +97,85 @@ impl Frames {
         }
         Ok(())
     }
+}
+
+impl Compressed {
+    /// Where the stored bytes of these whole frames are: of the payload's range that begins at a frame's begin, and ends at one's end.
+    pub fn stored_range(&self, range: &Range<u64>) -> Range<u64> {
+        let sum = |lens: &[u32]| lens.iter().map(|&len| u64::from(len)).sum::<u64>();
+        let frames = frames_of(range);
+        let start = sum(&self.lens[..frames.start]);
+        start..start + sum(&self.lens[frames])
+    }
+
+    /// The payload's bytes `range` (see [`Compressed::stored_range`]) of their stored bytes. They are not verified yet.
+    ///
+    /// Errors: `Corrupt` says which frame cannot be had.
+    pub fn unpack(&self, range: &Range<u64>, mut stored: &[u8]) -> Result<Bytes> {
+        let mut out = Vec::with_capacity((range.end - range.start) as usize);
+        for frame in frames_of(range) {
+            let at = frame as u64 * FRAME_BYTES;
+            let len = (range.end - at).min(FRAME_BYTES) as usize;
+            let damaged = |why: &str| {
+                Error::new(
+                    Kind::Corrupt,
+                    format!("frame {frame} (payload bytes {at}..{}): {why}", at + len as u64),
+                )
+            };
+            let Some((now, later)) = stored.split_at_checked(self.lens[frame] as usize) else {
+                return Err(damaged("its end is lost"));
+            };
+            if now.len() == len {
+                out.extend_from_slice(now);
+            } else {
+                self.codec.decompress(now, len, &mut out).map_err(|why| damaged(&why))?;
+            }
+            stored = later;
+        }
+        Ok(out.into())
+    }
+}
+
+fn frames_of(range: &Range<u64>) -> Range<usize> {
+    debug_assert!(range.start.is_multiple_of(FRAME_BYTES));
+    (range.start / FRAME_BYTES) as usize..range.end.div_ceil(FRAME_BYTES) as usize
+}
+
+/// Compresses a payload that comes in parts: the stored bytes, and the length of each frame's.
+pub(super) fn compress(codec: Codec, payload: &[Bytes]) -> (Vec<Bytes>, Vec<u32>) {
+    let (mut stored, mut lens) = (Vec::new(), Vec::new());
+    let mut gathered: Vec<u8> = Vec::with_capacity(FRAME_BYTES as usize);
+    let mut take = |frame: &[u8]| {
+        let bytes = match codec.compress(frame) {
+            Some(smaller) => Bytes::from(smaller),
+            None => Bytes::copy_from_slice(frame),
+        };
+        lens.push(bytes.len() as u32);
+        stored.push(bytes);
+    };
+    for part in payload {
+        let mut part = &part[..];
+        while !part.is_empty() {
+            // A frame within one part is compressed where it lies.
+            if gathered.is_empty() && part.len() >= FRAME_BYTES as usize {
+                let (frame, later) = part.split_at(FRAME_BYTES as usize);
+                take(frame);
+                part = later;
+                continue;
+            }
+            let (now, later) = part.split_at(part.len().min(FRAME_BYTES as usize - gathered.len()));
+            gathered.extend_from_slice(now);
+            if gathered.len() == FRAME_BYTES as usize {
+                take(&gathered);
+                gathered.clear();
+            }
+            part = later;
+        }
+    }
+    if !gathered.is_empty() {
+        take(&gathered);
+    }
+    (stored, lens)
 }
 
 /// Frames of a payload.

@@ -6,6 +6,7 @@ use granary_core::limits::{FILE_BYTES_MAX, OBJECT_BYTES_MAX, OBJECT_PAYLOAD_MAX}
 use granary_core::name::ENTRY_NAME_MAX;
 use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, ObjectKind, Result};
 
+use super::codec::Codec;
 use super::footer;
 use super::frames::FrameSums;
 use super::{FOOTER_BYTES_MAX, Sealed};
@@ -219,8 +220,13 @@ impl PackBuilder {
 
     /// Errors: `Bug` when it is empty.
     pub fn seal(self) -> Result<Sealed> {
+        self.seal_with(Codec::None)
+    }
+
+    /// The same compressed, where that makes it smaller. Takes processor time: not for a thread that must not wait.
+    pub fn seal_with(self, codec: Codec) -> Result<Sealed> {
         let (entries, count) = (self.entries, self.count);
-        footer::seal((self.ns, self.id, ObjectKind::Pack), self.payload, self.sums, |out| {
+        footer::seal((self.ns, self.id, ObjectKind::Pack), self.payload, self.sums, codec, |out| {
             out.put_u32(count);
             out.extend_from_slice(&entries);
         })

@@ -210,5 +210,5 @@ async fn a_range_outside_the_payload_is_a_bug_that_names_the_object() {
     assert_eq!(e.kind(), Kind::Bug);
     assert!(e.to_string().contains(&key_of(&object)), "{e}");
     let impossible = ObjectInfo { total_len: 10, ..object };
-    assert_eq!(b.error(&impossible, 0..1000).await.kind(), Kind::Bug);
+    assert_eq!(b.error(&impossible, 0..1000).await.kind(), Kind::Corrupt);
 }
