@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use granary_core::limits::Limits;
-use granary_core::{Error, Ino, Kind, Result};
+use granary_core::{Error, Failpoint, Ino, Kind, Result};
 use granary_meta::{Extent, Move, ObjectInfo, Place};
 use granary_store::format::Sealed;
 use tokio::sync::{Notify, Semaphore};
@@ -186,7 +186,9 @@ impl Uploaded {
 
 impl Shared {
     async fn put(&self, sealed: &Sealed) -> Result<()> {
+        Failpoint::DrainBeforePut.reach();
         self.store.put(&sealed.key(), sealed.parts()).await?;
+        Failpoint::DrainAfterPut.reach();
         self.drain.uploaded_bytes.fetch_add(sealed.info.total_len, Ordering::Relaxed);
         self.drain.uploaded_objects.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -209,6 +211,7 @@ impl Shared {
         let info = uploaded.info();
         self.objects.learn(info);
         let effects = self.meta.relocate(info, uploaded.moves.clone()).await?;
+        Failpoint::DrainAfterRelocate.reach();
         let mut by_ino: std::collections::BTreeMap<Ino, Vec<(Extent, Place)>> =
             std::collections::BTreeMap::new();
         for (m, parts) in uploaded.moves.iter().zip(effects) {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use granary_core::{Ino, Kind, Result};
+use granary_core::{Failpoint, Ino, Kind, NodeId, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use crate::file::{File, Stage, State};
@@ -77,7 +77,10 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
         );
     }
     shared.log.sync(&shared.runtime).await?;
-    shared.meta.sync().await
+    Failpoint::RecoverBeforeSync.reach();
+    shared.meta.sync().await?;
+    Failpoint::RecoverAfterSync.reach();
+    Ok(())
 }
 
 /// Reads a segment, makes its content known to the log, and cuts its torn tail.
@@ -101,6 +104,7 @@ async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> 
         }
         task.log.keep(id, good as u64)?;
         let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
+        Failpoint::RecoverAfterAdopt.reach();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
         task.log.adopt(id, good as u64, payload, inodes.len() as u64);
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
@@ -135,6 +139,7 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
         shared.table.retire(&file);
         committed?;
     }
+        Failpoint::RecoverAfterInode.reach();
     Ok(())
 }
 
@@ -322,6 +327,7 @@ async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
             s.stage = None;
             shared.files.remove(ino, Shape::Sparse)?;
         }
+    Failpoint::RecoverAfterStageFile.reach();
         file.settle(&mut s);
     }
     file.rest();

@@ -12,6 +12,7 @@ pub mod args;
 pub mod client;
 pub mod commands;
 pub mod exit;
+pub mod failpoints;
 pub mod log;
 pub mod namespaces;
 pub mod node;

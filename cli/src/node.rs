@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use granary_cache::ReadCache;
-use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
+use granary_core::{ByteBudget, Clock, Failpoint, NodeId, SystemClock};
 use granary_meta::VolumeInfo;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
@@ -46,7 +46,7 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
-use crate::{log, randomness, volume};
+use crate::{failpoints, log, randomness, volume};
 use clients::{ClientParts, Clients};
 use data::Data;
 use lock::CacheLock;
@@ -100,6 +100,7 @@ pub fn run(settings: Settings, starter: &Starter) -> Outcome<()> {
     // Before the log, which may be in it.
     let lock = CacheLock::acquire(&settings.cache)?;
     log::start(&settings)?;
+    failpoints::arm()?;
     let outcome = run_locked(settings, starter);
     if let Err(failure) = &outcome
         && starter.waits()
@@ -135,6 +136,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     let metrics_listener = metrics::listen(settings.metrics_port).await?;
     let node = Arc::new(open(settings, stop).await?);
     node.mounts.recover().await?;
+    Failpoint::StartBeforeReady.reach();
     let servers = server::start(&node, gate, metrics_listener);
     tracing::info!(
         node = %node.id,

@@ -31,7 +31,7 @@ use crate::node::notify::Starter;
 use crate::node::signals::{self, Stop};
 use crate::node::{blocking, raise_open_files, tls};
 use crate::settings::Settings;
-use crate::{log, node, randomness, volume};
+use crate::{failpoints, log, node, randomness, volume};
 use authenticate::Tokens;
 
 /// Serves until it is told to stop. `insecure`: also to other machines without TLS.
@@ -39,6 +39,7 @@ pub fn run(settings: Settings, insecure: bool, starter: &Starter) -> Outcome<()>
     check(&settings, insecure)?;
     raise_open_files();
     log::start(&settings)?;
+    failpoints::arm()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("granary")
         .enable_all()

@@ -195,10 +195,17 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "A store request is tried again for at most this long",
     ),
+    setting(
+        "dead_object_grace_ms",
+        Unit::Period,
+        Scope::Limit,
+        "How long an object stays after its last byte died",
+    ),
 ];
 
 /// Variables of our own that are no settings: the file's name, and what scripts around the program use.
-const OTHER_VARIABLES: [&str; 3] = ["GRANARY_CONFIG", "GRANARY_BIN", "GRANARY_CACHE_DIR"];
+const OTHER_VARIABLES: [&str; 4] =
+    ["GRANARY_CONFIG", "GRANARY_BIN", "GRANARY_CACHE_DIR", "GRANARY_FAILPOINTS"];
 
 pub const CONFIG_DEFAULT: &str = "/etc/granary/granary.toml";
 

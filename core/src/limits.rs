@@ -56,6 +56,9 @@ pub struct Limits {
     pub sync_interval_ms: u64,
     /// A store request is tried again for at most this long.
     pub retry_ms_max: u64,
+    /// How long an object stays after its last byte died: a read that looked up its place before may still be under way, and a
+    /// straggling request takes at most half of this.
+    pub dead_object_grace_ms: u64,
 }
 
 impl Default for Limits {
@@ -77,6 +80,7 @@ impl Default for Limits {
             commit_interval_ms: 50,
             sync_interval_ms: 1_000,
             retry_ms_max: 30_000,
+            dead_object_grace_ms: 60_000,
         }
     }
 }
@@ -100,6 +104,7 @@ impl Limits {
             ("commit_interval_ms", self.commit_interval_ms, 1, 60_000),
             ("sync_interval_ms", self.sync_interval_ms, 1, 600_000),
             ("retry_ms_max", self.retry_ms_max, 1, 86_400_000),
+            ("dead_object_grace_ms", self.dead_object_grace_ms, 1, 86_400_000),
         ];
         for (name, value, min, max) in rules {
             if value < min || value > max {

@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use granary_core::id::object_key;
-use granary_core::{Kind, Result};
+use granary_core::{Failpoint, Kind, Result};
 
 use crate::tree::Shared;
 
-/// How long an object stays after its last byte died: a read that looked up its place before may still be under way, and a
-/// straggling request takes at most half of this.
-const GRACE: Duration = Duration::from_secs(60);
 /// Objects deleted with one request.
 const BATCH: usize = 1000;
 /// How often is looked when there was something dead, and at least: the metadata may be asked by many nodes.
@@ -18,12 +15,14 @@ const PERIOD: (Duration, Duration) = (Duration::from_secs(10), Duration::from_se
 
 /// Runs until it is aborted; not at all where nothing may be changed.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let (mut told, mut wait) = (false, PERIOD.0);
+    // More often than objects can die of age is of no use, and not much rarer.
+    let shortest = PERIOD.0.min(Duration::from_millis(shared.limits.dead_object_grace_ms));
+    let (mut told, mut wait) = (false, shortest);
     loop {
         tokio::time::sleep(wait).await;
         let looked = delete_dead(&shared).await;
         let nothing = looked.as_ref().is_ok_and(|found| *found == Found::default());
-        wait = if nothing { (wait * 2).min(PERIOD.1) } else { PERIOD.0 };
+        wait = if nothing { (wait * 2).min(PERIOD.1) } else { shortest };
         match looked {
             Ok(_) => told = false,
             Err(e) if e.kind() == Kind::ReadOnly => return, // others delete them
@@ -51,14 +50,16 @@ pub(crate) async fn delete_dead(shared: &Shared) -> Result<Found> {
         let now = shared.clock.now().unix_ms();
         let mut dead = shared.meta.dead_objects(BATCH).await?;
         let found = dead.len();
-        dead.retain(|d| d.since.unix_ms() + GRACE.as_millis() as u64 <= now);
+        dead.retain(|d| d.since.unix_ms() + shared.limits.dead_object_grace_ms <= now);
         if dead.is_empty() {
             return Ok(Found { deleted, left: found });
         }
         // That nobody refers to them must survive a power loss before they go.
         shared.meta.sync().await?;
         let keys = dead.iter().map(|d| object_key(shared.ns, d.object.kind, d.object.id)).collect();
+        Failpoint::DeadBeforeDelete.reach();
         shared.store.delete(keys).await?;
+        Failpoint::DeadAfterDelete.reach();
         for d in &dead {
             shared.reads.remove(d.object.id);
             shared.objects.forget(d.object.id);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
-use granary_core::{Error, Kind, Result};
+use granary_core::{Error, Failpoint, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
 
@@ -178,6 +178,7 @@ async fn store_group(
     uploaded.moves = untouched(file, &uploaded.moves);
     // A whole stage file stays as the copy that reads are served from; a sparse one is dropped.
     if !whole {
+    Failpoint::LargeBetweenBlocks.reach();
         shared.keep_for_reading(&uploaded);
     }
     shared.relocate(&uploaded).await?;
@@ -266,10 +267,12 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
         }
         let (version, bytes) = (s.committed.version, s.map.covered());
         let Some(stage) = &mut s.stage else { return Ok(false) };
+                Failpoint::SparseAfterRemove.reach();
         match stage.shape {
             Shape::Sparse => {
                 shared.files.remove(file.ino(), Shape::Sparse)?;
                 s.stage = None;
+                Failpoint::CleanAfterRename.reach();
             }
             Shape::Whole => {
                 shared.files.reshape(file.ino(), Shape::Whole, Shape::Clean(version))?;

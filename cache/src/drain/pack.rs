@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use granary_core::{Error, Ino, Kind, Result};
+use granary_core::{Error, Failpoint, Ino, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{NewEntry, PackBuilder};
 
@@ -56,6 +56,7 @@ pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
     }
     drop(memory);
     shared.meta.sync().await?;
+    Failpoint::DrainAfterDurable.reach();
     finish(shared, &segments)
 }
 
@@ -167,7 +168,10 @@ fn finish(shared: &Shared, segments: &[Segment]) -> Result<()> {
     for segment in segments {
         match &segment.damage {
             Some(why) => damaged = Some((segment.id, why)),
-            None => shared.log.delete(segment.id)?,
+            None => {
+                shared.log.delete(segment.id)?;
+                Failpoint::DrainAfterSegmentRemoved.reach();
+            }
         }
     }
     match damaged {

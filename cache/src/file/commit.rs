@@ -1,6 +1,6 @@
 //! Bringing held state into the metadata, one commit at a time; and making it durable.
 
-use granary_core::{Kind, Result};
+use granary_core::{Failpoint, Kind, Result};
 use granary_meta::Attr;
 
 use super::{File, State};
@@ -71,8 +71,10 @@ impl File {
             self.sync_stage().await?;
             self.shared.log.sync(&self.shared.runtime).await?;
         }
+        Failpoint::CommitBefore.reach();
         match self.shared.meta.commit(commit).await {
             Ok(attr) => {
+                Failpoint::CommitAfter.reach();
                 let mut s = self.state();
                 s.end_commit(Some(&attr));
                 self.settle(&mut s);

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::{Error, Kind, Result, Timestamp};
+use granary_core::{Error, Failpoint, Kind, Result, Timestamp};
 use granary_meta::{Extent, Place};
 
 use super::{File, Stage, State};
@@ -86,7 +86,9 @@ impl File {
             ));
         }
         self.shared.files.publish(self.ino)?;
+        Failpoint::StageBeforePublish.reach();
         s.stage = Some(Stage::new(Shape::Whole, Some(Arc::new(file))));
+        Failpoint::StageAfterPublish.reach();
         for (extent, _) in parts {
             s.put(self.staged(extent.offset, extent.len));
         }
@@ -107,6 +109,7 @@ impl File {
         {
             self.shared.files.reshape(self.ino, stage.shape, Shape::Whole)?;
             stage.shape = Shape::Whole;
+            Failpoint::StageAfterSoil.reach();
             self.shared.clean.remove(self.ino);
             if let Err(e) = self.shared.files.sync_folders() {
                 tracing::error!(ino = %self.ino, version, error = %e, "stage");
@@ -124,6 +127,7 @@ impl File {
         let file = self.stage_file(s)?;
         let len = data.len() as u64;
         if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
+        Failpoint::StageBeforeWrite.reach();
             self.own_half_written(s, &file, offset, len);
             return Err(Error::io(
                 format!("cannot write the stage file of inode {}; free some space", self.ino),
@@ -131,6 +135,7 @@ impl File {
             ));
         }
         if let Some(stage) = &mut s.stage {
+        Failpoint::StageAfterWrite.reach();
             stage.unsynced = true;
             if stage.shape == Shape::Sparse {
                 let mut head = self.head(s, RecordKind::StageRange, offset, len);

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use granary_core::codec::Put;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
-use granary_core::{Clock, Error, Kind, NamespaceId, NodeId, Result};
+use granary_core::{Clock, Error, Failpoint, Kind, NamespaceId, NodeId, Result};
 
 use super::disk::{Disk, read_up_to, write_all};
 use super::record::{self, Head};
@@ -149,6 +149,7 @@ impl Log {
         let bound = read_sequence(dir)?;
         let next_seq = bound.max(existing.last().map_or(0, |&id| id + SEQUENCE_STEP)) + 1;
         write_sequence(dir, &dir_file, next_seq + SEQUENCE_STEP)
+        Failpoint::RecoverAfterNumbering.reach();
             .map_err(|e| Error::io(doing("number"), e))?;
         let log = Log {
             dir: dir.to_owned(),
@@ -245,6 +246,7 @@ impl Log {
         let Some(active) = w.active.as_mut() else { unreachable!("made above") };
         let at = active.info.len;
         w.header.clear();
+        Failpoint::LogBeforeAppend.reach();
         record::encode(head, self.ns, active.info.id, at, &mut w.header);
         if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
             let e = Error::io(
@@ -256,6 +258,7 @@ impl Log {
                 self.seal_locked(w);
             }
             return Err(e);
+        Failpoint::LogAfterAppend.reach();
         }
         w.next_seq = above(w.next_seq, self.mark);
         let first = at == 0;
@@ -281,6 +284,7 @@ impl Log {
         let file = open_rw(&path, true)
             .map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
         w.next_seq = above(id, self.mark); // so that a segment that stays empty does not give its number to the next one
+        Failpoint::LogAfterNewSegment.reach();
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
@@ -300,6 +304,7 @@ impl Log {
         segments.close_surplus();
         w.unsynced.push(active.file);
         Some(id)
+        Failpoint::LogAfterSeal.reach();
     }
 
     /// Ends the active segment if it has records, so that the drain may take it.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use granary_cache::{Tree, TreeParts};
-use granary_core::{Kind, NamespaceId, NamespaceName};
+use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
 use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -383,6 +383,7 @@ impl Keeper {
                 }
             }
         }
+        Failpoint::StopBeforeFlush.reach();
         let mut outcome = Ok(());
         for served in all {
             if let Err(e) = served.tree.shutdown().await {
@@ -392,6 +393,7 @@ impl Keeper {
             }
         }
         self.table.lock().clear();
+        Failpoint::StopAfterFlush.reach();
         outcome
     }
 }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use granary_core::limits::Limits;
-use granary_core::{Error, Result};
+use granary_core::{Error, Failpoint, Result};
 
 use super::bell::{Call, stopped};
 use super::{LocalNamespace, Shared, Spaces, lock};
@@ -75,7 +75,12 @@ fn write_taken(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
         // Before anybody is told: a sync that is asked for then must not think that there is nothing to do.
         shared.unsynced.store(true, Ordering::SeqCst);
     }
+    Failpoint::EngineBeforeBatch.reach();
     shared.engine.write(batch, sync)?;
+    Failpoint::EngineAfterBatch.reach();
+    if sync {
+        Failpoint::EngineAfterSync.reach();
+    }
     for (space, changes) in taken {
         space.committed(&changes);
     }
@@ -158,6 +163,7 @@ impl Committer {
             fail(&self.shared, &self.spaces, &e);
             return Err(e);
         }
+        Failpoint::EngineAfterSync.reach();
         Ok(())
     }
 

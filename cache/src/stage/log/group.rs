@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use granary_core::{Error, Result};
+use granary_core::{Error, Failpoint, Result};
 use tokio::sync::Notify;
 
 use super::Log;
@@ -66,10 +66,12 @@ impl Log {
             files.extend(w.active.as_ref().map(|a| a.file.clone()));
             (w.next_seq - 1, files, std::mem::take(&mut w.new_entries))
         };
+        Failpoint::LogBeforeSync.reach();
         let mut result = files.iter().try_for_each(|f| self.disk.sync_data(f));
         if new_entries && result.is_ok() {
             result = self.dir_file.sync_all();
         }
+        Failpoint::LogAfterSync.reach();
         let failed = result.is_err();
         if let Err(e) = result {
             let e = Error::io(
