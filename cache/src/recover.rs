@@ -19,6 +19,7 @@ use granary_core::{Failpoint, Ino, Kind, NodeId, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use crate::file::{File, Stage, State};
+use crate::range_set::RangeSet;
 use crate::stage::record::{self, Found, Scanned};
 use crate::stage::{RecordKind, Shape, files};
 use crate::tree::Shared;
@@ -76,8 +77,8 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
             "recovered what was not in the metadata"
         );
     }
-    shared.log.sync(&shared.runtime).await?;
     Failpoint::RecoverBeforeSync.reach();
+    shared.log.sync(&shared.runtime).await?;
     shared.meta.sync().await?;
     Failpoint::RecoverAfterSync.reach();
     Ok(())
@@ -103,8 +104,8 @@ async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> 
             }
         }
         task.log.keep(id, good as u64)?;
-        let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
         Failpoint::RecoverAfterAdopt.reach();
+        let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
         task.log.adopt(id, good as u64, payload, inodes.len() as u64);
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
@@ -138,8 +139,8 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
         shared.table.release(&file);
         shared.table.retire(&file);
         committed?;
-    }
         Failpoint::RecoverAfterInode.reach();
+    }
     Ok(())
 }
 
@@ -212,6 +213,21 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64
 fn in_log(shared: &Shared, segment: u64, r: &Found) -> Extent {
     let place = Place::Log { node: shared.node, segment, offset: r.payload.start as u64 };
     Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc }
+}
+
+/// The first byte that an extent says is in the file's sparse stage file, and is not: a power loss took it. What overwrote
+/// bytes was made durable before the extent was, so that it is one that was added to the end.
+fn first_lost(node: NodeId, file: &File, s: &mut State) -> Result<Option<u64>> {
+    if s.stage.as_ref().is_none_or(Stage::is_complete) {
+        return Ok(None);
+    }
+    let stage = file.stage_file(s)?;
+    let there = files::stat(&stage).and_then(|stat| files::data_ranges(&stage, stat.size));
+    let there = there.map_err(|e| granary_core::Error::io("cannot examine a stage file", e))?;
+    let mut on_disk = RangeSet::default();
+    there.into_iter().for_each(|range| on_disk.insert(range));
+    let mine = s.map.iter().filter(|e| e.place == Place::StageFile { node: node });
+    Ok(mine.filter_map(|e| on_disk.gaps(e.offset..e.end()).first().map(|gap| gap.start)).min())
 }
 
 /// What of the file's sparse stage file is on disk.
@@ -311,6 +327,7 @@ async fn take_whole(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
     file.load(&attr).await?;
     file.absorb(&mut file.state())?;
     file.commit().await?;
+    Failpoint::RecoverAfterStageFile.reach();
     file.rest();
     Ok(())
 }
@@ -327,8 +344,12 @@ async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
             s.stage = None;
             shared.files.remove(ino, Shape::Sparse)?;
         }
-    Failpoint::RecoverAfterStageFile.reach();
         file.settle(&mut s);
+    }
+    let lost = first_lost(shared.node, &file, &mut file.state())?;
+    if let Some(at) = lost {
+        file.cut_lost(at, "its stage file does not have them");
+        file.commit().await?;
     }
     file.rest();
     shared.table.retire(&file);

@@ -120,7 +120,7 @@ impl Tree {
     }
 
     pub(crate) async fn open_on(parts: TreeParts, disk: Arc<dyn Disk>) -> Result<Arc<Tree>> {
-        let files = StageFiles::open(&parts.stage_dir)?;
+        let files = StageFiles::open(&parts.stage_dir, disk.clone())?;
         let (mut log, segments) = Log::open(
             &parts.stage_dir.join("log"),
             parts.meta.namespace(),

@@ -75,23 +75,20 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
             async move { store_group(&shared, &file, extents, version).await }
         },
     );
-    // The clean copy must be durable before it is called clean: the disk works on that while the store takes the bytes.
-    // A disk that fails is told by `make_clean`; the bytes are in the store all the same.
-    let copy = async {
-        if quiet {
-            let _told_later = file.sync_stage().await;
-        }
-        Ok(())
-    };
-    futures::try_join!(uploads, copy)?;
+    // The clean copy must be durable before it is called clean, and one that is not yet clean is the content after a power
+    // loss, whatever the store has: the disk works on that while the store takes the bytes.
+    let (uploaded, synced) = futures::join!(uploads, file.sync_stage());
+    uploaded?;
     shared.meta.sync().await?;
     if !quiet {
         // What the kernel wrote meanwhile may not be in the objects: everything is looked at again.
         if let Some(stage) = &mut file.state().stage {
             stage.base = None;
         }
+        synced?;
         return Ok(true);
     }
+    // A disk that failed is told by this again; the bytes are in the store all the same.
     let clean = make_clean(shared, &file).await?;
     drop(watch);
     if clean && !file.has_users() {
@@ -178,10 +175,10 @@ async fn store_group(
     uploaded.moves = untouched(file, &uploaded.moves);
     // A whole stage file stays as the copy that reads are served from; a sparse one is dropped.
     if !whole {
-    Failpoint::LargeBetweenBlocks.reach();
         shared.keep_for_reading(&uploaded);
     }
     shared.relocate(&uploaded).await?;
+    Failpoint::LargeBetweenBlocks.reach();
     drop(memory);
     Ok(())
 }
@@ -267,15 +264,15 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
         }
         let (version, bytes) = (s.committed.version, s.map.covered());
         let Some(stage) = &mut s.stage else { return Ok(false) };
-                Failpoint::SparseAfterRemove.reach();
         match stage.shape {
             Shape::Sparse => {
                 shared.files.remove(file.ino(), Shape::Sparse)?;
+                Failpoint::SparseAfterRemove.reach();
                 s.stage = None;
-                Failpoint::CleanAfterRename.reach();
             }
             Shape::Whole => {
                 shared.files.reshape(file.ino(), Shape::Whole, Shape::Clean(version))?;
+                Failpoint::CleanAfterRename.reach();
                 stage.shape = Shape::Clean(version);
                 stage.base = None;
                 shared.clean.insert(file.ino(), version, bytes);

@@ -29,7 +29,7 @@ impl File {
         if s.stage.as_ref().is_some_and(Stage::is_complete) {
             let file = self.stage_file(s)?;
             let failed = |e| Error::io(format!("cannot size the stage file of inode {}", self.ino), e);
-            file.set_len(size).map_err(failed)?;
+            self.shared.disk.set_len(&file, size).map_err(failed)?;
             if let Some(stage) = &mut s.stage {
                 stage.unsynced = true;
             }
@@ -95,7 +95,7 @@ impl File {
         let complete = s.stage.as_ref().is_some_and(Stage::is_complete);
         if complete {
             let file = self.stage_file(s)?;
-            files::punch(&file, offset..end.min(size)).map_err(|e| {
+            self.shared.disk.punch(&file, offset..end.min(size)).map_err(|e| {
                 Error::io(format!("cannot zero a range of the stage file of inode {}", self.ino), e)
             })?;
             if let Some(stage) = &mut s.stage {
@@ -120,10 +120,8 @@ impl File {
         let mut guard = self.state();
         let s = &mut *guard;
         s.dead = true;
-        if let Some(stage) = s.stage.take()
-            && let Err(e) = self.shared.files.remove(self.ino, stage.shape)
-        {
-            tracing::warn!(error = %e, "a deleted file's stage file stays until the next start");
+        if let Some(stage) = s.stage.take() {
+            self.shared.bury(self.ino, stage.shape);
         }
         self.shared.clean.remove(self.ino);
         self.settle(s);

@@ -72,8 +72,9 @@ impl File {
             for (extent, bytes) in &parts {
                 write_all(&*self.shared.disk, &file, &[], bytes, extent.offset)?;
             }
-            file.set_len(s.size)?;
-            if s.promised || s.flushes != self.shared.flushes() {
+            self.shared.disk.set_len(&file, s.size)?;
+            // What the metadata names may be durable in the log, which does not count any more from now on.
+            if s.promised || s.flushes != self.shared.flushes() || s.committed.stored > 0 {
                 self.shared.disk.sync_data(&file)?;
             }
             Ok(())
@@ -85,10 +86,10 @@ impl File {
                 e,
             ));
         }
-        self.shared.files.publish(self.ino)?;
         Failpoint::StageBeforePublish.reach();
-        s.stage = Some(Stage::new(Shape::Whole, Some(Arc::new(file))));
+        self.shared.files.publish(self.ino)?;
         Failpoint::StageAfterPublish.reach();
+        s.stage = Some(Stage::new(Shape::Whole, Some(Arc::new(file))));
         for (extent, _) in parts {
             s.put(self.staged(extent.offset, extent.len));
         }
@@ -108,8 +109,8 @@ impl File {
             && let Shape::Clean(version) = stage.shape
         {
             self.shared.files.reshape(self.ino, stage.shape, Shape::Whole)?;
-            stage.shape = Shape::Whole;
             Failpoint::StageAfterSoil.reach();
+            stage.shape = Shape::Whole;
             self.shared.clean.remove(self.ino);
             if let Err(e) = self.shared.files.sync_folders() {
                 tracing::error!(ino = %self.ino, version, error = %e, "stage");
@@ -126,16 +127,16 @@ impl File {
         self.soil(s)?;
         let file = self.stage_file(s)?;
         let len = data.len() as u64;
-        if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
         Failpoint::StageBeforeWrite.reach();
+        if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
             self.own_half_written(s, &file, offset, len);
             return Err(Error::io(
                 format!("cannot write the stage file of inode {}; free some space", self.ino),
                 e,
             ));
         }
-        if let Some(stage) = &mut s.stage {
         Failpoint::StageAfterWrite.reach();
+        if let Some(stage) = &mut s.stage {
             stage.unsynced = true;
             if stage.shape == Shape::Sparse {
                 let mut head = self.head(s, RecordKind::StageRange, offset, len);
@@ -153,7 +154,7 @@ impl File {
             return;
         }
         if s.writers == 0
-            && let Err(e) = file.set_len(s.size)
+            && let Err(e) = self.shared.disk.set_len(file, s.size)
         {
             tracing::debug!(ino = %self.ino, error = %e, "a stage file that could not be written could not be cut either");
         }
@@ -223,32 +224,39 @@ impl File {
 
     /// Returns when the stage file's bytes, if it has one, survive a power loss. `Io` for ever once the disk lost some.
     pub(crate) async fn sync_stage(&self) -> Result<()> {
-        let lost = |ino| {
-            Error::new(
-                Kind::Io,
-                format!("the disk lost bytes of inode {ino}; check it, and write the file again"),
-            )
-        };
+        let Some(syncs) = self.state().stage.as_ref().map(|stage| stage.syncs.clone()) else { return Ok(()) };
+        let turn = syncs.lock_owned().await;
         let file = {
             let mut guard = self.state();
             let s = &mut *guard;
             let Some(stage) = &mut s.stage else { return Ok(()) };
             if stage.lost {
-                return Err(lost(self.ino));
+                return Err(self.lost_bytes());
             }
             // The kernel's own writes are not told to us: a stage file that it may write is always synced.
             if !stage.unsynced && !stage.loose {
                 return Ok(());
             }
-            stage.unsynced = false;
             self.stage_file(s)?
         };
-        let (shared, ino) = (self.shared.clone(), self.ino);
-        let result = blocking(&self.shared.runtime, move || {
-            shared.disk.sync_data(&file).map_err(|e| lost(ino).with_source(e))?;
-            shared.files.sync_folders()
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        // Runs to its end even if this waiter goes away, with the turn: the next one relies on it.
+        blocking(&self.shared.runtime, move || {
+            let _turn = turn;
+            me.sync_stage_now(&file)
         })
-        .await;
+        .await
+    }
+
+    fn sync_stage_now(&self, file: &fs::File) -> Result<()> {
+        if let Some(stage) = &mut self.state().stage {
+            stage.unsynced = false;
+        }
+        let synced = self.shared.disk.sync_data(file).map_err(|e| self.lost_bytes().with_source(e));
+        let result = synced.and_then(|()| {
+            Failpoint::StageAfterSync.reach();
+            self.shared.files.sync_folders()
+        });
         if let Err(e) = &result {
             // Its pages may count as clean though they are lost: no later sync may say that they are kept.
             if let Some(stage) = &mut self.state().stage {
@@ -257,5 +265,13 @@ impl File {
             tracing::error!(error = %e, "stage file");
         }
         result
+    }
+
+    fn lost_bytes(&self) -> Error {
+        let ino = self.ino;
+        Error::new(
+            Kind::Io,
+            format!("the disk lost bytes of inode {ino}; check it, and write the file again"),
+        )
     }
 }

@@ -79,6 +79,8 @@ pub(crate) struct Stage {
     pub unsynced: bool,
     /// An fdatasync failed: some of its bytes may be gone.
     pub lost: bool,
+    /// Held over each fdatasync: who comes meanwhile relies on it, and waits for its end.
+    pub syncs: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Stage {
@@ -92,6 +94,7 @@ impl Stage {
             mapped: false,
             unsynced: true,
             lost: false,
+            syncs: Arc::default(),
         }
     }
 

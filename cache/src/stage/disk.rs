@@ -1,26 +1,78 @@
-//! The few things the stage asks of the node's disk, handed in so that a test can let them fail.
+//! What the stage does to the node's disk, handed in so that a test can let it fail, and cut its power.
+//!
+//! Reading is not asked of it.
 
 use std::fmt::Debug;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::files;
+
+#[cfg(test)]
+pub(crate) mod power;
 
 pub(crate) trait Disk: Send + Sync + Debug + 'static {
     /// Writes some of `parts` at `offset`; how many bytes.
-    fn write_at(&self, file: &File, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    fn write_at(&self, file: &File, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::pwritev(file, parts, offset))?)
+    }
+
     /// Returns when the file's bytes survive a power loss.
-    fn sync_data(&self, file: &File) -> io::Result<()>;
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    /// Makes an empty file, or empties one that is there unless it is to be `new`.
+    fn create(&self, path: &Path, new: bool) -> io::Result<File> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).create_new(new).truncate(true).mode(0o600).open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        file.set_len(len)
+    }
+
+    /// Makes a range read as zeros, without changing the size.
+    fn punch(&self, file: &File, range: Range<u64>) -> io::Result<()> {
+        files::punch(file, range)
+    }
+
+    /// Returns when what was created, renamed and removed in the directory survives a power loss.
+    fn sync_dir(&self, dir: &File) -> io::Result<()> {
+        dir.sync_all()
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SystemDisk;
 
-impl Disk for SystemDisk {
-    fn write_at(&self, file: &File, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::retry_on_intr(|| rustix::io::pwritev(file, parts, offset))?)
-    }
+impl Disk for SystemDisk {}
 
-    fn sync_data(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+/// Makes a directory and those above it that are missing, so that they survive a power loss.
+pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent() else { return Err(e) };
+            make_dirs(parent)?;
+            fs::create_dir(path)?;
+        }
+        made => made?,
+    }
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -62,48 +114,4 @@ pub(crate) fn read_up_to(file: &File, offset: u64, len: usize) -> io::Result<Vec
     }
     out.truncate(len);
     Ok(out)
-}
-
-/// A disk that becomes full, or whose fdatasync fails, when a test says so.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct FailingDisk {
-    /// Bytes that may still be written; counts only while `limited`.
-    pub room: std::sync::atomic::AtomicI64,
-    pub limited: std::sync::atomic::AtomicBool,
-    pub sync_fails: std::sync::atomic::AtomicBool,
-    pub syncs: std::sync::atomic::AtomicU64,
-    /// How long each file (by its local inode number) was at its last sync: what a power loss leaves of it.
-    pub kept: std::sync::Mutex<std::collections::HashMap<u64, u64>>,
-}
-
-#[cfg(test)]
-impl Disk for FailingDisk {
-    fn write_at(&self, file: &File, parts: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        use std::sync::atomic::Ordering::SeqCst;
-        if !self.limited.load(SeqCst) {
-            return SystemDisk.write_at(file, parts, offset);
-        }
-        let room = self.room.load(SeqCst).max(0) as usize;
-        let all: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
-        let n = all.len().min(room);
-        if n == 0 {
-            return Err(io::Error::from_raw_os_error(28));
-        }
-        self.room.fetch_sub(n as i64, SeqCst);
-        SystemDisk.write_at(file, &[IoSlice::new(&all[..n])], offset)
-    }
-
-    fn sync_data(&self, file: &File) -> io::Result<()> {
-        use std::sync::atomic::Ordering::SeqCst;
-        self.syncs.fetch_add(1, SeqCst);
-        if self.sync_fails.load(SeqCst) {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        use std::os::unix::fs::MetadataExt;
-        let about = file.metadata()?;
-        SystemDisk.sync_data(file)?;
-        crate::util::lock(&self.kept).insert(about.ino(), about.len());
-        Ok(())
-    }
 }

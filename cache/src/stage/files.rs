@@ -8,7 +8,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::disk::{Disk, make_dirs};
+use crate::util::lock;
 use granary_core::{Error, Ino, Kind, Result, Timestamp};
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
 
@@ -26,10 +29,13 @@ pub(crate) enum Shape {
 #[derive(Debug)]
 pub(crate) struct StageFiles {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     /// The folders, for fsync: files, sparse, clean.
     folders: [File; 3],
     /// Entries came, went or moved since the folders were synced.
     changed: AtomicBool,
+    /// Held over each sync: who comes meanwhile relies on it, and waits for its end.
+    syncs: Mutex<()>,
 }
 
 /// What `fstat` says.
@@ -49,17 +55,23 @@ const FOLDERS: [&str; 4] = ["files", "sparse", "clean", "tmp"];
 
 impl StageFiles {
     /// Opens the folders below `dir`, made if missing; half-filled stage files are removed.
-    pub fn open(dir: &Path) -> Result<StageFiles> {
+    pub fn open(dir: &Path, disk: Arc<dyn Disk>) -> Result<StageFiles> {
         let fail = |e| Error::io(format!("cannot open the stage in {}", dir.display()), e);
         for folder in FOLDERS {
-            fs::create_dir_all(dir.join(folder)).map_err(fail)?;
+            make_dirs(&dir.join(folder)).map_err(fail)?;
         }
         for entry in fs::read_dir(dir.join("tmp")).map_err(fail)? {
-            fs::remove_file(entry.map_err(fail)?.path()).map_err(fail)?;
+            disk.remove(&entry.map_err(fail)?.path()).map_err(fail)?;
         }
         let open = |folder: &str| File::open(dir.join(folder)).map_err(fail);
         let folders = [open("files")?, open("sparse")?, open("clean")?];
-        Ok(StageFiles { dir: dir.to_owned(), folders, changed: AtomicBool::new(true) })
+        Ok(StageFiles {
+            dir: dir.to_owned(),
+            disk,
+            folders,
+            changed: AtomicBool::new(true),
+            syncs: Mutex::default(),
+        })
     }
 
     pub fn path(&self, ino: Ino, shape: Shape) -> PathBuf {
@@ -75,8 +87,7 @@ impl StageFiles {
     }
 
     fn make(&self, path: &Path) -> Result<File> {
-        let mut options = fs::OpenOptions::new();
-        let made = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+        let made = self.disk.create(path, false);
         made.map_err(|e| Error::io(format!("cannot make the stage file {}", path.display()), e))
     }
 
@@ -118,7 +129,7 @@ impl StageFiles {
     }
 
     pub fn abandon(&self, ino: Ino) {
-        let _ = fs::remove_file(self.temporary(ino)); // what stays is removed at the next start
+        let _ = self.disk.remove(&self.temporary(ino)); // what stays is removed at the next start
     }
 
     pub fn open_existing(&self, ino: Ino, shape: Shape) -> Result<File> {
@@ -132,7 +143,7 @@ impl StageFiles {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        fs::rename(from, to).map_err(|e| {
+        self.disk.rename(from, to).map_err(|e| {
             Error::io(format!("cannot rename the stage file {} to {}", from.display(), to.display()), e)
         })?;
         self.changed.store(true, Ordering::SeqCst);
@@ -142,7 +153,7 @@ impl StageFiles {
     /// Removes one; who has it open or mapped keeps it. One that is not there is no error.
     pub fn remove(&self, ino: Ino, shape: Shape) -> Result<()> {
         let path = self.path(ino, shape);
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Ok(()) => self.changed.store(true, Ordering::SeqCst),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(format!("cannot remove the stage file {}", path.display()), e)),
@@ -152,8 +163,9 @@ impl StageFiles {
 
     /// Returns when all creations, renames and removals before the call survive a power loss. Blocks.
     pub fn sync_folders(&self) -> Result<()> {
+        let _turn = lock(&self.syncs);
         if self.changed.swap(false, Ordering::SeqCst)
-            && let Err(e) = self.folders.iter().try_for_each(File::sync_all)
+            && let Err(e) = self.folders.iter().try_for_each(|dir| self.disk.sync_dir(dir))
         {
             self.changed.store(true, Ordering::SeqCst);
             return Err(Error::io(
@@ -284,12 +296,13 @@ fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::disk::SystemDisk;
     use std::os::unix::fs::FileExt;
 
     #[test]
     fn data_and_holes_are_told_apart_and_punched() {
         let dir = tempfile::tempdir().unwrap();
-        let files = StageFiles::open(dir.path()).unwrap();
+        let files = StageFiles::open(dir.path(), Arc::new(SystemDisk)).unwrap();
         let file = files.create(Ino(7), Shape::Whole).unwrap();
         file.write_all_at(&[1; 4096], 0).unwrap();
         file.write_all_at(&[1; 4096], 1 << 20).unwrap();
@@ -308,7 +321,7 @@ mod tests {
     #[test]
     fn a_second_descriptor_or_a_mapping_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = StageFiles::open(dir.path()).unwrap();
+        let files = StageFiles::open(dir.path(), Arc::new(SystemDisk)).unwrap();
         let file = files.create(Ino(7), Shape::Whole).unwrap();
         assert!(nobody_else(&file) && nobody_else(&file));
         let other = files.open_existing(Ino(7), Shape::Whole).unwrap();
@@ -331,7 +344,7 @@ mod tests {
     #[test]
     fn folders_say_what_a_stage_file_is() {
         let dir = tempfile::tempdir().unwrap();
-        let files = StageFiles::open(dir.path()).unwrap();
+        let files = StageFiles::open(dir.path(), Arc::new(SystemDisk)).unwrap();
         files.begin(Ino(1)).unwrap();
         files.publish(Ino(1)).unwrap();
         files.create(Ino(2), Shape::Sparse).unwrap();
@@ -339,7 +352,7 @@ mod tests {
         files.reshape(Ino(3), Shape::Whole, Shape::Clean(77)).unwrap();
         files.begin(Ino(4)).unwrap();
         files.sync_folders().unwrap();
-        let files = StageFiles::open(dir.path()).unwrap();
+        let files = StageFiles::open(dir.path(), Arc::new(SystemDisk)).unwrap();
         let mut list = files.list().unwrap();
         list.sort_by_key(|(ino, _)| *ino);
         assert_eq!(list, [(Ino(1), Shape::Whole), (Ino(2), Shape::Sparse), (Ino(3), Shape::Clean(77))]);

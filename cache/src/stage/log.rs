@@ -16,7 +16,6 @@ mod tests;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,7 +25,7 @@ use granary_core::codec::Put;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
 use granary_core::{Clock, Error, Failpoint, Kind, NamespaceId, NodeId, Result};
 
-use super::disk::{Disk, read_up_to, write_all};
+use super::disk::{Disk, make_dirs, read_up_to, write_all};
 use super::record::{self, Head};
 use crate::util::lock;
 
@@ -128,8 +127,8 @@ fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("{id:016x}.log"))
 }
 
-fn open_rw(path: &Path, create: bool) -> io::Result<File> {
-    fs::OpenOptions::new().read(true).write(true).create_new(create).mode(0o600).open(path)
+fn open_rw(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().read(true).write(true).open(path)
 }
 
 impl Log {
@@ -143,14 +142,14 @@ impl Log {
         clock: Arc<dyn Clock>,
     ) -> Result<(Log, Vec<u64>)> {
         let doing = |what: &str| format!("cannot {what} the stage log {}", dir.display());
-        fs::create_dir_all(dir).map_err(|e| Error::io(doing("make"), e))?;
+        make_dirs(dir).map_err(|e| Error::io(doing("make"), e))?;
         let dir_file = File::open(dir).map_err(|e| Error::io(doing("open"), e))?;
         let existing = list_segments(dir).map_err(|e| Error::io(doing("list"), e))?;
         let bound = read_sequence(dir)?;
         let next_seq = bound.max(existing.last().map_or(0, |&id| id + SEQUENCE_STEP)) + 1;
-        write_sequence(dir, &dir_file, next_seq + SEQUENCE_STEP)
-        Failpoint::RecoverAfterNumbering.reach();
+        write_sequence(&*disk, dir, &dir_file, next_seq + SEQUENCE_STEP)
             .map_err(|e| Error::io(doing("number"), e))?;
+        Failpoint::RecoverAfterNumbering.reach();
         let log = Log {
             dir: dir.to_owned(),
             dir_file,
@@ -246,20 +245,20 @@ impl Log {
         let Some(active) = w.active.as_mut() else { unreachable!("made above") };
         let at = active.info.len;
         w.header.clear();
-        Failpoint::LogBeforeAppend.reach();
         record::encode(head, self.ns, active.info.id, at, &mut w.header);
+        Failpoint::LogBeforeAppend.reach();
         if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
             let e = Error::io(
                 format!("cannot append to the stage log in {}; free some space there", self.dir.display()),
                 e,
             );
-            if rustix::fs::ftruncate(&active.file, at).is_err() {
+            if self.disk.set_len(&active.file, at).is_err() {
                 // Its garbage is never followed by a record: the next one begins another segment.
                 self.seal_locked(w);
             }
             return Err(e);
-        Failpoint::LogAfterAppend.reach();
         }
+        Failpoint::LogAfterAppend.reach();
         w.next_seq = above(w.next_seq, self.mark);
         let first = at == 0;
         active.info.len += more;
@@ -276,15 +275,17 @@ impl Log {
         let id = w.next_seq;
         if id + SEQUENCE_STEP / 2 > w.bound {
             let bound = id + SEQUENCE_STEP;
-            write_sequence(&self.dir, &self.dir_file, bound)
+            write_sequence(&*self.disk, &self.dir, &self.dir_file, bound)
                 .map_err(|e| Error::io(format!("cannot number the stage log {}", self.dir.display()), e))?;
             w.bound = bound;
         }
         let path = segment_path(&self.dir, id);
-        let file = open_rw(&path, true)
+        let file = self
+            .disk
+            .create(&path, true)
             .map_err(|e| Error::io(format!("cannot make the stage log's segment {}", path.display()), e))?;
-        w.next_seq = above(id, self.mark); // so that a segment that stays empty does not give its number to the next one
         Failpoint::LogAfterNewSegment.reach();
+        w.next_seq = above(id, self.mark); // so that a segment that stays empty does not give its number to the next one
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
@@ -303,8 +304,8 @@ impl Log {
         segments.open.push_back(id);
         segments.close_surplus();
         w.unsynced.push(active.file);
-        Some(id)
         Failpoint::LogAfterSeal.reach();
+        Some(id)
     }
 
     /// Ends the active segment if it has records, so that the drain may take it.
@@ -333,8 +334,7 @@ impl Log {
             return Ok(Some(file.clone()));
         }
         let path = segment_path(&self.dir, id);
-        let file =
-            open_rw(&path, false).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
+        let file = open_rw(&path).map_err(|e| Error::io(format!("cannot open {}", path.display()), e))?;
         let file = Arc::new(file);
         segment.file = Some(file.clone());
         segments.open.push_back(id);
@@ -386,9 +386,9 @@ impl Log {
     pub fn keep(&self, id: u64, len: u64) -> Result<()> {
         let path = segment_path(&self.dir, id);
         let keep = || {
-            let file = open_rw(&path, false)?;
+            let file = open_rw(&path)?;
             if file.metadata()?.len() > len {
-                file.set_len(len)?;
+                self.disk.set_len(&file, len)?;
             }
             self.disk.sync_data(&file)
         };
@@ -414,7 +414,7 @@ impl Log {
             self.files.fetch_sub(segment.info.files, Ordering::Relaxed);
         }
         let path = segment_path(&self.dir, id);
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io(format!("cannot delete {}", path.display()), e))
             }
@@ -471,14 +471,15 @@ fn read_sequence(dir: &Path) -> Result<u64> {
     Ok(0)
 }
 
-fn write_sequence(dir: &Path, dir_file: &File, bound: u64) -> io::Result<()> {
+fn write_sequence(disk: &dyn Disk, dir: &Path, dir_file: &File, bound: u64) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(12);
     bytes.put_u64(bound);
     let crc = crc32c::crc32c(&bytes);
     bytes.put_u32(crc);
     let temporary = dir.join("sequence.new");
-    fs::write(&temporary, &bytes)?;
-    File::open(&temporary)?.sync_all()?;
-    fs::rename(&temporary, dir.join("sequence"))?;
-    dir_file.sync_all()
+    let file = disk.create(&temporary, false)?;
+    write_all(disk, &file, &[], &bytes, 0)?;
+    disk.sync_data(&file)?;
+    disk.rename(&temporary, &dir.join("sequence"))?;
+    disk.sync_dir(dir_file)
 }

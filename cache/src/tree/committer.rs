@@ -29,15 +29,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Content first, then the metadata that names it.
-async fn tick(shared: &Shared) -> Result<()> {
+pub(super) async fn tick(shared: &Shared) -> Result<()> {
     for large in shared.all_large() {
         large.file.absorb_open()?;
     }
     shared.commit_all().await?;
     shared.log.sync(&shared.runtime).await?;
-    if shared.many {
+    if shared.many && !shared.has_buried() {
         // The metadata service does that for all nodes, as often.
         return Ok(());
     }
-    shared.meta.sync().await
+    shared.sync_meta().await
 }

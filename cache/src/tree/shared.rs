@@ -1,13 +1,13 @@
 //! What the files, the committer and the drain of one namespace share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use granary_core::limits::Limits;
-use granary_core::{ByteBudget, Clock, Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
+use granary_core::{ByteBudget, Clock, Error, Failpoint, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 use granary_meta::{Metadata, ObjectInfo};
 use granary_store::Store;
 
@@ -21,7 +21,7 @@ use crate::file::File;
 use crate::peer::Peers;
 use crate::read::ReadCache;
 use crate::stage::disk::Disk;
-use crate::stage::{Log, StageFiles};
+use crate::stage::{Log, Shape, StageFiles};
 use crate::util::lock;
 
 /// A writer that waits at the dirty limit looks again after this long, whatever it was told.
@@ -69,10 +69,19 @@ pub(crate) struct Shared {
     held: Mutex<Vec<Arc<File>>>,
     /// Files whose stage file waits for the drain; they stay loaded.
     large: Mutex<HashMap<Ino, Large>>,
+    /// Stage files of deleted inodes, for as long as a power loss may bring their names back.
+    buried: Mutex<Buried>,
     /// Bytes held back from the metadata, which its headroom does not know of.
     growth: AtomicI64,
     versions: AtomicU64,
     flushes: AtomicU64,
+}
+
+/// In the order in which they were given.
+#[derive(Debug, Default)]
+struct Buried {
+    next: u64,
+    stages: VecDeque<(u64, Ino, Shape)>,
 }
 
 impl fmt::Debug for Shared {
@@ -109,6 +118,7 @@ impl Shared {
             random: Mutex::new(parts.random),
             held: Mutex::default(),
             large: Mutex::default(),
+            buried: Mutex::default(),
             growth: AtomicI64::new(0),
             versions: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -291,6 +301,40 @@ impl Shared {
         lock(&self.large).values().cloned().collect()
     }
 
+    /// The inode is gone from the metadata in memory. What of it is in the stage alone goes when it is durably gone.
+    pub fn bury(&self, ino: Ino, shape: Shape) {
+        if matches!(shape, Shape::Clean(_)) {
+            return self.remove_stage(ino, shape);
+        }
+        let mut buried = lock(&self.buried);
+        let number = buried.next;
+        buried.next += 1;
+        buried.stages.push_back((number, ino, shape));
+    }
+
+    pub fn has_buried(&self) -> bool {
+        !lock(&self.buried).stages.is_empty()
+    }
+
+    /// Makes the metadata durable, then removes the stage files of inodes that were gone before.
+    pub async fn sync_meta(&self) -> Result<()> {
+        let end = lock(&self.buried).next;
+        self.meta.sync().await?;
+        let next = || lock(&self.buried).stages.pop_front_if(|(number, ..)| *number < end);
+        while let Some((_, ino, shape)) = next() {
+            Failpoint::BuriedBeforeRemove.reach();
+            self.remove_stage(ino, shape);
+            Failpoint::BuriedAfterRemove.reach();
+        }
+        Ok(())
+    }
+
+    fn remove_stage(&self, ino: Ino, shape: Shape) {
+        if let Err(e) = self.files.remove(ino, shape) {
+            tracing::warn!(error = %e, "a deleted file's stage file stays until the next start");
+        }
+    }
+
     pub async fn object(&self, id: ObjectId) -> Result<ObjectInfo> {
         if let Some(info) = self.objects.known(id) {
             return Ok(info);
@@ -332,6 +376,6 @@ impl Shared {
             large.file.rest();
         }
         self.log.sync(&self.runtime).await?;
-        self.meta.sync().await
+        self.sync_meta().await
     }
 }

@@ -69,7 +69,7 @@ impl Log {
         Failpoint::LogBeforeSync.reach();
         let mut result = files.iter().try_for_each(|f| self.disk.sync_data(f));
         if new_entries && result.is_ok() {
-            result = self.dir_file.sync_all();
+            result = self.disk.sync_dir(&self.dir_file);
         }
         Failpoint::LogAfterSync.reach();
         let failed = result.is_err();

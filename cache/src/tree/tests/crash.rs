@@ -59,9 +59,7 @@ async fn bytes_the_metadata_names_and_the_log_lost_cut_the_file() {
     file.write(1000, &pattern(2, 1000), false).await.unwrap();
     w.close(file).await;
     w.meta().sync().await.unwrap(); // the metadata reached the disk before the log
-    let kept = w.disk.kept.lock().unwrap().clone();
     w.cut_power(usize::MAX, 0.5).await;
-    assert!(!kept.is_empty());
     let attr =
         w.meta().lookup(granary_core::Ino::ROOT, granary_core::EntryName::new(b"f").unwrap()).await.unwrap();
     let file = w.tree_ref().file(&attr, None).await.unwrap();

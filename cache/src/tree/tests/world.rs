@@ -1,7 +1,5 @@
 //! A node to play with: crash it, cut its power, break its disk or its store.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,8 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::stage::disk::FailingDisk;
-use crate::util::lock;
+use crate::stage::disk::power::{FailingDisk, Loss};
 use crate::{File, PathHint, ReadCache, Tree, TreeParts};
 
 pub const NODE: NodeId = NodeId(0xabc);
@@ -154,26 +151,18 @@ impl World {
         self.start().await;
     }
 
-    /// The machine loses power: of the metadata's unsynced batches `keep` stay, of the log's unsynced bytes a part.
+    /// The machine loses power: of the metadata's unsynced batches `keep` stay, of each file's unsynced bytes the first part.
     pub async fn cut_power(&mut self, keep: usize, part: f64) {
-        let survivor = self.engine.crash(keep);
-        self.engine = Arc::new(survivor);
-        self.stop_hard().await;
-        let kept = lock(&self.disk.kept).clone();
-        self.lose_tails(&kept, part);
+        self.lose_power(keep, Loss::Tails(part)).await;
         self.start().await;
     }
 
-    fn lose_tails(&self, kept: &HashMap<u64, u64>, part: f64) {
-        for entry in std::fs::read_dir(self.stage_dir().join("log")).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|e| e == "log") {
-                let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-                let about = file.metadata().unwrap();
-                let safe = kept.get(&about.ino()).copied().unwrap_or(0).min(about.len());
-                file.set_len(safe + ((about.len() - safe) as f64 * part) as u64).unwrap();
-            }
-        }
+    /// The same, and it does not start again yet.
+    pub async fn lose_power(&mut self, keep: usize, loss: Loss) {
+        let survivor = self.engine.crash(keep);
+        self.engine = Arc::new(survivor);
+        self.stop_hard().await;
+        self.disk.cut(loss);
     }
 
     async fn stop_hard(&mut self) {
@@ -194,6 +183,15 @@ impl World {
     pub async fn restart_with_empty_cache(&mut self) {
         self.stop().await;
         self.caches += 1; // what still runs of the old one may still write to its folder
+        self.start().await;
+    }
+
+    /// The node's disk is lost, and all of it that is not in the store.
+    pub async fn restart_from_the_store(&mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.stage_dir()).unwrap();
+        self.disk.forget();
+        self.caches += 1;
         self.start().await;
     }
 

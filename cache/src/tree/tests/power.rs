@@ -1,0 +1,180 @@
+//! What a power loss may not take: one case for each order of writes and syncs that once was wrong.
+
+use std::fs;
+use std::sync::atomic::Ordering::SeqCst;
+
+use granary_core::{EntryName, Ino, Kind};
+use granary_meta::Metadata;
+use granary_meta::types::RenameMode;
+
+use super::super::committer::tick;
+use super::world::{World, pattern};
+use crate::stage::disk::power::Loss;
+use crate::stage::disk::write_all;
+
+async fn rename(w: &World, from: &str, to: &str) {
+    let name = |n: &str| n.as_bytes().to_vec();
+    let (from, to) = (name(from), name(to));
+    let replaced = w
+        .meta()
+        .rename(
+            Ino::ROOT,
+            EntryName::new(&from).unwrap(),
+            Ino::ROOT,
+            EntryName::new(&to).unwrap(),
+            RenameMode::Replace,
+        )
+        .await
+        .unwrap();
+    if let Some(attr) = replaced.filter(|attr| attr.nlink == 0) {
+        w.tree_ref().forget(attr.ino);
+    }
+}
+
+/// The deletion is acknowledged and lost: the name is there again, and must have its bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_files_stage_file_stays_until_the_deletion_is_durable() {
+    for loss in [Loss::Tails(1.0), Loss::Tails(0.0)] {
+        let mut w = World::new().await;
+        let old = w.create("ckpt", true).await;
+        old.write(0, &pattern(1, 50_000), false).await.unwrap();
+        old.fsync().await.unwrap();
+        let new = w.create("new", true).await;
+        new.write(0, &pattern(2, 50_000), false).await.unwrap();
+        new.fsync().await.unwrap();
+        w.close(old).await;
+        w.close(new).await;
+        rename(&w, "new", "ckpt").await;
+        w.lose_power(0, loss).await;
+        w.start().await;
+        let content = w.content("ckpt").await;
+        assert!(content == pattern(1, 50_000) || content == pattern(2, 50_000), "{} bytes", content.len());
+        w.check().await;
+    }
+}
+
+/// And once it is durable nothing of it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_files_stage_file_goes_in_the_end() {
+    let w = World::new().await;
+    w.write_new("f", &pattern(1, 50_000)).await;
+    w.tree_ref().flush().await.unwrap();
+    w.unlink("f").await;
+    w.tree_ref().flush().await.unwrap();
+    assert_eq!(fs::read_dir(w.stage_dir().join("files")).unwrap().count(), 0);
+}
+
+/// Two who sync one file: the second relies on the sync that is under way, and must wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_during_a_sync_waits_for_it() {
+    let w = World::new().await;
+    let file = w.create("f", true).await;
+    file.write(0, &pattern(1, 50_000), false).await.unwrap();
+    w.tree_ref().flush().await.unwrap();
+    file.write(0, &pattern(2, 50_000), false).await.unwrap();
+    w.disk.shut_gate(true);
+    let mut first = std::pin::pin!(file.sync_stage());
+    assert!(futures::poll!(first.as_mut()).is_pending());
+    let mut second = std::pin::pin!(file.sync_stage());
+    let waits = futures::poll!(second.as_mut()).is_pending();
+    w.disk.shut_gate(false);
+    assert!(waits, "nothing is durable yet");
+    let (first, second) = futures::join!(first, second);
+    first.unwrap();
+    second.unwrap();
+}
+
+/// The same for who gave up waiting: its sync goes on, and may fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_nobody_waits_for_any_more_still_counts() {
+    let w = World::new().await;
+    let file = w.create("f", true).await;
+    file.write(0, &pattern(1, 50_000), false).await.unwrap();
+    w.disk.shut_gate(true);
+    {
+        let mut given_up = std::pin::pin!(file.sync_stage());
+        assert!(futures::poll!(given_up.as_mut()).is_pending());
+    }
+    w.disk.sync_fails.store(true, SeqCst);
+    let mut second = std::pin::pin!(file.sync_stage());
+    let waits = futures::poll!(second.as_mut()).is_pending();
+    w.disk.shut_gate(false);
+    assert!(waits);
+    assert_eq!(second.await.unwrap_err().kind(), Kind::Io);
+}
+
+/// Two who sync the folders of stage files, for different files.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_during_a_sync_of_the_folders_waits_for_it() {
+    let w = World::new().await;
+    let (a, b) = (w.create("a", true).await, w.create("b", true).await);
+    a.write(0, b"a", false).await.unwrap();
+    b.write(0, b"b", false).await.unwrap();
+    let (shared, disk) = (&w.tree_ref().shared, &w.disk);
+    disk.shut_gate(true);
+    let sync = || {
+        shared.files.sync_folders().unwrap();
+        assert!(disk.has_durable_names(), "it returned too early");
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(sync);
+        disk.wait_until_held();
+        let (begin, begun) = std::sync::mpsc::channel();
+        let second = scope.spawn(move || {
+            begin.send(()).unwrap();
+            sync();
+        });
+        begun.recv().unwrap();
+        disk.shut_gate(false);
+        first.join().unwrap();
+        second.join().unwrap();
+    });
+}
+
+/// `granary sync` took everything to the store while the kernel had the file for writing; the stage file, which is the
+/// content after a crash, must not be worth less than what was stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sync_stored_of_an_open_file_is_on_disk_as_well() {
+    let mut w = World::new().await;
+    let file = w.create("f", true).await;
+    let backing = file.begin_passthrough(true).unwrap().unwrap();
+    write_all(&*w.disk, &backing.file, &[], &pattern(1, 50_000), 0).unwrap();
+    w.tree_ref().sync().await.unwrap();
+    drop((file, backing));
+    w.cut_power(usize::MAX, 0.0).await;
+    assert_eq!(w.content("f").await, pattern(1, 50_000));
+}
+
+/// What was durable for long because the committer came by must not go when the file outgrows the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_outgrows_the_log_keeps_what_was_durable_in_it() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 6000), false).await.unwrap();
+    tick(&w.tree_ref().shared).await.unwrap();
+    file.write(6000, &pattern(2, 6000), false).await.unwrap();
+    w.cut_power(usize::MAX, 0.0).await;
+    let content = w.content("f").await;
+    assert!(content.len() >= 6000 && content[..6000] == pattern(1, 6000), "{} bytes", content.len());
+}
+
+/// Bytes added to the end of a sparse stage file are named by the metadata before they are on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_bytes_of_a_sparse_stage_file_cut_the_file_and_are_not_zeros() {
+    let mut w = World::new().await;
+    w.write_new("f", &pattern(1, 50_000)).await;
+    w.tree_ref().sync().await.unwrap();
+    w.restart_from_the_store().await;
+    let file = w.open("f").await;
+    file.write(50_000, &pattern(2, 10_000), false).await.unwrap();
+    file.write(60_000, &pattern(3, 10_000), false).await.unwrap();
+    tick(&w.tree_ref().shared).await.unwrap(); // names the new bytes durably, and the log is durable
+    for seed in 0..12 {
+        w.lose_power(usize::MAX, Loss::Random(seed)).await;
+        w.start().await;
+        let all = [pattern(1, 50_000), pattern(2, 10_000), pattern(3, 10_000)].concat();
+        let content = w.content("f").await;
+        assert!(content.len() >= 50_000 && all.starts_with(&content), "seed {seed}: {} bytes", content.len());
+    }
+    w.check().await;
+}
