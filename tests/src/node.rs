@@ -1,8 +1,9 @@
 //! One node process and all that belongs to it.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::program::{Output, run, until};
@@ -119,14 +120,23 @@ impl Node {
 
     /// Starts the node process and waits until it answers.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with variables for this start alone.
+    pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.child.is_none());
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.path("node.log")).expect("log file");
         let mut command = self.command(&["node"]);
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
         self.child = Some(command.spawn().expect("the granary binary starts"));
         until("the node answers", || {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
+                if status.signal() == Some(libc::SIGKILL) && !variables.is_empty() {
+                    return true; // at a failpoint, before it was looked at
+                }
                 panic!(
                     "the node ended with {status}:\n{}",
                     fs::read_to_string(self.root.path().join("node.log")).unwrap_or_default()
@@ -174,6 +184,17 @@ impl Node {
         rustix::process::kill_process(pid(&child), rustix::process::Signal::TERM).expect("kill");
         let status = child.wait().expect("wait");
         assert!(status.success(), "the node ended with {status}:\n{}", self.log());
+    }
+
+    /// Tells the node to stop, and does not wait.
+    pub fn terminate(&mut self) {
+        let child = self.child.as_ref().expect("the node runs");
+        rustix::process::kill_process(pid(child), rustix::process::Signal::TERM).expect("kill");
+    }
+
+    /// Waits for the end of a node that ends by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.take().expect("the node was started").wait().expect("wait")
     }
 
     /// kill -9: what a crash does.

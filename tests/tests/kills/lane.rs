@@ -1,0 +1,302 @@
+//! One node that stops again and again, and is looked at each time.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+
+use granary_core::Failpoint;
+use granary_tests::{Node, StoreKind};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::model::{Model, read};
+use super::work::Worker;
+
+const THREADS: usize = 3;
+/// Every so many rounds all is compared from the store alone.
+const STORE_EVERY: u64 = 6;
+/// A place that is not reached in so many tries, of so many operations each, is not where it says.
+const TRIES: usize = 12;
+const OPERATIONS_MAX: u64 = 1_000;
+
+/// How a round stops the node.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// At a failpoint, the given time that it is reached.
+    At(Failpoint, u64),
+    /// By kill -9 after so many operations.
+    After(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    Start,
+    Run,
+    Stop,
+}
+
+/// When the process comes to the place.
+fn when(point: Failpoint) -> When {
+    use Failpoint::*;
+    match point {
+        RecoverAfterNumbering
+        | RecoverAfterAdopt
+        | RecoverAfterInode
+        | RecoverAfterStageFile
+        | RecoverBeforeSync
+        | RecoverAfterSync
+        | StartBeforeReady => When::Start,
+        StopBeforeFlush | StopAfterFlush => When::Stop,
+        _ => When::Run,
+    }
+}
+
+pub struct Lane {
+    n: u64,
+    node: Node,
+    rng: StdRng,
+    dirs: Vec<String>,
+    models: Vec<Model>,
+    rounds: u64,
+    acknowledged: u64,
+    what: String,
+}
+
+impl Lane {
+    pub fn new(n: u64, seed: u64) -> Lane {
+        // Short periods: the drain, relocations and deletions are in the middle of it all.
+        let settings = [
+            ("GRANARY_SMALL_FILE_BYTES_MAX", "65536"),
+            ("GRANARY_SMALL_PERIOD_MS", "30"),
+            ("GRANARY_LARGE_PERIOD_MS", "60"),
+            ("GRANARY_LOG_SEGMENT_BYTES_MAX", "1048576"),
+            ("GRANARY_SYNC_INTERVAL_MS", "300"),
+            ("GRANARY_DEAD_OBJECT_GRACE_MS", "1"),
+        ];
+        let mut lane = Lane {
+            n,
+            node: Node::with_settings(StoreKind::Folder, &settings),
+            rng: StdRng::seed_from_u64(seed ^ (n + 1) << 40),
+            dirs: (0..THREADS).map(|t| format!("t{t}")).collect(),
+            models: (0..THREADS).map(|_| Model::default()).collect(),
+            rounds: 0,
+            acknowledged: 0,
+            what: "the beginning".to_owned(),
+        };
+        let mnt = lane.mount();
+        for dir in &lane.dirs {
+            fs::create_dir(mnt.join(dir)).expect("mkdir");
+        }
+        fs::File::open(&mnt).and_then(|dir| dir.sync_all()).expect("fsync");
+        lane.node.kill();
+        lane
+    }
+
+    fn mount(&self) -> PathBuf {
+        self.node.mount("user/alice", "")
+    }
+
+    /// Asks the node itself, since `granary mount` would start another one should this one stop before it is asked. `false`:
+    /// the node stopped.
+    fn try_mount(&self, mnt: &Path) -> bool {
+        let body = format!(r#"{{"namespace": "user/alice", "dir": "{}"}}"#, mnt.display());
+        let ask = || -> std::io::Result<String> {
+            let mut socket = UnixStream::connect(self.node.path("node.sock"))?;
+            let head = "POST /v1/mount HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json";
+            write!(socket, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        match ask() {
+            Ok(answer) if answer.starts_with("HTTP/1.1 200") => true,
+            Ok(answer) if !answer.is_empty() => panic!("{}: the mount is refused: {answer}", self.what),
+            _ => false,
+        }
+    }
+
+    pub fn round(&mut self, stop: Stop) {
+        self.rounds += 1;
+        self.what = format!("lane {}, round {}: {stop:?}", self.n, self.rounds);
+        println!("{}", self.what);
+        match stop {
+            Stop::At(point, times) => match when(point) {
+                When::Start => self.stop_at_start(point, times),
+                When::Run => self.stop_at_work(point, times),
+                When::Stop => self.stop_at_stop(point),
+            },
+            Stop::After(operations) => {
+                self.kill_after(operations);
+                if self.rng.random() {
+                    // Recovery is interrupted, perhaps, and done again.
+                    let start = Failpoint::ALL.iter().filter(|p| when(**p) == When::Start);
+                    let at = start.map(|p| format!("{}=abort@{}", p.name(), self.rng.random_range(1..9)));
+                    let at = at.collect::<Vec<_>>().join(",");
+                    if !self.start_at(&at) {
+                        self.node.kill();
+                    }
+                }
+            }
+        }
+        self.node.start();
+        let mnt = self.mount();
+        self.check(&mnt);
+        if self.rounds.is_multiple_of(STORE_EVERY) {
+            self.store_alone();
+        }
+        self.node.kill();
+    }
+
+    /// Everything once more from the store alone; how many operations were acknowledged in all.
+    pub fn end(mut self) -> u64 {
+        self.node.start();
+        let mnt = self.mount();
+        self.check(&mnt);
+        self.store_alone();
+        let mnt = self.node.path("mnt-user-alice");
+        self.node.umount(&mnt);
+        self.node.stop();
+        self.acknowledged
+    }
+
+    /// Threads work until they have done `enough` operations, or the mount is gone; with `kill` it goes at that operation. How
+    /// many threads saw it go.
+    fn work(&mut self, mnt: &Path, enough: u64, kill: Option<u64>) -> usize {
+        let (count, pid) = (AtomicU64::new(0), self.node.pid());
+        let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process");
+        let tell = |n| {
+            if Some(n) == kill {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill -9");
+            }
+        };
+        let seeds: Vec<u64> = (0..THREADS).map(|_| self.rng.random()).collect();
+        let failures = std::thread::scope(|scope| {
+            let threads: Vec<_> = (self.models.iter_mut().zip(&self.dirs).zip(seeds))
+                .map(|((model, dir), seed)| {
+                    let (count, worker) = (&count, Worker::new(&mnt.join(dir), model, seed));
+                    scope.spawn(move || worker.run(count, enough, tell))
+                })
+                .collect();
+            threads.into_iter().filter_map(|thread| thread.join().expect("a worker")).collect::<Vec<_>>()
+        });
+        self.acknowledged += count.into_inner();
+        for e in &failures {
+            let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENODEV];
+            let log = || self.node.log();
+            assert!(
+                e.raw_os_error().is_some_and(|code| gone.contains(&code)),
+                "{}: {e}\n{}",
+                self.what,
+                log()
+            );
+        }
+        failures.len()
+    }
+
+    fn kill_after(&mut self, operations: u64) {
+        self.node.start();
+        let mnt = self.mount();
+        assert!(self.work(&mnt, u64::MAX, Some(operations)) > 0);
+        self.node.wait();
+    }
+
+    fn stop_at_work(&mut self, point: Failpoint, times: u64) {
+        // The engine writes for the mount's sake as well: the place is reached by the work.
+        let times = if point.name().starts_with("engine") { times + 12 } else { times };
+        for n in 0..TRIES {
+            let times = if n == 0 { times } else { 1 };
+            if point == Failpoint::SparseAfterRemove {
+                self.leave_to_the_store();
+            }
+            self.node.start_with(&[("GRANARY_FAILPOINTS", &format!("{}=abort@{times}", point.name()))]);
+            let mnt = self.node.path("mnt-user-alice");
+            // What is staged still may lead there before anybody works.
+            if !self.try_mount(&mnt) || self.work(&mnt, OPERATIONS_MAX, None) > 0 {
+                return self.assert_stopped();
+            }
+            self.check(&mnt);
+            self.node.kill();
+        }
+        panic!("{}: no work leads to {}", self.what, point.name());
+    }
+
+    /// Large files of which the node has nothing: what overwrites them goes to sparse stage files.
+    fn leave_to_the_store(&mut self) {
+        self.node.start();
+        let mnt = self.mount();
+        self.work(&mnt, 120, None);
+        self.drain_and_wipe();
+    }
+
+    fn stop_at_stop(&mut self, point: Failpoint) {
+        self.node.start_with(&[("GRANARY_FAILPOINTS", &format!("{}=abort", point.name()))]);
+        let mnt = self.mount();
+        let gone = self.work(&mnt, 20, None);
+        assert_eq!(gone, 0, "{}: the mount went before the node was stopped", self.what);
+        self.node.terminate();
+        self.assert_stopped();
+    }
+
+    fn stop_at_start(&mut self, point: Failpoint, times: u64) {
+        for n in 0..TRIES {
+            let operations = self.rng.random_range(10..60);
+            self.kill_after(operations);
+            // Most places of a start are passed once.
+            let several = matches!(point, Failpoint::RecoverAfterInode | Failpoint::RecoverAfterAdopt);
+            let times = if n < 3 && several { times } else { 1 };
+            if self.start_at(&format!("{}=abort@{times}", point.name())) {
+                return;
+            }
+            let mnt = self.mount();
+            self.check(&mnt);
+            self.node.kill();
+        }
+        panic!("{}: no start leads to {}", self.what, point.name());
+    }
+
+    /// Starts the node with failpoints; whether it stopped at one before it served.
+    fn start_at(&mut self, points: &str) -> bool {
+        self.node.start_with(&[("GRANARY_FAILPOINTS", points)]);
+        // Who asks waits until the node serves, or its end closes the socket.
+        let serves = self.node.run(&["status"]).code == Some(0);
+        if !serves {
+            self.assert_stopped();
+        }
+        !serves
+    }
+
+    fn assert_stopped(&mut self) {
+        let status = self.node.wait();
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{}: {status}\n{}", self.what, self.node.log());
+    }
+
+    fn check(&mut self, mnt: &Path) {
+        for (dir, model) in self.dirs.iter().zip(&mut self.models) {
+            let found = read(&mnt.join(dir)).unwrap_or_else(|e| panic!("{}: {dir}: {e}", self.what));
+            if let Err(why) = model.recovered(found) {
+                panic!("{}: {dir} is as it was at no moment:\n{why}", self.what);
+            }
+        }
+    }
+
+    /// Drains everything, stops, and takes the node's disk away.
+    fn drain_and_wipe(&mut self) {
+        let mnt = self.node.path("mnt-user-alice");
+        self.node.ok(&["umount", "--drain", mnt.to_str().expect("utf-8")]);
+        self.models.iter_mut().for_each(Model::promise_all);
+        self.node.stop();
+        fs::remove_dir_all(self.node.path("cache")).expect("the cache directory is there");
+    }
+
+    /// Compares what the store has. The node runs afterwards.
+    fn store_alone(&mut self) {
+        self.drain_and_wipe();
+        self.node.start();
+        let mnt = self.mount();
+        self.what += ", from the store alone";
+        self.check(&mnt);
+    }
+}
