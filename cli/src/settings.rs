@@ -184,6 +184,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "Bytes per second read and written to rewrite objects that are mostly dead; 0: never",
     ),
+    setting(
+        "compaction_period_ms",
+        Unit::Period,
+        Scope::Limit,
+        "Objects are looked through for those so often",
+    ),
     setting("fetches_max", Unit::Count, Scope::Limit, "Downloads at once"),
     setting("log_segment_bytes_max", Unit::Bytes, Scope::Limit, "Size of one segment of the stage log"),
     setting("open_files_max", Unit::Count, Scope::Limit, "Open descriptors of cache and stage"),

@@ -94,6 +94,14 @@ failpoints! {
     /// It is gone, and no name can come back for it.
     BuriedAfterRemove = "buried_after_remove",
 
+    // Compaction.
+    /// Nothing was changed.
+    CompactBeforePut = "compact_before_put",
+    /// An object that nobody names; files name the old ones.
+    CompactAfterPut = "compact_after_put",
+    /// Each extent names the old object or the new one, as the last batch left it: both are there.
+    CompactAfterMove = "compact_after_move",
+
     // Dead objects.
     /// Nobody refers to them, durably; they are listed as dead, and deleted later.
     DeadBeforeDelete = "dead_before_delete",

@@ -44,6 +44,8 @@ pub struct Limits {
     pub uploads_max: u32,
     /// Bytes read and written per second to rewrite objects that are mostly dead. 0: they stay.
     pub compaction_bytes_per_s: u64,
+    /// Objects are looked through for those every so often while some are found, and up to 16 times as rarely while not.
+    pub compaction_period_ms: u64,
     /// GETs at once.
     pub fetches_max: u32,
     /// One stage log segment is sealed at this size.
@@ -74,6 +76,7 @@ impl Default for Limits {
             memory_bytes_max: 256 << 20,
             uploads_max: 4,
             compaction_bytes_per_s: 32 << 20,
+            compaction_period_ms: 60_000,
             fetches_max: 32,
             log_segment_bytes_max: 32 << 20,
             open_files_max: 512,
@@ -88,7 +91,7 @@ impl Default for Limits {
 impl Limits {
     /// Refuses values that cannot work, naming the setting, the reason and what would do.
     pub fn validate(&self) -> Result<()> {
-        let rules: [(&str, u64, u64, u64); 15] = [
+        let rules: [(&str, u64, u64, u64); 17] = [
             ("small_file_bytes_max", self.small_file_bytes_max, 4 << 10, 8 << 20),
             ("small_period_ms", self.small_period_ms, 1, 3_600_000),
             ("large_period_ms", self.large_period_ms, 1, 86_400_000),
@@ -98,6 +101,7 @@ impl Limits {
             ("memory_bytes_max", self.memory_bytes_max, 64 << 20, 1 << 40),
             ("uploads_max", u64::from(self.uploads_max), 1, 256),
             ("compaction_bytes_per_s", self.compaction_bytes_per_s, 0, 1 << 40),
+            ("compaction_period_ms", self.compaction_period_ms, 1, 86_400_000),
             ("fetches_max", u64::from(self.fetches_max), 1, 1024),
             ("log_segment_bytes_max", self.log_segment_bytes_max, 1 << 20, 1 << 30),
             ("open_files_max", u64::from(self.open_files_max), 16, 1 << 20),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use granary_core::id::object_key;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
-use granary_core::{Error, Ino, Kind, ObjectId, Result};
+use granary_core::{Error, Failpoint, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, LiveObject, ObjectInfo, Place};
 use granary_store::format::{Content, Object, decode_object};
 
@@ -27,8 +27,10 @@ use crate::extent_map::clip;
 use crate::tree::{PathHint, Shared};
 use crate::util::{blocking, lock};
 
-/// Between two rounds: after one that found something to do, and at most.
-const PERIOD: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(960));
+/// Rounds become rarer while there is nothing to do, up to so many of the shortest periods.
+const PERIODS_MAX: u32 = 16;
+/// While something is uploaded compaction looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Objects that one round looks at; the next goes on after them.
 const OBJECTS_PER_ROUND: usize = 16_384;
 /// Objects asked for at once.
@@ -70,7 +72,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         return;
     }
     // Each node begins somewhere else, so that two of them seldom rewrite the same object.
-    let (mut after, mut wait) = (shared.new_object(), PERIOD.0);
+    let shortest = Duration::from_millis(shared.limits.compaction_period_ms);
+    let (mut after, mut wait) = (shared.new_object(), shortest);
     loop {
         tokio::time::sleep(wait).await;
         let (next, objects) = match look(&shared, after).await {
@@ -78,13 +81,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Err(e) if e.kind() == Kind::ReadOnly => return,
             Err(e) => {
                 tracing::debug!(ns = %shared.ns, error = %e, "compaction cannot list objects; tried again later");
-                wait = PERIOD.1;
+                wait = shortest * PERIODS_MAX;
                 continue;
             }
         };
         after = next;
         let groups = choose::choose(&objects);
-        wait = if groups.is_empty() { (wait * 2).min(PERIOD.1) } else { PERIOD.0 };
+        wait = if groups.is_empty() { (wait * 2).min(shortest * PERIODS_MAX) } else { shortest };
         for group in groups {
             quiet(&shared).await;
             match rewrite(&shared, &group).await {
@@ -128,7 +131,7 @@ pub(crate) async fn run_once(shared: &Arc<Shared>) -> Result<usize> {
 /// Uploads go first.
 async fn quiet(shared: &Shared) {
     while lock(&shared.drain.policy).is_busy() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(LOOK_AGAIN.min(Duration::from_millis(shared.limits.compaction_period_ms))).await;
     }
 }
 
@@ -173,7 +176,9 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
     pack::sort(&mut parts);
     let uploads = pack::build(shared, parts).await?;
     for upload in &uploads {
+        Failpoint::CompactBeforePut.reach();
         shared.put(&upload.sealed).await?;
+        Failpoint::CompactAfterPut.reach();
     }
     drop(permit);
     let mut written = 0;
@@ -182,6 +187,7 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
             shared.keep_for_reading(upload);
         }
         shared.move_extents(upload).await?;
+        Failpoint::CompactAfterMove.reach();
         written += upload.sealed.info.total_len;
     }
     drop(memory);

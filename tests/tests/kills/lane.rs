@@ -21,6 +21,8 @@ const STORE_EVERY: u64 = 6;
 /// A place that is not reached in so many tries, of so many operations each, is not where it says.
 const TRIES: usize = 12;
 const OPERATIONS_MAX: u64 = 1_000;
+/// A directory of files that each hold their own name.
+const SCATTERED: &str = "scattered";
 
 /// How a round stops the node.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +77,7 @@ impl Lane {
             ("GRANARY_LOG_SEGMENT_BYTES_MAX", "1048576"),
             ("GRANARY_SYNC_INTERVAL_MS", "300"),
             ("GRANARY_DEAD_OBJECT_GRACE_MS", "1"),
+            ("GRANARY_COMPACTION_PERIOD_MS", "50"),
         ];
         let mut lane = Lane {
             n,
@@ -208,8 +211,12 @@ impl Lane {
         let times = if point.name().starts_with("engine") { times + 12 } else { times };
         for n in 0..TRIES {
             let times = if n == 0 { times } else { 1 };
-            if point == Failpoint::SparseAfterRemove {
-                self.leave_to_the_store();
+            match point {
+                Failpoint::SparseAfterRemove => self.leave_to_the_store(),
+                Failpoint::CompactBeforePut | Failpoint::CompactAfterPut | Failpoint::CompactAfterMove => {
+                    self.scatter();
+                }
+                _ => {}
             }
             self.node.start_with(&[("GRANARY_FAILPOINTS", &format!("{}=abort@{times}", point.name()))]);
             let mnt = self.node.path("mnt-user-alice");
@@ -229,6 +236,19 @@ impl Lane {
         let mnt = self.mount();
         self.work(&mnt, 120, None);
         self.drain_and_wipe();
+    }
+
+    /// So many objects of one small file each that a compaction joins them when the node starts again.
+    fn scatter(&mut self) {
+        self.node.start_with(&[("GRANARY_COMPACTION_PERIOD_MS", "3600000")]);
+        let mnt = self.mount();
+        let dir = mnt.join(SCATTERED);
+        fs::create_dir_all(&dir).expect("mkdir");
+        for i in 0..40 {
+            fs::write(dir.join(i.to_string()), i.to_string()).expect("write");
+            self.node.sync(&mnt);
+        }
+        self.node.kill();
     }
 
     fn stop_at_stop(&mut self, point: Failpoint) {
@@ -279,6 +299,11 @@ impl Lane {
             if let Err(why) = model.recovered(found) {
                 panic!("{}: {dir} is as it was at no moment:\n{why}", self.what);
             }
+        }
+        for entry in fs::read_dir(mnt.join(SCATTERED)).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {path:?}: {e}", self.what));
+            assert_eq!(path.file_name(), Some(text.as_ref()), "{}: {path:?} holds {text:?}", self.what);
         }
     }
 
