@@ -80,6 +80,8 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
     Failpoint::RecoverBeforeSync.reach();
     shared.log.sync(&shared.runtime).await?;
     shared.meta.sync().await?;
+    let task = shared.clone();
+    blocking(&shared.runtime, move || task.log.mark_recovered()).await?;
     Failpoint::RecoverAfterSync.reach();
     Ok(())
 }
@@ -121,6 +123,9 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
     for r in &scanned.records {
         shared.log.stay_above(r.head.seq);
         by_ino.entry(r.head.ino).or_default().push(r);
+    }
+    if shared.log.is_recovered(segment) {
+        return Ok(()); // what it has of inodes that are not in the metadata is not of those that may have their numbers now
     }
     done.records += scanned.records.len() as u64;
     for (ino, records) in by_ino {

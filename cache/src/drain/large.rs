@@ -76,19 +76,19 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
         },
     );
     // The clean copy must be durable before it is called clean, and one that is not yet clean is the content after a power
-    // loss, whatever the store has: the disk works on that while the store takes the bytes.
+    // loss, whatever the store has: the disk works on that while the store takes the bytes. A disk that fails does not keep
+    // them from going there, but it is told.
     let (uploaded, synced) = futures::join!(uploads, file.sync_stage());
     uploaded?;
     shared.meta.sync().await?;
+    synced?;
     if !quiet {
         // What the kernel wrote meanwhile may not be in the objects: everything is looked at again.
         if let Some(stage) = &mut file.state().stage {
             stage.base = None;
         }
-        synced?;
         return Ok(true);
     }
-    // A disk that failed is told by this again; the bytes are in the store all the same.
     let clean = make_clean(shared, &file).await?;
     drop(watch);
     if clean && !file.has_users() {

@@ -1,14 +1,14 @@
 //! The stage log: an append-only sequence of records in segment files. Appending is one `pwritev`; durability is a group
 //! `fdatasync`; a segment is deleted when the drain has given all of it to the store.
 //!
-//! A segment's number is the sequence number of its first record. `log/sequence` holds a bound (8 bytes, little-endian) and
-//! its crc32c (4 bytes): at each start numbering goes on above it, so that neither a sequence nor a segment number is ever
-//! used twice, even when all segments are gone.
+//! A segment's number is the sequence number of its first record. `log/sequence` holds a bound: at each start numbering goes on
+//! above it, so that neither a sequence nor a segment number is ever used twice, even when all segments are gone.
 //!
 //! Where several nodes write one namespace, sequences are a Lamport clock: whoever loads a file goes on above its last
 //! sequence, and the lowest 16 bits of a sequence tell the nodes apart. So an inode's last sequence says who changed it last,
 //! and a record that was not applied is recognized as overtaken.
 
+mod bound;
 mod group;
 #[cfg(test)]
 mod tests;
@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use granary_core::codec::Put;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
 use granary_core::{Clock, Error, Failpoint, Kind, NamespaceId, NodeId, Result};
 
@@ -29,6 +28,7 @@ use super::disk::{Disk, make_dirs, read_up_to, write_all};
 use super::record::{self, Head};
 use crate::util::lock;
 
+use bound::{RECOVERED, SEQUENCE};
 use group::GroupSync;
 
 /// Sequence numbers that a start reserves: more than a process appends in its life.
@@ -117,6 +117,9 @@ pub(crate) struct Log {
     /// The table of segments and their descriptors; held for look-ups only.
     segments: Mutex<Segments>,
     group: GroupSync,
+    /// Segments below this were replayed by an earlier start, those below `begin` are by this one.
+    recovered: u64,
+    begin: u64,
     payload_bytes: AtomicU64,
     files: AtomicU64,
     /// The lowest bits of this node's sequences, where others write too.
@@ -145,9 +148,10 @@ impl Log {
         make_dirs(dir).map_err(|e| Error::io(doing("make"), e))?;
         let dir_file = File::open(dir).map_err(|e| Error::io(doing("open"), e))?;
         let existing = list_segments(dir).map_err(|e| Error::io(doing("list"), e))?;
-        let bound = read_sequence(dir)?;
+        let recovered = bound::read(dir, RECOVERED)?;
+        let bound = bound::read(dir, SEQUENCE)?.max(recovered);
         let next_seq = bound.max(existing.last().map_or(0, |&id| id + SEQUENCE_STEP)) + 1;
-        write_sequence(&*disk, dir, &dir_file, next_seq + SEQUENCE_STEP)
+        bound::write(&*disk, dir, &dir_file, SEQUENCE, next_seq + SEQUENCE_STEP)
             .map_err(|e| Error::io(doing("number"), e))?;
         Failpoint::RecoverAfterNumbering.reach();
         let log = Log {
@@ -168,6 +172,8 @@ impl Log {
             }),
             segments: Mutex::default(),
             group: GroupSync::default(),
+            recovered,
+            begin: next_seq,
             payload_bytes: AtomicU64::new(0),
             files: AtomicU64::new(0),
             mark: None,
@@ -211,6 +217,18 @@ impl Log {
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
         lock(&self.segments).by_id.insert(id, Segment { info, sealed: true, file: None });
+    }
+
+    /// Whether an earlier start has brought all of the segment into the metadata that could be.
+    pub fn is_recovered(&self, segment: u64) -> bool {
+        segment < self.recovered
+    }
+
+    /// Everything that was here at the start is in the metadata, durably. Blocks.
+    pub fn mark_recovered(&self) -> Result<()> {
+        bound::write(&*self.disk, &self.dir, &self.dir_file, RECOVERED, self.begin).map_err(|e| {
+            Error::io(format!("cannot mark the stage log {} as recovered", self.dir.display()), e)
+        })
     }
 
     /// Makes sure that no record to come has a sequence up to `seq`.
@@ -275,7 +293,7 @@ impl Log {
         let id = w.next_seq;
         if id + SEQUENCE_STEP / 2 > w.bound {
             let bound = id + SEQUENCE_STEP;
-            write_sequence(&*self.disk, &self.dir, &self.dir_file, bound)
+            bound::write(&*self.disk, &self.dir, &self.dir_file, SEQUENCE, bound)
                 .map_err(|e| Error::io(format!("cannot number the stage log {}", self.dir.display()), e))?;
             w.bound = bound;
         }
@@ -451,35 +469,4 @@ fn list_segments(dir: &Path) -> io::Result<Vec<u64>> {
     }
     ids.sort_unstable();
     Ok(ids)
-}
-
-/// The bound of an earlier run; 0 when there was none, or its file is damaged (then the segments' numbers must do).
-fn read_sequence(dir: &Path) -> Result<u64> {
-    let path = dir.join("sequence");
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(Error::io(format!("cannot read {}", path.display()), e)),
-    };
-    if let Ok(all) = <[u8; 12]>::try_from(&bytes[..])
-        && let (Some(value), Some(crc)) = (all.first_chunk::<8>(), all.last_chunk::<4>())
-        && crc32c::crc32c(value) == u32::from_le_bytes(*crc)
-    {
-        return Ok(u64::from_le_bytes(*value));
-    }
-    tracing::error!(file = %path.display(), "the stage log's sequence file is damaged; numbering goes on above its segments");
-    Ok(0)
-}
-
-fn write_sequence(disk: &dyn Disk, dir: &Path, dir_file: &File, bound: u64) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(12);
-    bytes.put_u64(bound);
-    let crc = crc32c::crc32c(&bytes);
-    bytes.put_u32(crc);
-    let temporary = dir.join("sequence.new");
-    let file = disk.create(&temporary, false)?;
-    write_all(disk, &file, &[], &bytes, 0)?;
-    disk.sync_data(&file)?;
-    disk.rename(&temporary, &dir.join("sequence"))?;
-    disk.sync_dir(dir_file)
 }

@@ -8,6 +8,7 @@ mod large;
 mod leases;
 mod model;
 pub(crate) mod nodes;
+mod outages;
 mod power;
 mod small;
 mod stress;

@@ -2,7 +2,7 @@
 //!
 //! It works on real files and keeps beside them what a power loss leaves for certain: of each file the bytes of its last sync,
 //! of each directory the entries of its last sync; and, in order, what was done since, of which a power loss may leave any part.
-//! Writes are lost by pages, whatever their order; entries one by one, but those of one name in order; a rename is lost as a
+//! Writes are lost by pages, whatever their order, but for a file that was only added to; entries one by one, but those of one name in order; a rename is lost as a
 //! whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -45,6 +45,21 @@ struct Kept {
     now: Vec<u8>,
     durable: Vec<u8>,
     since: Vec<Change>,
+}
+
+impl Kept {
+    /// Such a file is written back in order, and is longer only when what is before is there: of the log a tail is lost.
+    fn only_grows(&self) -> bool {
+        let mut end = self.durable.len() as u64;
+        self.since.iter().all(|made| match made {
+            Change::Write(offset, bytes) => {
+                let grows = *offset == end;
+                end += bytes.len() as u64;
+                grows
+            }
+            Change::SetLen(_) | Change::Punch(_) => false,
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -264,6 +279,9 @@ fn surviving_names(shadow: &Shadow, loss: Loss, rng: &mut SmallRng) -> BTreeMap<
 fn surviving_bytes(kept: &Kept, loss: Loss, rng: &mut SmallRng) -> Vec<u8> {
     match loss {
         Loss::Tails(part) => first_part(kept, part),
+        Loss::Random(_) if kept.only_grows() => {
+            first_part(kept, [0.0, 1.0, rng.random()][rng.random_range(0..3)])
+        }
         Loss::Random(_) => random_pages(kept, rng),
     }
 }

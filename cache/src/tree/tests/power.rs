@@ -145,6 +145,36 @@ async fn what_sync_stored_of_an_open_file_is_on_disk_as_well() {
     assert_eq!(w.content("f").await, pattern(1, 50_000));
 }
 
+/// The number of a file whose creation was lost is given again: what the log has of the first is not the second's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_never_gets_the_bytes_of_one_that_a_crash_took() {
+    let mut w = World::new().await;
+    w.meta().sync().await.unwrap();
+    let lost = w.create("lost", false).await;
+    let ino = lost.ino();
+    lost.write(0, &pattern(1, 3000), false).await.unwrap();
+    w.cut_power(0, 1.0).await;
+    assert!(w.attr("lost").await.is_none());
+    let new = w.create("new", false).await;
+    assert_eq!(new.ino(), ino);
+    w.meta().sync().await.unwrap();
+    w.kill().await;
+    assert_eq!(w.content("new").await, b"");
+    w.check().await;
+}
+
+/// A disk that failed to keep the stage file, which is the content after a crash, is told, although the store has the bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_tells_of_a_stage_file_that_the_disk_did_not_keep() {
+    let w = World::new().await;
+    let file = w.create("f", true).await;
+    file.write(0, &pattern(1, 50_000), false).await.unwrap();
+    w.close(file).await;
+    w.disk.sync_fails.store(true, SeqCst);
+    assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Io);
+    assert_eq!(w.memory_store.count(), 1, "it was stored all the same");
+}
+
 /// What was durable for long because the committer came by must not go when the file outgrows the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_outgrows_the_log_keeps_what_was_durable_in_it() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use granary_core::limits::Limits;
 use granary_core::{ByteBudget, EntryName, Ino, NamespaceName, NodeId, TestClock};
-use granary_meta::engine::MemoryEngine;
+use granary_meta::engine::{FaultyEngine, MemoryEngine};
 use granary_meta::types::Durability;
 use granary_meta::{Attr, FileType, LocalNamespace, Metadata, NewInode, NewNamespace, Volume, VolumeInfo};
 use granary_store::{FaultStore, MemoryStore};
@@ -44,6 +44,7 @@ pub struct World {
 
 /// What runs.
 pub struct Up {
+    pub faulty: Arc<FaultyEngine>,
     pub volume: Arc<Volume>,
     pub meta: Arc<LocalNamespace>,
     pub reads: Arc<ReadCache>,
@@ -93,7 +94,8 @@ impl World {
     }
 
     pub async fn start(&mut self) {
-        let volume = Volume::open(self.engine.clone(), self.clock.clone(), &self.limits).unwrap();
+        let faulty = FaultyEngine::new(self.engine.clone());
+        let volume = Volume::open(faulty.clone(), self.clock.clone(), &self.limits).unwrap();
         let meta = volume.namespace(&self.name).unwrap();
         let memory = ByteBudget::new(self.limits.memory_bytes_max);
         let reads = ReadCache::open(
@@ -105,7 +107,7 @@ impl World {
         )
         .unwrap();
         let tree = self.tree(&self.stage_dir(), meta.clone(), reads.clone()).await;
-        self.up = Some(Up { volume, meta, reads, tree });
+        self.up = Some(Up { faulty, volume, meta, reads, tree });
     }
 
     pub async fn tree(
@@ -133,6 +135,11 @@ impl World {
 
     pub fn up(&self) -> &Up {
         self.up.as_ref().unwrap()
+    }
+
+    /// The metadata's engine, to let it fail.
+    pub fn faulty(&self) -> &FaultyEngine {
+        &self.up().faulty
     }
 
     pub fn tree_ref(&self) -> &Tree {
