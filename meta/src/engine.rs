@@ -31,12 +31,26 @@ pub enum Write {
 /// Called with key and value; `false` ends the scan.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool> + 'a;
 
+/// What an engine held at one moment.
+pub trait Snapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// As [`Engine::scan`].
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
+}
+
+/// Called with what is there at one moment.
+pub type Look<'a> = dyn FnMut(&dyn Snapshot) -> Result<()> + 'a;
+
 /// An ordered key-value store. Errors: `Io` and `NoSpace` (the disk), `Corrupt`, `Unavailable` (closed).
 pub trait Engine: Send + Sync + Debug {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     /// Visits all keys not below `from` that begin with `prefix`, in byte order, as they were at one moment.
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
+
+    /// Shows one moment to `look`, while others write. `close` waits for it.
+    fn snapshot(&self, look: &mut Look<'_>) -> Result<()>;
 
     /// Applies all of the batch, in order, atomically; durable at return with `sync`, else at the next sync.
     fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()>;

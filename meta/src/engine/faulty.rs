@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use granary_core::{Error, Kind, Result};
 
-use super::{Engine, Visit, Write};
+use super::{Engine, Look, Visit, Write};
 
 /// Passes everything on, until told otherwise.
 #[derive(Debug)]
@@ -99,6 +99,11 @@ impl Engine for FaultyEngine {
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         Self::spend(&self.reads_left)?;
         self.inner.scan(prefix, from, visit)
+    }
+
+    fn snapshot(&self, look: &mut Look<'_>) -> Result<()> {
+        Self::spend(&self.reads_left)?;
+        self.inner.snapshot(look)
     }
 
     fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use granary_core::Result;
 
-use super::{Engine, Visit, Write, closed, prefix_end};
+use super::{Engine, Look, Snapshot, Visit, Write, closed, prefix_end};
 
 /// A `BTreeMap` behind a mutex (guards the map, the list of unsynced changes and the counters; held for one call).
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct MemoryEngine {
 
 #[derive(Debug, Default)]
 struct Inner {
-    map: BTreeMap<Vec<u8>, Vec<u8>>,
+    map: Map,
     /// Per batch that was not synced: what was there before, in order.
     unsynced: Vec<Vec<Old>>,
     closed: bool,
@@ -77,6 +77,24 @@ impl Inner {
     }
 }
 
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+impl Snapshot for Map {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(Map::get(self, key).cloned())
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let start = from.max(prefix);
+        for (key, value) in self.range::<[u8], _>((Bound::Included(start), Bound::Unbounded)) {
+            if !key.starts_with(prefix) || !visit(key, value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Engine for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let inner = self.lock();
@@ -87,13 +105,15 @@ impl Engine for MemoryEngine {
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let inner = self.lock();
         inner.open()?;
-        let start = from.max(prefix);
-        for (key, value) in inner.map.range::<[u8], _>((Bound::Included(start), Bound::Unbounded)) {
-            if !key.starts_with(prefix) || !visit(key, value)? {
-                break;
-            }
-        }
-        Ok(())
+        Snapshot::scan(&inner.map, prefix, from, visit)
+    }
+
+    fn snapshot(&self, look: &mut Look<'_>) -> Result<()> {
+        let inner = self.lock();
+        inner.open()?;
+        let map = inner.map.clone();
+        drop(inner);
+        look(&map)
     }
 
     fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()> {

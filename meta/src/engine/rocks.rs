@@ -8,11 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use granary_core::{Error, Kind, Result};
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, LogLevel,
-    LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBAccess, DBCompressionType, DBIteratorWithThreadMode,
+    Direction, IteratorMode, LogLevel, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use super::{Engine, Visit, Write, closed, prefix_end};
+use super::{Engine, Look, Snapshot, Visit, Write, closed, prefix_end};
 
 /// Index, filter and data blocks in memory.
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
@@ -127,6 +127,46 @@ fn write_options(sync: bool) -> WriteOptions {
     options
 }
 
+fn span<'a>(prefix: &'a [u8], from: &'a [u8]) -> (IteratorMode<'a>, ReadOptions) {
+    let mut read = ReadOptions::default();
+    if let Some(end) = prefix_end(prefix) {
+        read.set_iterate_upper_bound(end);
+    }
+    (IteratorMode::From(from.max(prefix), Direction::Forward), read)
+}
+
+fn visit_all<D: DBAccess>(
+    dir: &Path,
+    items: DBIteratorWithThreadMode<'_, D>,
+    prefix: &[u8],
+    visit: &mut Visit<'_>,
+) -> Result<()> {
+    for item in items {
+        let (key, value) = item.map_err(|e| failed(dir, "scan", e))?;
+        if !key.starts_with(prefix) || !visit(&key, &value)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// RocksDB's snapshot: what it sees is kept on disk until it goes.
+struct Moment<'a> {
+    dir: &'a Path,
+    at: rocksdb::Snapshot<'a>,
+}
+
+impl Snapshot for Moment<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.at.get(key).map_err(|e| failed(self.dir, "read", e))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
+        let (mode, read) = span(prefix, from);
+        visit_all(self.dir, self.at.iterator_opt(mode, read), prefix, visit)
+    }
+}
+
 impl Engine for RocksEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.with("read", |db| db.get(key))
@@ -135,19 +175,15 @@ impl Engine for RocksEngine {
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = guard.as_ref().ok_or_else(closed)?;
-        let mut read = ReadOptions::default();
-        if let Some(end) = prefix_end(prefix) {
-            read.set_iterate_upper_bound(end);
-        }
-        let start = from.max(prefix);
         // An iterator is a snapshot of the moment it is made.
-        for item in db.iterator_opt(IteratorMode::From(start, Direction::Forward), read) {
-            let (key, value) = item.map_err(|e| failed(&self.dir, "scan", e))?;
-            if !key.starts_with(prefix) || !visit(&key, &value)? {
-                break;
-            }
-        }
-        Ok(())
+        let (mode, read) = span(prefix, from);
+        visit_all(&self.dir, db.iterator_opt(mode, read), prefix, visit)
+    }
+
+    fn snapshot(&self, look: &mut Look<'_>) -> Result<()> {
+        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = guard.as_ref().ok_or_else(closed)?;
+        look(&Moment { dir: &self.dir, at: db.snapshot() })
     }
 
     fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()> {

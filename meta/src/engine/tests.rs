@@ -106,3 +106,32 @@ fn the_end_of_a_prefix() {
     assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
     assert_eq!(prefix_end(&[255]), None);
 }
+
+/// What is written while somebody looks is not seen by them.
+#[test]
+fn a_snapshot_is_one_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    for engine in [RocksEngine::open(dir.path()).unwrap(), MemoryEngine::new()] {
+        let put = |key: &[u8], value: &[u8]| Write::Put(key.to_vec(), value.to_vec());
+        engine.write(vec![put(b"a", b"1"), put(b"b", b"1"), put(b"c", b"1")], false).unwrap();
+        let mut looks = 0;
+        engine
+            .snapshot(&mut |snapshot| {
+                engine.write(vec![put(b"a", b"2"), Write::Delete(b"b".to_vec()), put(b"d", b"2")], true)?;
+                let mut seen = Vec::new();
+                snapshot.scan(b"", b"b", &mut |key, value| {
+                    seen.push((key.to_vec(), value.to_vec()));
+                    Ok(seen.len() < 5)
+                })?;
+                assert_eq!(seen, [(b"b".to_vec(), b"1".to_vec()), (b"c".to_vec(), b"1".to_vec())]);
+                assert_eq!(snapshot.get(b"a")?, Some(b"1".to_vec()));
+                assert_eq!(snapshot.get(b"d")?, None);
+                looks += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!((looks, dump(&*engine).len()), (1, 3));
+        engine.close().unwrap();
+        assert_eq!(engine.snapshot(&mut |_| Ok(())).unwrap_err().kind(), Kind::Unavailable);
+    }
+}
