@@ -21,5 +21,5 @@ pub mod wire;
 
 pub use api::Metadata;
 pub use lease::{Holder, LeaseKind, Lock, LockKind, LockOwner, LockRequest, Lost, PeerInfo, Scope};
-pub use local::{LocalNamespace, Tuning, Volume};
+pub use local::{Inventory, LocalNamespace, Tuning, Volume};
 pub use types::*;

@@ -45,6 +45,7 @@ use crate::types::{NamespaceChange, NamespaceInfo, NewNamespace, VolumeInfo};
 mod bell;
 mod cache;
 mod committer;
+mod maintenance;
 mod namespace;
 mod overlay;
 mod served;
@@ -52,6 +53,7 @@ mod through;
 
 use bell::Bell;
 pub(crate) use bell::Waiter;
+pub use maintenance::Inventory;
 pub use namespace::LocalNamespace;
 pub(crate) use served::{Keep, Verdict};
 use through::Through;

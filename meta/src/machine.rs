@@ -22,6 +22,7 @@ use crate::types::*;
 
 mod attributes;
 pub mod check;
+mod condemn;
 mod content;
 mod copy;
 mod create;
@@ -29,11 +30,12 @@ mod extents;
 pub mod read;
 mod remove;
 mod rename;
+pub mod repair;
 pub mod view;
 mod xattrs;
 
 pub use content::live;
-pub use view::{EngineView, Records, View};
+pub use view::{EngineView, Records, SnapshotView, View};
 
 /// What may be done to a namespace. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,10 @@ pub enum Operation {
     ForgetObjects {
         ids: Vec<ObjectId>,
     },
+    /// Objects that are in the store: those that are not known here never will be.
+    Condemn {
+        ids: Vec<ObjectId>,
+    },
     /// Frees an inode without name that nobody has open. At most about `extents_max` extents go in one operation; while
     /// some are left the reply is [`Reply::Freed`] with `false`.
     Free {
@@ -120,6 +126,8 @@ pub enum Reply {
     Moved(Vec<Vec<(u64, u64)>>),
     /// Whether nothing is left to free.
     Freed(bool),
+    /// For each object whether nothing refers to it, or ever will.
+    Condemned(Vec<bool>),
 }
 
 /// Applies one operation: what it changes, and its reply. The state behind `view` is not touched.
@@ -145,6 +153,7 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         Operation::CopyRange(copy) => copy::copy_range(&mut tx, copy),
         Operation::Relocate { object, moves } => content::relocate(&mut tx, object, &moves),
         Operation::ForgetObjects { ids } => content::forget_objects(&mut tx, &ids),
+        Operation::Condemn { ids } => condemn::condemn(&mut tx, &ids),
         Operation::Free { ino, extents_max } => remove::free(&mut tx, ino, extents_max),
     }?;
     Ok((tx.changes, reply))

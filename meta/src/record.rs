@@ -10,6 +10,7 @@
 //! | `D` | dead object, oldest first | seconds i64 (sign bit flipped), nanoseconds u32, object id u128 | [`object`] |
 //! | `E` | entry of a directory, by name | directory u64, name | [`entry`] |
 //! | `I` | inode | inode u64 | [`inode`] |
+//! | `K` | condemned object | object id u128 | [`object`] |
 //! | `L` | entry of a directory, by cookie | directory u64, cookie u64 | [`entry`] |
 //! | `N` | the namespace's settings | | [`space`] |
 //! | `O` | object | object id u128 | [`object`] |
@@ -54,6 +55,7 @@ pub enum Key {
     Dead(Timestamp, ObjectId),
     Entry(Ino, Box<[u8]>),
     Inode(Ino),
+    Condemned(ObjectId),
     Listing(Ino, u64),
     Namespace,
     Object(ObjectId),
@@ -74,6 +76,7 @@ pub enum Family {
     Dead = b'D',
     Entry = b'E',
     Inode = b'I',
+    Condemned = b'K',
     Listing = b'L',
     Namespace = b'N',
     Object = b'O',
@@ -98,6 +101,8 @@ pub enum Value {
     Dead,
     Entry(Entry),
     Inode(Arc<Inode>),
+    /// Since when.
+    Condemned(Timestamp),
     Listing(Listing),
     Namespace(Arc<NamespaceRecord>),
     Object(ObjectRecord),
@@ -115,6 +120,7 @@ impl Key {
             Key::Dead(..) => Family::Dead,
             Key::Entry(..) => Family::Entry,
             Key::Inode(_) => Family::Inode,
+            Key::Condemned(_) => Family::Condemned,
             Key::Listing(..) => Family::Listing,
             Key::Namespace => Family::Namespace,
             Key::Object(_) => Family::Object,
@@ -155,7 +161,7 @@ impl Key {
                 out.extend_from_slice(&ino.0.to_be_bytes());
                 out.extend_from_slice(&n.to_be_bytes());
             }
-            Key::Object(id) => out.extend_from_slice(&id.0.to_be_bytes()),
+            Key::Object(id) | Key::Condemned(id) => out.extend_from_slice(&id.0.to_be_bytes()),
             Key::Reply(session, slot) => {
                 out.extend_from_slice(&session.0.to_be_bytes());
                 out.extend_from_slice(&slot.to_be_bytes());
@@ -186,6 +192,7 @@ impl Key {
             let (ino, tail) = ino()?;
             Ok((ino, u64::from_be_bytes(tail.try_into().map_err(|_| corrupt())?)))
         };
+        let only_id = || Ok(ObjectId(u128::from_be_bytes(rest.try_into().map_err(|_| corrupt())?)));
         let only_tag = |key| if rest.is_empty() { Ok(key) } else { Err(corrupt()) };
         match tag {
             b'A' => with_name().map(|(ino, name)| Key::Xattr(ino, name)),
@@ -201,9 +208,10 @@ impl Key {
             }
             b'E' => with_name().map(|(ino, name)| Key::Entry(ino, name)),
             b'I' => only_ino().map(Key::Inode),
+            b'K' => only_id().map(Key::Condemned),
             b'L' => with_number().map(|(ino, n)| Key::Listing(ino, n)),
             b'N' => only_tag(Key::Namespace),
-            b'O' => Ok(Key::Object(ObjectId(u128::from_be_bytes(rest.try_into().map_err(|_| corrupt())?)))),
+            b'O' => only_id().map(Key::Object),
             b'R' => {
                 let (session, slot) = rest.split_first_chunk::<8>().ok_or_else(corrupt)?;
                 let slot = u32::from_be_bytes(slot.try_into().map_err(|_| corrupt())?);
@@ -231,9 +239,12 @@ impl Span {
                         | Key::Target(i)
                         | Key::Extent(i, _)
                         | Key::Orphan(i) => *i == ino,
-                        Key::Counters | Key::Dead(..) | Key::Namespace | Key::Object(_) | Key::Reply(..) => {
-                            false
-                        }
+                        Key::Counters
+                        | Key::Condemned(_)
+                        | Key::Dead(..)
+                        | Key::Namespace
+                        | Key::Object(_)
+                        | Key::Reply(..) => false,
                     }
             }
         }
@@ -251,6 +262,7 @@ impl Span {
             Family::Dead => Key::Dead(Timestamp { secs: i64::MIN, nanos: 0 }, ObjectId(0)),
             Family::Entry => Key::Entry(ino, Box::default()),
             Family::Inode => Key::Inode(ino),
+            Family::Condemned => Key::Condemned(ObjectId(0)),
             Family::Listing => Key::Listing(ino, 0),
             Family::Namespace => Key::Namespace,
             Family::Object => Key::Object(ObjectId(0)),
@@ -285,6 +297,7 @@ impl Value {
             Value::Dead => out.put_u8(object::DEAD_VERSION),
             Value::Entry(v) => v.encode(&mut out),
             Value::Inode(v) => v.encode(&mut out),
+            Value::Condemned(since) => object::encode_condemned(*since, &mut out),
             Value::Listing(v) => v.encode(&mut out),
             Value::Namespace(v) => v.encode(&mut out),
             Value::Object(v) => v.encode(&mut out),
@@ -303,6 +316,7 @@ impl Value {
             Key::Dead(..) => object::decode_dead(bytes).map(|()| Value::Dead),
             Key::Entry(..) => Entry::decode(bytes).map(Value::Entry),
             Key::Inode(ino) => Inode::decode(*ino, bytes).map(|v| Value::Inode(Arc::new(v))),
+            Key::Condemned(_) => object::decode_condemned(bytes).map(Value::Condemned),
             Key::Listing(..) => Listing::decode(bytes).map(Value::Listing),
             Key::Namespace => NamespaceRecord::decode(bytes).map(|v| Value::Namespace(Arc::new(v))),
             Key::Object(id) => ObjectRecord::decode(*id, bytes).map(Value::Object),

@@ -127,7 +127,7 @@ impl LocalNamespace {
         Ok(state)
     }
 
-    fn change(&self, operation: Operation) -> Result<Reply> {
+    pub(super) fn change(&self, operation: Operation) -> Result<Reply> {
         let mut state = self.lock_with_room()?;
         let reply = self.apply(&mut state, operation)?;
         drop(state);

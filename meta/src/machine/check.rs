@@ -8,25 +8,63 @@ use std::fmt;
 
 use granary_core::{Ino, ObjectId, Result, Timestamp};
 
+use super::repair::{Count, Fix};
 use super::view::{Records, View};
 use crate::record::{Entry, Family, Inode, Key, Listing, Orphan, Span, Value};
 use crate::types::{Extent, FileType, Place};
 
 pub const PROBLEMS_MAX: usize = 1000;
 
-/// One contradiction, in words.
+/// One contradiction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem(pub String);
+pub struct Problem {
+    /// In words.
+    pub text: String,
+    /// What it is about.
+    pub ino: Option<Ino>,
+    pub object: Option<ObjectId>,
+    /// The count that is wrong, when that is all there is to it.
+    pub fix: Option<Fix>,
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Problem {
+        Problem { text, ino: None, object: None, fix: None }
+    }
+}
+
+impl Problem {
+    fn of(self, ino: Ino) -> Problem {
+        Problem { ino: Some(ino), ..self }
+    }
+
+    fn in_object(self, id: ObjectId) -> Problem {
+        Problem { object: Some(id), ..self }
+    }
+
+    fn mended_by(self, fix: Option<Fix>) -> Problem {
+        Problem { fix, ..self }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// At most [`PROBLEMS_MAX`].
+    pub problems: Vec<Problem>,
+    /// There is one, told or not, that no count mends.
+    pub broken: bool,
 }
 
 #[derive(Default)]
 struct Found {
-    problems: Vec<Problem>,
+    checked: Checked,
     inodes: BTreeMap<Ino, Seen>,
     live: HashMap<ObjectId, u64>,
     bytes: u64,
@@ -57,9 +95,20 @@ struct Seen {
 }
 
 impl Found {
-    fn report(&mut self, text: String) {
-        if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(Problem(text));
+    fn report(&mut self, problem: impl Into<Problem>) {
+        let problem = problem.into();
+        self.checked.broken |= problem.fix.is_none();
+        if self.checked.problems.len() < PROBLEMS_MAX {
+            self.checked.problems.push(problem);
+        }
+    }
+
+    /// A count of the namespace.
+    fn expect(&mut self, what: &str, (has, should): (u64, u64), count: Count) {
+        if has != should {
+            let text = format!("the namespace counts {has} {what}, it has {should}");
+            let fix = Some(Fix { count, has, should });
+            self.report(Problem::from(text).mended_by(fix));
         }
     }
 
@@ -93,10 +142,9 @@ impl Found {
 
     fn extent(&mut self, ino: Ino, extent: &Extent, seen: &mut Seen) {
         if extent.offset < seen.last_end || extent.end() > seen.size {
-            self.report(format!(
-                "inode {ino}: extent {extent:?} overlaps another or lies beyond size {}",
-                seen.size
-            ));
+            let text =
+                format!("inode {ino}: extent {extent:?} overlaps another or lies beyond size {}", seen.size);
+            self.report(Problem::from(text).of(ino));
         }
         seen.last_end = extent.end();
         seen.has_stored += extent.len;
@@ -113,6 +161,11 @@ impl Found {
 
 /// All contradictions found, up to [`PROBLEMS_MAX`]; an error when a record cannot be read.
 pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
+    examine(view).map(|checked| checked.problems)
+}
+
+/// The same, and whether that is all.
+pub fn examine(view: &mut dyn View) -> Result<Checked> {
     let mut found = Found::default();
     view.scan(Span::All(Family::Inode), None, &mut |_, value| {
         if let Value::Inode(inode) = value {
@@ -128,29 +181,18 @@ pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
     check_objects(view, &mut found)?;
     let counters = view.counters()?;
     view.settings()?;
-    if counters.bytes != found.bytes {
-        found
-            .report(format!("the namespace counts {} bytes, its files have {}", counters.bytes, found.bytes));
-    }
-    if counters.capabilities != found.capabilities {
-        found.report(format!(
-            "the namespace counts {} files with capabilities, it has {}",
-            counters.capabilities, found.capabilities
-        ));
-    }
-    if counters.inodes != found.inodes.len() as u64 {
-        found.report(format!(
-            "the namespace counts {} inodes, it has {}",
-            counters.inodes,
-            found.inodes.len()
-        ));
-    }
+    let inodes = found.inodes.len() as u64;
+    found.expect("bytes", (counters.bytes, found.bytes), Count::Bytes);
+    found.expect("files with capabilities", (counters.capabilities, found.capabilities), Count::Capabilities);
+    found.expect("inodes", (counters.inodes, inodes), Count::Inodes);
     if let Some((&last, _)) = found.inodes.last_key_value()
         && last >= counters.next_ino
     {
-        found.report(format!("inode {last} is not below the next inode number {}", counters.next_ino));
+        let text = format!("inode {last} is not below the next inode number {}", counters.next_ino);
+        let fix = Fix { count: Count::NextIno, has: counters.next_ino.0, should: last.0 + 1 };
+        found.report(Problem::from(text).of(last).mended_by(Some(fix)));
     }
-    Ok(found.problems)
+    Ok(found.checked)
 }
 
 fn check_orphans(view: &mut dyn View, found: &mut Found) -> Result<()> {
@@ -159,7 +201,10 @@ fn check_orphans(view: &mut dyn View, found: &mut Found) -> Result<()> {
         match found.inodes.get_mut(&ino) {
             Some(seen) if orphan != Orphan::Remains => seen.orphan = true,
             None if orphan == Orphan::Remains => {}
-            _ => found.report(format!("orphan {ino}: its record and its inode contradict each other")),
+            _ => {
+                let text = format!("orphan {ino}: its record and its inode contradict each other");
+                found.report(Problem::from(text).of(ino));
+            }
         }
         Ok(true)
     })
@@ -186,7 +231,7 @@ fn check_extents(view: &mut dyn View, found: &mut Found) -> Result<()> {
     })?;
     for ino in remains {
         if view.get(&Key::Orphan(ino))?.is_none() {
-            found.report(format!("inode {ino} is gone but has extents"));
+            found.report(Problem::from(format!("inode {ino} is gone but has extents")).of(ino));
         }
     }
     Ok(())
@@ -200,7 +245,10 @@ fn check_attributes(view: &mut dyn View, found: &mut Found) -> Result<()> {
                 seen.has_xattr_names += name.len() as u32 + 1;
                 found.capabilities += u64::from(*name == *super::xattrs::CAPABILITY);
             }
-            None => found.report(format!("inode {ino} is gone but has an extended attribute")),
+            None => {
+                let text = format!("inode {ino} is gone but has an extended attribute");
+                found.report(Problem::from(text).of(ino));
+            }
         }
         Ok(true)
     })?;
@@ -208,7 +256,10 @@ fn check_attributes(view: &mut dyn View, found: &mut Found) -> Result<()> {
         let (Key::Target(ino), Value::Target(target)) = (key, value) else { return Ok(true) };
         match found.inodes.get_mut(&ino) {
             Some(seen) if seen.size == target.len() as u64 => seen.target = true,
-            _ => found.report(format!("inode {ino} is gone or of another size but has a symlink target")),
+            _ => {
+                let text = format!("inode {ino} is gone or of another size but has a symlink target");
+                found.report(Problem::from(text).of(ino));
+            }
         }
         Ok(true)
     })
@@ -232,34 +283,44 @@ fn check_entries(view: &mut dyn View, found: &mut Found) -> Result<()> {
     for (dir, name, entry) in entries {
         let what = format!("entry {dir}/{}", name.escape_ascii());
         if listings.remove(&(dir, entry.cookie)) != Some(Listing { ino: entry.ino, kind: entry.kind, name }) {
-            found.report(format!("{what}: the listing has something else under its cookie"));
+            let text = format!("{what}: the listing has something else under its cookie");
+            found.report(Problem::from(text).of(entry.ino));
         }
         match found.inodes.get_mut(&dir) {
             Some(d) if d.kind == FileType::Directory && entry.cookie < d.next_cookie => {
                 d.has_entries += 1;
                 d.subdirs += u32::from(entry.kind == FileType::Directory);
             }
-            _ => found.report(format!("{what}: the directory is gone, none, or its next cookie too small")),
+            _ => {
+                let text = format!("{what}: the directory is gone, none, or its next cookie too small");
+                found.report(Problem::from(text).of(dir));
+            }
         }
         match found.inodes.get_mut(&entry.ino) {
             Some(i) if i.kind == entry.kind && (i.kind != FileType::Directory || i.parent == dir) => {
                 i.names += 1
             }
-            _ => found.report(format!("{what}: inode {} is gone, of another type, or elsewhere", entry.ino)),
+            _ => {
+                let text = format!("{what}: inode {} is gone, of another type, or elsewhere", entry.ino);
+                found.report(Problem::from(text).of(dir));
+            }
         }
     }
     for ((dir, cookie), _) in listings {
-        found.report(format!("directory {dir}: the listing has cookie {cookie} without an entry"));
+        let text = format!("directory {dir}: the listing has cookie {cookie} without an entry");
+        found.report(Problem::from(text).of(dir));
     }
     Ok(())
 }
 
 fn check_inodes(found: &mut Found) {
-    let mut reports = Vec::new();
+    let mut reports: Vec<Problem> = Vec::new();
     for (ino, s) in &found.inodes {
-        let mut expect = |what: &str, has: u64, should: u64| {
+        let mut expect = |what: &str, has: u64, should: u64, count: Option<Count>| {
             if has != should {
-                reports.push(format!("inode {ino}: {what} is {has}, should be {should}"));
+                let text = format!("inode {ino}: {what} is {has}, should be {should}");
+                let fix = count.map(|count| Fix { count, has, should });
+                reports.push(Problem::from(text).of(*ino).mended_by(fix));
             }
         };
         let is_dir = s.kind == FileType::Directory;
@@ -269,23 +330,30 @@ fn check_inodes(found: &mut Found) {
             (true, false) => 0,
             (false, _) => s.names,
         };
-        expect("link count", u64::from(s.nlink), u64::from(nlink));
-        expect("orphan record", u64::from(s.orphan), u64::from(nlink == 0));
-        expect("names of a directory", u64::from(is_dir && s.names > 1), 0);
-        expect("names of the root", u64::from(is_root && s.names > 0), 0);
-        expect("count of entries", s.entries, s.has_entries);
-        expect("length of attributes' names", u64::from(s.xattr_names), u64::from(s.has_xattr_names));
-        expect("count of extent records", s.spilled, s.has_spilled);
-        expect("stored bytes", s.stored, s.has_stored);
-        expect("symlink target", u64::from(s.target), u64::from(s.kind == FileType::Symlink));
-        if is_dir {
-            expect("size of a directory", s.size, s.entries * super::DIRECTORY_ENTRY_BYTES);
+        // An inode without a name is freed, which nothing that is counted here may bring about.
+        let links = (nlink > 0 && !s.orphan).then_some(Count::Links(*ino));
+        // Fewer extents than were counted are bytes that are lost: no count mends that.
+        let more = |has: u64, counted: u64, count: Count| (has > counted).then_some(count);
+        expect("link count", u64::from(s.nlink), u64::from(nlink), links);
+        expect("orphan record", u64::from(s.orphan), u64::from(nlink == 0), None);
+        expect("names of a directory", u64::from(is_dir && s.names > 1), 0, None);
+        expect("names of the root", u64::from(is_root && s.names > 0), 0, None);
+        expect("count of entries", s.entries, s.has_entries, Some(Count::Entries(*ino)));
+        let names = (u64::from(s.xattr_names), u64::from(s.has_xattr_names));
+        expect("length of attributes' names", names.0, names.1, Some(Count::XattrNames(*ino)));
+        let spilled = more(s.has_spilled, s.spilled, Count::Spilled(*ino));
+        expect("count of extent records", s.spilled, s.has_spilled, spilled);
+        expect("stored bytes", s.stored, s.has_stored, more(s.has_stored, s.stored, Count::Stored(*ino)));
+        expect("symlink target", u64::from(s.target), u64::from(s.kind == FileType::Symlink), None);
+        if is_dir && s.entries == s.has_entries {
+            let should = s.entries.saturating_mul(super::DIRECTORY_ENTRY_BYTES);
+            expect("size of a directory", s.size, should, Some(Count::Size(*ino)));
         }
     }
     if !found.inodes.contains_key(&Ino::ROOT) {
-        reports.push("the root directory is missing".to_owned());
+        reports.push(Problem::from("the root directory is missing".to_owned()).of(Ino::ROOT));
     }
-    reports.into_iter().for_each(|text| found.report(text));
+    reports.into_iter().for_each(|problem| found.report(problem));
 }
 
 fn check_objects(view: &mut dyn View, found: &mut Found) -> Result<()> {
@@ -294,26 +362,51 @@ fn check_objects(view: &mut dyn View, found: &mut Found) -> Result<()> {
         if let Key::Dead(since, id) = key
             && dead.insert(id, since).is_some()
         {
-            found.report(format!("object {id} is listed dead twice"));
+            found.report(Problem::from(format!("object {id} is listed dead twice")).in_object(id));
         }
         Ok(true)
     })?;
     view.scan(Span::All(Family::Object), None, &mut |key, value| {
         let (Key::Object(id), Value::Object(record)) = (key, value) else { return Ok(true) };
         let live = found.live.remove(&id).unwrap_or(0);
+        let is_dead = record.dead_since.is_some();
         if record.live != live {
-            found.report(format!("object {id} counts {} live bytes, files have {live} in it", record.live));
+            let text = format!("object {id} counts {} live bytes, files have {live} in it", record.live);
+            // Without any, it would be dead and deleted: that is not for a count to decide.
+            let fix = Fix { count: Count::Live(id), has: record.live, should: live };
+            let fix = (live > 0 && !is_dead).then_some(fix);
+            found.report(Problem::from(text).in_object(id).mended_by(fix));
         }
-        if record.dead_since.is_some() != (live == 0) || dead.remove(&id) != record.dead_since {
-            found.report(format!("object {id} with {live} live bytes is in the wrong state"));
+        if is_dead != (record.live == 0) || dead.remove(&id) != record.dead_since {
+            let text = format!("object {id} with {live} live bytes is in the wrong state");
+            found.report(Problem::from(text).in_object(id));
         }
         Ok(true)
     })?;
     for (id, live) in std::mem::take(&mut found.live) {
-        found.report(format!("files have {live} bytes in object {id}, which is not known"));
+        let text = format!("files have {live} bytes in object {id}, which is not known");
+        found.report(Problem::from(text).in_object(id));
     }
     for (id, _) in dead {
-        found.report(format!("object {id} is listed dead but not known"));
+        let text = format!("object {id} is listed dead but not known");
+        found.report(Problem::from(text).in_object(id));
+    }
+    check_condemned(view, found)
+}
+
+fn check_condemned(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    let mut condemned = Vec::new();
+    view.scan(Span::All(Family::Condemned), None, &mut |key, _| {
+        if let Key::Condemned(id) = key {
+            condemned.push(id);
+        }
+        Ok(true)
+    })?;
+    for id in condemned {
+        if view.find_object(id)?.is_some() {
+            let text = format!("object {id} was condemned but is known");
+            found.report(Problem::from(text).in_object(id));
+        }
     }
     Ok(())
 }

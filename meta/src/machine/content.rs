@@ -125,6 +125,7 @@ pub(super) fn commit(tx: &mut Tx<'_>, commit: Commit) -> Result<Reply> {
 
 pub(super) fn relocate(tx: &mut Tx<'_>, object: ObjectInfo, moves: &[Move]) -> Result<Reply> {
     let mut parts = vec![Vec::new(); moves.len()];
+    super::condemn::refuse(tx, object.id)?;
     if let Some(known) = tx.find_object(object.id)? {
         if known.info != object {
             return Err(Error::new(

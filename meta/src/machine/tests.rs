@@ -500,7 +500,7 @@ fn the_check_finds_what_is_wrong() {
         };
         put(&inode);
         let found = check::check(&mut w.view()).unwrap();
-        assert!(found.iter().any(|p| p.0.contains(text)), "{text}: {found:?}");
+        assert!(found.iter().any(|p| p.text.contains(text)), "{text}: {found:?}");
         put(&good);
     }
     let listing = Key::Listing(Ino::ROOT, 3).encode(NS);
@@ -508,4 +508,5 @@ fn the_check_finds_what_is_wrong() {
     assert_eq!(check::check(&mut w.view()).unwrap().len(), 1);
 }
 
+mod maintenance;
 mod posix;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, Result};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Snapshot, Visit};
 use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, ObjectRecord, Span, Value};
 
 /// A state that an operation reads. Exclusive, because reading may fill a cache.
@@ -96,10 +96,7 @@ pub struct EngineView<'e> {
 
 impl View for EngineView<'_> {
     fn get(&mut self, key: &Key) -> Result<Option<Value>> {
-        match self.engine.get(&key.encode(self.ns))? {
-            Some(bytes) => Value::decode(key, &bytes).map(Some),
-            None => Ok(None),
-        }
+        decoded(key, self.engine.get(&key.encode(self.ns))?)
     }
 
     fn scan(
@@ -108,12 +105,49 @@ impl View for EngineView<'_> {
         from: Option<&Key>,
         visit: &mut dyn FnMut(Key, Value) -> Result<bool>,
     ) -> Result<()> {
-        let prefix = span.prefix(self.ns);
-        let from = from.map_or_else(|| prefix.clone(), |key| key.encode(self.ns));
-        self.engine.scan(&prefix, &from, &mut |key, value| {
-            let key = Key::decode(self.ns, key)?;
-            let value = Value::decode(&key, value)?;
-            visit(key, value)
-        })
+        let scan = |prefix: &[u8], from: &[u8], visit: &mut Visit<'_>| self.engine.scan(prefix, from, visit);
+        scan_records(self.ns, scan, (span, from), visit)
     }
+}
+
+/// A namespace as it was in the engine at one moment.
+pub struct SnapshotView<'s> {
+    pub snapshot: &'s dyn Snapshot,
+    pub ns: NamespaceId,
+}
+
+impl View for SnapshotView<'_> {
+    fn get(&mut self, key: &Key) -> Result<Option<Value>> {
+        decoded(key, self.snapshot.get(&key.encode(self.ns))?)
+    }
+
+    fn scan(
+        &mut self,
+        span: Span,
+        from: Option<&Key>,
+        visit: &mut dyn FnMut(Key, Value) -> Result<bool>,
+    ) -> Result<()> {
+        let scan =
+            |prefix: &[u8], from: &[u8], visit: &mut Visit<'_>| self.snapshot.scan(prefix, from, visit);
+        scan_records(self.ns, scan, (span, from), visit)
+    }
+}
+
+fn decoded(key: &Key, bytes: Option<Vec<u8>>) -> Result<Option<Value>> {
+    bytes.map(|bytes| Value::decode(key, &bytes)).transpose()
+}
+
+fn scan_records(
+    ns: NamespaceId,
+    scan: impl FnOnce(&[u8], &[u8], &mut Visit<'_>) -> Result<()>,
+    (span, from): (Span, Option<&Key>),
+    visit: &mut dyn FnMut(Key, Value) -> Result<bool>,
+) -> Result<()> {
+    let prefix = span.prefix(ns);
+    let from = from.map_or_else(|| prefix.clone(), |key| key.encode(ns));
+    scan(&prefix, &from, &mut |key, value| {
+        let key = Key::decode(ns, key)?;
+        let value = Value::decode(&key, value)?;
+        visit(key, value)
+    })
 }

@@ -13,6 +13,14 @@
 //!
 //! Dead object (the key says all): 1 byte, version, 1. Both records go when the store has confirmed the deletion. A dead
 //! object never lives again, because its deletion may be on the way.
+//!
+//! Condemned object: one that was found in the store and not known here, long after it was stored. It may be deleted, so
+//! nothing may ever name it; the record stays as long as the namespace.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | version, 1 |
+//! | 12 | condemned since: seconds i64, nanoseconds u32 |
 
 use granary_core::codec::{Put, Reader};
 use granary_core::{ObjectId, ObjectKind, Result, Timestamp};
@@ -22,6 +30,7 @@ use crate::types::ObjectInfo;
 
 const VERSION: u8 = 1;
 pub(super) const DEAD_VERSION: u8 = 1;
+const CONDEMNED_VERSION: u8 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectRecord {
@@ -74,4 +83,17 @@ pub(super) fn decode_dead(bytes: &[u8]) -> Result<()> {
     let mut r = Reader::new(bytes, "a dead object's record");
     r.version(DEAD_VERSION)?;
     r.finish()
+}
+
+pub(super) fn encode_condemned(since: Timestamp, out: &mut Vec<u8>) {
+    out.put_u8(CONDEMNED_VERSION);
+    encode_time(since, out);
+}
+
+pub(super) fn decode_condemned(bytes: &[u8]) -> Result<Timestamp> {
+    let mut r = Reader::new(bytes, "a condemned object's record");
+    r.version(CONDEMNED_VERSION)?;
+    let since = decode_time(&mut r)?;
+    r.finish()?;
+    Ok(since)
 }

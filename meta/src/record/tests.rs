@@ -125,6 +125,7 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             (Key::Counters, Value::Counters(Counters { next_ino: Ino(next), bytes, inodes, capabilities }))
         }),
         (time(), id.clone()).prop_map(|(t, id)| (Key::Dead(t, id), Value::Dead)),
+        (time(), id.clone()).prop_map(|(t, id)| (Key::Condemned(id), Value::Condemned(t))),
         (ino.clone(), name(), live_ino.clone(), file_type(), inode::COOKIE_MIN..u64::MAX).prop_map(
             |(dir, n, ino, kind, cookie)| (Key::Entry(dir, n), Value::Entry(Entry { ino, kind, cookie }))
         ),

@@ -424,6 +424,7 @@ fn changed_scopes(changes: &Changes) -> Vec<ScopeKey> {
             }
             Key::Entry(dir, _) | Key::Listing(dir, _) => Scope::Directory(*dir),
             Key::Counters
+            | Key::Condemned(_)
             | Key::Dead(..)
             | Key::Namespace
             | Key::Object(_)
@@ -458,7 +459,7 @@ fn answered(reply: &Reply) -> Option<Answered> {
         Reply::Renamed(lost) => Answered::Renamed(lost.clone()),
         Reply::Moved(parts) => Answered::Parts(parts.clone()),
         Reply::Copied(copied) => Answered::Copied(copied.clone()),
-        Reply::Freed(_) => return None,
+        Reply::Freed(_) | Reply::Condemned(_) => return None,
     })
 }
 
