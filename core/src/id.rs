@@ -109,6 +109,20 @@ pub fn object_key(ns: NamespaceId, kind: ObjectKind, id: ObjectId) -> String {
     format!("ns/{ns}/{letter}/{:02x}/{id}", id.0 & 0xff)
 }
 
+/// What [`object_key`] made a key of; `None` for any other text.
+pub fn parse_object_key(key: &str) -> Option<(NamespaceId, ObjectKind, ObjectId)> {
+    let mut parts = key.split('/').skip(1);
+    let (ns, letter, _, id) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let kind = match letter {
+        "b" => ObjectKind::Block,
+        "p" => ObjectKind::Pack,
+        _ => return None,
+    };
+    let ns = NamespaceId(u32::from_str_radix(ns, 16).ok()?);
+    let id: ObjectId = id.parse().ok()?;
+    (object_key(ns, kind, id) == key).then_some((ns, kind, id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +137,16 @@ mod tests {
             object_key(NamespaceId(7), ObjectKind::Pack, ObjectId::new(1, 0xab)),
             "ns/00000007/p/ab/000000000001000000000000000000ab"
         );
+        let key = object_key(NamespaceId(7), ObjectKind::Block, b);
+        assert_eq!(parse_object_key(&key), Some((NamespaceId(7), ObjectKind::Block, b)));
+        for other in [
+            "granary-volume",
+            "ns/7/p/ab/1",
+            &key.replace("/b/", "/c/"),
+            &key.to_uppercase(),
+            &format!("{key}/x"),
+        ] {
+            assert_eq!(parse_object_key(other), None, "{other}");
+        }
     }
 }

@@ -23,7 +23,7 @@ const VERSION: u8 = 1;
 pub const INCARNATION_KEY: &[u8] = b"\0\0\0\0G";
 pub const REVOKED_PREFIX: &[u8] = b"\0\0\0\0K";
 pub const SESSION_PREFIX: &[u8] = b"\0\0\0\0S";
-const ANSWERED_PREFIX: &[u8] = b"\0\0\0\0Q";
+pub const ANSWERED_PREFIX: &[u8] = b"\0\0\0\0Q";
 
 /// A session, as far as it must be known to come back.
 #[derive(Clone, Debug, PartialEq, Eq)]

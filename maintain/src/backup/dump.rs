@@ -1,0 +1,39 @@
+//! Saving a volume in use: one moment of its engine, as a stream.
+
+use granary_core::{Result, Timestamp};
+use granary_meta::Volume;
+
+use super::format::{Encoder, Header, Totals};
+use crate::progress::Progress;
+
+/// Gives `write` the stream of the volume as it is now, in pieces of at least `piece_bytes` but for the last.
+/// The moment is kept in the engine until the last piece is taken.
+pub fn dump(
+    volume: &Volume,
+    now: Timestamp,
+    piece_bytes: usize,
+    progress: &Progress,
+    write: &mut dyn FnMut(Vec<u8>) -> Result<()>,
+) -> Result<Totals> {
+    let info = volume.info();
+    let header =
+        Header { created_unix_ms: now.unix_ms(), uuid: info.uuid.clone(), store_url: info.store_url.clone() };
+    let mut encoder = Encoder::new(&header);
+    volume.snapshot(&mut |snapshot| {
+        snapshot.scan(b"", b"", &mut |key, value| {
+            encoder.push(key, value)?;
+            if encoder.out.len() >= piece_bytes {
+                write(std::mem::take(&mut encoder.out))?;
+            }
+            progress.advance(1).map(|()| true)
+        })
+    })?;
+    let totals = encoder.finish();
+    write(encoder.out)?;
+    Ok(totals)
+}
+
+/// What a backup of now would say at its end.
+pub(super) fn totals(volume: &Volume, now: Timestamp, progress: &Progress) -> Result<Totals> {
+    dump(volume, now, 1 << 20, progress, &mut |_| Ok(()))
+}

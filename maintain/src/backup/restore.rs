@@ -1,0 +1,173 @@
+//! A new metadata folder from a backup.
+//!
+//! What was done after the backup was made is not in it, but nodes and the store may still know of it. So that nothing of
+//! that time is taken for something of the time after the restore, the restored metadata
+//!
+//! * gives no inode number and no namespace id that may have been given: the next ones are far beyond;
+//! * gives every file a content version that no cached copy on a node has;
+//! * knows no session: nodes greet anew, and what they held back is refused.
+//!
+//! The folder is made beside its place and moved there when all of the backup was read and verified.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use granary_core::{Error, Ino, Kind, NamespaceId, Result};
+use granary_meta::engine::{Engine, RocksEngine, Write};
+use granary_meta::record::{Family, Key, Value, session, volume as records};
+
+use super::format::{Decoder, Header, Totals};
+
+/// Inode numbers and content versions that are left out: more than were ever given between two backups.
+const SKIPPED: u64 = 1 << 32;
+/// The same of namespaces' ids, which are fewer.
+const NAMESPACES_SKIPPED: u32 = 1 << 12;
+/// Written to the engine at once.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Puts a backup's records into an empty engine.
+#[derive(Debug)]
+struct Refill {
+    engine: Arc<dyn Engine>,
+    batch: Vec<Write>,
+    bytes: usize,
+}
+
+impl Refill {
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let Some(value) = revived(key, value)? else { return Ok(()) };
+        self.bytes += key.len() + value.len();
+        self.batch.push(Write::Put(key.to_vec(), value));
+        if self.bytes >= BATCH_BYTES {
+            self.flush(false)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, sync: bool) -> Result<()> {
+        self.bytes = 0;
+        self.engine.write(std::mem::take(&mut self.batch), sync)
+    }
+}
+
+/// The value that a record has in restored metadata; `None`: it is not in it.
+fn revived(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
+    let Some((ns, rest)) = key.split_first_chunk::<4>() else {
+        return Err(Error::new(Kind::Corrupt, "the backup has a key that no metadata has; use another"));
+    };
+    let ns = NamespaceId(u32::from_be_bytes(*ns));
+    if ns.0 == 0 {
+        if key == records::NEXT_ID_KEY {
+            let next = records::decode_id(value)?;
+            return Ok(Some(records::encode_id(NamespaceId(next.0.saturating_add(NAMESPACES_SKIPPED)))));
+        }
+        let of_session =
+            key.starts_with(session::SESSION_PREFIX) || key.starts_with(session::ANSWERED_PREFIX);
+        return Ok((!of_session).then(|| value.to_vec()));
+    }
+    match rest.first() {
+        Some(&tag) if tag == Family::Reply as u8 => return Ok(None),
+        Some(&tag) if tag == Family::Counters as u8 || tag == Family::Inode as u8 => {}
+        _ => return Ok(Some(value.to_vec())),
+    }
+    Ok(Some(match Value::decode(&Key::decode(ns, key)?, value)? {
+        Value::Counters(mut counters) => {
+            counters.next_ino = Ino(counters.next_ino.0.saturating_add(SKIPPED));
+            Value::Counters(counters).encode()
+        }
+        Value::Inode(mut inode) => {
+            let inode = Arc::make_mut(&mut inode);
+            inode.attr.version = inode.attr.version.saturating_add(SKIPPED);
+            Value::Inode(Arc::new(inode.clone())).encode()
+        }
+        other => other.encode(),
+    }))
+}
+
+/// A restore under way. Dropped before its end, it leaves nothing.
+#[derive(Debug)]
+pub struct Restore {
+    folder: PathBuf,
+    partial: PathBuf,
+    refill: Refill,
+    decoder: Decoder,
+    done: bool,
+}
+
+impl Restore {
+    /// `Exists` when the folder is there and not empty.
+    pub fn begin(folder: &Path) -> Result<Restore> {
+        let cannot = |what: &str, path: &Path, e| Error::io(format!("cannot {what} {}", path.display()), e);
+        match fs::read_dir(folder) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(Error::new(
+                        Kind::Exists,
+                        format!(
+                            "{} is not empty: metadata is restored into a new folder only; name another, and keep this one",
+                            folder.display()
+                        ),
+                    ));
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(cannot("look into", folder, e)),
+        }
+        let mut partial = folder.as_os_str().to_owned();
+        partial.push(".restoring");
+        let partial = PathBuf::from(partial);
+        match fs::remove_dir_all(&partial) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", &partial, e)),
+            _ => {}
+        }
+        let engine = RocksEngine::open(&partial)?;
+        let refill = Refill { engine, batch: Vec::new(), bytes: 0 };
+        Ok(Restore { folder: folder.to_owned(), partial, refill, decoder: Decoder::default(), done: false })
+    }
+
+    /// The next bytes of the backup, in pieces of any length.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let refill = &mut self.refill;
+        self.decoder.push(bytes, &mut |key, value| refill.put(key, value))
+    }
+
+    /// All of it was pushed: verifies that, and moves the folder to its place.
+    pub fn finish(mut self) -> Result<(Header, Totals)> {
+        let (header, totals) = std::mem::take(&mut self.decoder).finish()?;
+        self.refill.flush(true)?;
+        let engine = &self.refill.engine;
+        let info = engine
+            .get(records::VOLUME_KEY)?
+            .ok_or_else(|| Error::new(Kind::Corrupt, "the backup has no volume in it; use another"))?;
+        if records::decode_volume(&info)?.uuid != header.uuid {
+            return Err(Error::new(Kind::Corrupt, "the backup's header names another volume than it holds"));
+        }
+        engine.close()?;
+        let cannot =
+            |e| Error::io(format!("cannot move {} to {}", self.partial.display(), self.folder.display()), e);
+        // An empty folder there is replaced.
+        fs::rename(&self.partial, &self.folder).map_err(cannot)?;
+        if let Some(parent) = self.folder.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        }
+        self.done = true;
+        Ok((header, totals))
+    }
+}
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        if !self.done {
+            let closed = self.refill.engine.close();
+            if let Err(e) = closed.and_then(|()| {
+                fs::remove_dir_all(&self.partial).map_err(|e| Error::io("cannot remove it", e))
+            }) {
+                tracing::warn!("{} is left of a restore that failed: {e}", self.partial.display());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
