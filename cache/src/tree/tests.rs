@@ -1,6 +1,7 @@
 //! The tree over real metadata (in memory), a store in memory, and real local files.
 
 mod compact;
+mod condemned;
 mod copy;
 mod crash;
 mod drain;
