@@ -30,6 +30,9 @@ pub enum Command {
     Sync(SyncArgs),
     Status(StatusArgs),
     Ns(NsArgs),
+    Fsck(FsckArgs),
+    Gc(GcArgs),
+    Rebuild(RebuildArgs),
     Meta(MetaArgs),
     Token(TokenArgs),
     /// Print the version
@@ -213,7 +216,73 @@ pub enum DurabilityArg {
     Object,
 }
 
-/// Serve a volume's metadata to many machines, and look at that service
+/// Check that everything is there and agrees: metadata with itself, and with the store
+///
+/// Works through the node when it runs, while programs write, and on the metadata folder itself otherwise. Where a metadata
+/// service has the volume: on its machine, while it is stopped. Reads objects' footers; nothing is changed without --repair.
+/// Exit codes: 0 nothing is wrong (any more), 1 something is, or the check failed, 2 and 3 as everywhere.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary fsck user/alice --data")]
+pub struct FsckArgs {
+    /// Namespaces to check [default: all]
+    pub namespaces: Vec<String>,
+    /// Read every object, and verify every checksum
+    #[arg(long, conflicts_with = "quick")]
+    pub data: bool,
+    /// Compare metadata and the store's listing only: no object is read
+    #[arg(long)]
+    pub quick: bool,
+    /// Make wrong counts right where that is proven; deletes nothing
+    #[arg(long)]
+    pub repair: bool,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Show what lies in the store and nobody needs, and delete it with --delete
+///
+/// That is: objects without a live byte, objects that a crash left before anybody named them, and objects of removed
+/// namespaces. Works as `granary fsck` does, also while programs write. After `granary meta restore`, what was stored
+/// since the backup counts as garbage: look before you delete.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary gc --delete")]
+pub struct GcArgs {
+    /// Namespaces to look through [default: all, and what is left of removed ones]
+    pub namespaces: Vec<String>,
+    /// Delete it
+    #[arg(long)]
+    pub delete: bool,
+    /// How long an object may lie in the store before anybody has named it
+    #[arg(long, value_name = "PERIOD", default_value = "1h")]
+    pub grace: String,
+    /// For programs; with each object, up to 1,000
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Make metadata anew from the store alone: the last resort, when no backup is left
+///
+/// Objects say whose bytes they hold: inode, name, and the directory's inode. What comes back is files under the names they
+/// were stored with, owned by root, in namespaces dataset/rebuilt-ID; deleted files come back too. Directories' names,
+/// owners, modes, links and attributes are not in the store. Try `granary meta restore --from-store` first.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary rebuild --store s3://training/granary --meta /var/lib/granary/meta-rebuilt"
+)]
+pub struct RebuildArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Serve a volume's metadata to many machines, look at that service, save metadata and bring it back
 ///
 /// One machine needs none of this: there the node has the metadata itself. For many machines, one runs the service and
 /// the others name it: `granary mount user/alice /mnt/alice --meta https://HOST:7411 --token-file FILE`.
@@ -246,6 +315,38 @@ pub enum MetaCommand {
         notify: bool,
         #[command(flatten)]
         flags: ServiceFlags,
+    },
+    /// Save the metadata in a file, while programs go on
+    ///
+    /// Works through the node when it runs, and on the metadata folder itself otherwise. A node, and a metadata service, also
+    /// save it in the store by themselves (setting meta_backup_interval_ms).
+    #[command(after_help = "Example: granary meta backup /srv/backups/granary.meta")]
+    Backup {
+        /// The file, replaced when all of it is written
+        file: PathBuf,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Bring saved metadata back, into a new folder
+    ///
+    /// The folder of --meta must be new or empty. What was changed since the backup was made is not in it; files whose objects
+    /// were deleted since are told by `granary fsck`. Objects that were stored since are garbage for it.
+    #[command(
+        after_help = "Example: granary meta restore --from-store s3://training/granary --meta /var/lib/granary/meta-new\n         \
+                      granary meta restore /srv/backups/granary.meta --meta /var/lib/granary/meta-new"
+    )]
+    Restore {
+        /// A file made by `granary meta backup`
+        #[arg(conflicts_with = "from_store")]
+        file: Option<PathBuf>,
+        /// The store of the volume, with the backups that its node or service wrote
+        #[arg(long, value_name = "URL")]
+        from_store: Option<String>,
+        /// The newest backup made no later than then: 2026-01-31T12:00, or 3h for three hours ago [default: the newest]
+        #[arg(long, value_name = "WHEN", requires = "from_store")]
+        at: Option<String>,
+        #[command(flatten)]
+        flags: PlaceFlags,
     },
     /// Show whether the service answers, whom it takes you for, and what is connected
     #[command(

@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::exit::{Failure, Outcome, plain};
-use crate::wire::SyncLine;
+use crate::wire::{SyncLine, WorkLine};
 
 /// An answer of the node is at most this long (a metrics page, a list of namespaces).
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// A line of progress is at most this long.
-const LINE_BYTES_MAX: usize = 64 << 10;
+/// A line of progress is at most this long; the last may hold a whole report.
+const LINE_BYTES_MAX: usize = ANSWER_BYTES_MAX;
 
 /// The node's socket. Each request has a connection of its own.
 #[derive(Clone, Debug)]
@@ -62,6 +62,52 @@ impl Client {
         body: &impl Serialize,
         mut on_line: impl FnMut(&SyncLine),
     ) -> Outcome<()> {
+        let lines = self.lines(path, body, |line: SyncLine| {
+            on_line(&line);
+            match line {
+                SyncLine::Progress { .. } => Ok(None),
+                SyncLine::Done => Ok(Some(())),
+                SyncLine::Failed(failure) => Err(failure),
+            }
+        });
+        lines.await
+    }
+
+    /// The same for a long work, whose last line is its result.
+    pub async fn work<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut on_step: impl FnMut(&granary_maintain::progress::Step),
+    ) -> Outcome<T> {
+        let lines = self.lines(path, body, |line: WorkLine<T>| match line {
+            WorkLine::Progress(step) => {
+                on_step(&step);
+                Ok(None)
+            }
+            WorkLine::Done(result) => Ok(Some(result)),
+            WorkLine::Failed(failure) => Err(failure),
+        });
+        lines.await
+    }
+
+    /// Gives all bytes of an answer to `take`, as they come.
+    pub async fn download(&self, path: &str, mut take: impl FnMut(&[u8]) -> Outcome<()>) -> Outcome<()> {
+        let mut answer = self.send(Method::GET, path, Bytes::new()).await?;
+        while let Some(frame) = answer.frame().await {
+            let frame = frame.map_err(|e| self.broken(&e))?;
+            take(frame.data_ref().map_or(&[][..], |d| d))?;
+        }
+        Ok(())
+    }
+
+    /// Gives each line of the answer to `on_line`, until that has a result.
+    async fn lines<L: DeserializeOwned, T>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut on_line: impl FnMut(L) -> Outcome<Option<T>>,
+    ) -> Outcome<T> {
         let mut answer = self.send(Method::POST, path, encode(body)?).await?;
         let mut buffer = Vec::new();
         while let Some(frame) = answer.frame().await {
@@ -69,12 +115,8 @@ impl Client {
             buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
             while let Some(end) = buffer.iter().position(|&b| b == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
-                let line: SyncLine = self.parse(line.into())?;
-                on_line(&line);
-                match line {
-                    SyncLine::Progress { .. } => {}
-                    SyncLine::Done => return Ok(()),
-                    SyncLine::Failed(failure) => return Err(failure),
+                if let Some(result) = on_line(self.parse(line.into())?)? {
+                    return Ok(result);
                 }
             }
             if buffer.len() > LINE_BYTES_MAX {

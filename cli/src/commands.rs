@@ -1,11 +1,14 @@
 //! One file a command. Each resolves its settings, does its work, and prints what a person or program wants to know.
 
+pub mod fsck;
+pub mod gc;
 pub mod init;
 pub mod meta;
 pub mod mount;
 pub mod mount_helper;
 pub mod node;
 pub mod ns;
+pub mod rebuild;
 pub mod status;
 pub mod sync;
 pub mod token;
@@ -26,6 +29,13 @@ pub fn print(text: &str) -> Outcome<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Prints for programs.
+pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::failed(format!("cannot print the answer: {e}")))?;
+    print(&(text + "\n"))
 }
 
 /// A table whose columns are as wide as their widest cell.

@@ -5,6 +5,7 @@
 //! | `args`, `settings`, `units` | the command line, and one table of settings for flags, variables and file |
 //! | `commands` | one file a command, and `mount.fuse.granary` |
 //! | `start`, `client`, `wire`, `progress` | starting a node, talking to it, what is said, what a person sees meanwhile |
+//! | `maintenance` | long works on a volume: through the node, or on the metadata's folder |
 //! | `node` | the node process: its socket, its mounts, its end |
 //! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
 
@@ -14,6 +15,7 @@ pub mod commands;
 pub mod exit;
 pub mod failpoints;
 pub mod log;
+pub mod maintenance;
 pub mod namespaces;
 pub mod node;
 pub mod progress;
@@ -26,6 +28,7 @@ pub mod token_file;
 pub mod units;
 pub mod users;
 pub mod volume;
+pub mod when;
 pub mod wire;
 
 use std::ffi::OsString;
@@ -54,6 +57,9 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => commands::sync::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
+        Command::Fsck(args) => commands::fsck::run(&args),
+        Command::Gc(args) => commands::gc::run(&args),
+        Command::Rebuild(args) => commands::rebuild::run(&args),
         Command::Meta(args) => commands::meta::run(args),
         Command::Token(args) => commands::token::run(&args),
         Command::Version => commands::version::run(),

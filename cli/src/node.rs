@@ -10,11 +10,13 @@
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
+//! | [`backups`] | the metadata is saved in the store by itself |
 //! | [`metrics`] | what Prometheus sees |
 //! | [`signals`], [`shutdown`] | how it ends |
 //! | [`notify`] | telling the starter that it is ready, or why not |
 
 pub mod api;
+pub mod backups;
 pub mod clients;
 pub mod data;
 pub mod identity;
@@ -138,6 +140,10 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     node.mounts.recover().await?;
     Failpoint::StartBeforeReady.reach();
     let servers = server::start(&node, gate, metrics_listener);
+    if let Source::Local(volume) = &node.source {
+        let (volume, store, clock) = (volume.clone(), node.store.clone(), node.clock.clone());
+        backups::start(volume, store, clock, node.settings.backup, &node.stop.begin);
+    }
     tracing::info!(
         node = %node.id,
         volume = node.volume.uuid,

@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use granary_core::{Clock, SystemClock};
+use granary_maintain::progress::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::units::{show_bytes, show_period_ms};
@@ -102,6 +103,57 @@ impl Drop for Progress {
     }
 }
 
+/// Steps of a long work on the terminal.
+pub struct Steps {
+    bar: Option<ProgressBar>,
+}
+
+impl Steps {
+    /// Drawn on standard error when that is a terminal.
+    pub fn new() -> Steps {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("[{bar:24}] {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        Steps { bar }
+    }
+
+    pub fn on_step(&self, step: &Step) {
+        let Some(bar) = &self.bar else { return };
+        bar.set_length(step.total.max(step.done).max(1));
+        bar.set_position(if step.total == 0 { 0 } else { step.done });
+        bar.set_message(describe_step(step));
+    }
+}
+
+impl Default for Steps {
+    fn default() -> Steps {
+        Steps::new()
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn describe_step(step: &Step) -> String {
+    let mut text = format!("{}: {}", step.doing, step.done);
+    if step.total > 0 {
+        text += &format!(" of {}", step.total);
+    }
+    if step.bytes > 0 {
+        text += &format!(", {} read", show_bytes(step.bytes));
+    }
+    text
+}
+
 fn describe(bytes: u64, files: u64, rate: &Rate, error: Option<&str>) -> String {
     let mut text =
         format!("{} in {files} files left, {}/s", show_bytes(bytes), show_bytes(rate.bytes_per_s()));
@@ -131,6 +183,14 @@ mod tests {
             rate.sample(Duration::from_secs(second), 20_000_000);
         }
         assert!(rate.bytes_per_s() < 5_000);
+    }
+
+    #[test]
+    fn steps_are_shown_with_what_is_known() {
+        let step = Step { doing: "listing".into(), done: 7, total: 0, bytes: 0 };
+        assert_eq!(describe_step(&step), "listing: 7");
+        let step = Step { doing: "reading".into(), done: 7, total: 9, bytes: 1 << 20 };
+        assert_eq!(describe_step(&step), "reading: 7 of 9, 1.0 MiB read");
     }
 
     #[test]

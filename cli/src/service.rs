@@ -19,9 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use granary_core::{Clock, SystemClock};
+use granary_meta::Volume;
 use granary_meta::server::{self, ServeLimits, ServeOptions, TlsPem};
 use granary_meta::service::{Service, ServiceOptions};
 use granary_meta::token::{TicketSigner, Verifier};
+use prometheus_client::registry::Registry;
 use rand::Rng;
 use tokio::net::TcpListener;
 
@@ -104,6 +106,7 @@ async fn serve(settings: &Settings, starter: &Starter) -> Outcome<()> {
     let revoked = service.clone();
     let verifier = Verifier::new(&uuid, keys, clock.clone(), Arc::new(move |id| revoked.is_revoked(id)))?;
 
+    start_backups(settings, &opened, &clock, &stop);
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(listener) = metrics_listener {
         metrics::serve(&mut tasks, listener, service.clone(), &stop);
@@ -138,6 +141,22 @@ async fn serve(settings: &Settings, starter: &Starter) -> Outcome<()> {
         _ => tracing::error!("stopped, not cleanly; what was acknowledged is in the metadata"),
     }
     served.map_err(Failure::from).and(closed)
+}
+
+/// The service itself needs no store: without one its metadata is served, and not saved.
+fn start_backups(settings: &Settings, volume: &Arc<Volume>, clock: &Arc<dyn Clock>, stop: &Stop) {
+    if settings.backup.interval_ms == 0 {
+        return;
+    }
+    match volume::store(&volume.info().store_url, settings, clock.clone(), &mut Registry::default()) {
+        Ok(store) => {
+            node::backups::start(volume.clone(), store, clock.clone(), settings.backup, &stop.begin);
+        }
+        Err(failure) => tracing::warn!(
+            "the metadata is not saved in the store: {failure}; give the service the store's keys, or set \
+             meta_backup_interval_ms to 0"
+        ),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Outcome<TcpListener> {

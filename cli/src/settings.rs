@@ -128,6 +128,18 @@ pub const SETTINGS: &[Setting] = &[
         "Write who was refused what to this file (kept below 32 MiB) instead of the log",
     ),
     setting("metrics_port", Unit::Port, Scope::Process, "Loopback port for Prometheus, at /metrics"),
+    setting(
+        "meta_backup_interval_ms",
+        Unit::Period,
+        Scope::Process,
+        "How often the metadata is saved in the store, when it changed; 0: never",
+    ),
+    setting(
+        "meta_backups_max",
+        Unit::Count,
+        Scope::Process,
+        "How many backups of the metadata are kept in the store",
+    ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(
         "data_listen",
@@ -239,10 +251,22 @@ pub struct Settings {
     pub log_file: Option<PathBuf>,
     pub metrics_port: Option<u16>,
     pub stop_wait_ms: u64,
+    pub backup: BackupSettings,
     pub limits: Limits,
     /// The names that were given, and not left at their default.
     given: Vec<&'static str>,
 }
+
+/// How the metadata is saved in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupSettings {
+    /// 0: never.
+    pub interval_ms: u64,
+    pub keep: usize,
+}
+
+/// The longest time between two backups: thirty days.
+const BACKUP_INTERVAL_MS_MAX: u64 = 30 * 86_400_000;
 
 /// How other nodes reach what is staged here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -492,6 +516,17 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         _ => Ok(default),
     };
     let stop_wait_ms = period("stop_wait_ms", 10_000)?;
+    let counted = |name: &str, default: u64, max: u64| match (find(name), given.get(name)) {
+        (Some(s), Some(g)) => match number(s, g)? {
+            n if n <= max => Ok(n),
+            n => Err(bad(name, &g.origin, format!("{n} cannot work; give at most {max}"))),
+        },
+        _ => Ok(default),
+    };
+    let backup = BackupSettings {
+        interval_ms: counted("meta_backup_interval_ms", 3_600_000, BACKUP_INTERVAL_MS_MAX)?,
+        keep: counted("meta_backups_max", 24, 100_000)?.max(1) as usize,
+    };
     let optional = |name: &str| given.contains_key(name).then(|| path(name, "")).transpose();
     let address = |name: &str| -> Outcome<Option<SocketAddr>> {
         let Some(g) = given.get(name) else { return Ok(None) };
@@ -553,6 +588,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         log_file: optional("log_file")?,
         metrics_port,
         stop_wait_ms,
+        backup,
         limits,
         given: given.keys().copied().collect(),
     })

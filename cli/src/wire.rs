@@ -10,12 +10,18 @@
 //! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
 //! | `POST /v1/namespaces/set` | [`ChangeRequest`] | `NamespaceInfo` |
 //! | `POST /v1/namespaces/remove` | [`RemoveRequest`] | `{}` |
+//! | `POST /v1/fsck` | [`FsckRequest`] | lines of [`WorkLine`], the last is `Done` with a [`FsckReport`](granary_maintain::fsck::FsckReport), or `Failed` |
+//! | `POST /v1/gc` | [`GcRequest`] | the same, with a [`GcReport`](granary_maintain::garbage::GcReport) |
+//! | `GET /v1/meta/backup` | | the metadata, in the format of `granary meta backup`; whole only if it has its end |
 //! | `POST /v1/stop` | | [`StopReply`] |
 //! | `GET /metrics` | | Prometheus' text format |
 //!
 //! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
 //! known are refused, so that a newer client's wish is never half done.
 
+use granary_maintain::fsck::FsckOptions;
+use granary_maintain::garbage::GcOptions;
+use granary_maintain::progress::Step;
 use granary_meta::{Durability, NamespaceChange, Usage};
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +138,33 @@ pub struct RemoveRequest {
     /// Also when it is not empty.
     #[serde(default)]
     pub force: bool,
+}
+
+/// No namespaces: all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FsckRequest {
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    #[serde(default)]
+    pub options: FsckOptions,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcRequest {
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    pub options: GcOptions,
+}
+
+/// What is told of a long work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkLine<T> {
+    Progress(Step),
+    Done(T),
+    Failed(Failure),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

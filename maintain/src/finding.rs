@@ -9,6 +9,9 @@ pub const FINDINGS_MAX: usize = 1000;
 /// Files that one finding names; further ones are counted.
 pub const FILES_MAX: usize = 20;
 
+/// Of them, those that its one line shows.
+const FILES_SHOWN: usize = 5;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
@@ -65,15 +68,17 @@ impl fmt::Display for Finding {
         if let Some(object) = &self.object {
             write!(f, " [object {object}]")?;
         }
-        for (i, file) in self.files.iter().take(5).enumerate() {
+        let shown = &self.files[..self.files.len().min(FILES_SHOWN)];
+        for (i, file) in shown.iter().enumerate() {
             f.write_str(if i == 0 { " [" } else { ", " })?;
             match &file.path {
                 Some(path) => write!(f, "{path} (inode {:016x})", file.inode)?,
                 None => write!(f, "inode {:016x}, without a name", file.inode)?,
             }
         }
-        if self.files_total > 5 {
-            write!(f, ", and {} more", self.files_total - 5)?;
+        match self.files_total.saturating_sub(shown.len() as u64) {
+            0 => {}
+            more => write!(f, ", and {more} more")?,
         }
         if !self.files.is_empty() {
             f.write_str("]")?;

@@ -123,7 +123,8 @@ impl GcReport {
 
 /// Looks through these namespaces, or through all and what is left of removed ones. With `delete` garbage is deleted.
 ///
-/// Errors: `NotFound` for a namespace that is none; what store and metadata say. What was deleted before stays so.
+/// Errors: `NotFound` for a namespace that is none, `Invalid` when the store is another volume's; what store and metadata say.
+/// What was deleted before stays so.
 pub async fn run(
     volume: &Arc<Volume>,
     store: &dyn Store,
@@ -133,6 +134,8 @@ pub async fn run(
     progress: &Arc<Progress>,
 ) -> Result<GcReport> {
     let _wanted = progress.while_wanted();
+    // Another volume's objects would all look like garbage.
+    granary_store::marker::check(store, &volume.info().uuid).await?;
     let namespaces = chosen(volume, names).await?;
     let mut gc = Gc {
         volume,

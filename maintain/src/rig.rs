@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use granary_core::id::object_key;
 use granary_core::limits::Limits;
-use granary_core::{Clock, EntryName, Ino, NamespaceId, NodeId, ObjectId, ObjectKind, Result, TestClock};
+use granary_core::{Clock, EntryName, Ino, NamespaceId, NodeId, ObjectId, Result, TestClock};
 use granary_meta::engine::{Engine, MemoryEngine, Write};
 use granary_meta::record::{Key, Value};
 use granary_meta::*;
@@ -58,6 +57,7 @@ impl Rig {
 
     pub fn over(engine: Arc<dyn Engine>, clock: Arc<TestClock>) -> Rig {
         let store = Arc::new(MemoryStore::new(clock.clone()));
+        block_on(granary_store::marker::write(&*store, &info().uuid)).unwrap();
         let volume = Volume::open(engine.clone(), clock.clone(), &Limits::default()).unwrap();
         let ns = volume.create_namespace(named("user/a")).unwrap().id;
         let space = volume.namespace_by_id(ns).unwrap();
@@ -161,6 +161,11 @@ impl Rig {
         let volume = Volume::open(engine.clone(), clock.clone(), &Limits::default()).unwrap();
         let space = volume.namespace_by_id(ns).unwrap();
         Rig { engine, clock, store, volume, ns, space, next }
+    }
+
+    /// Keys in the store, but for the volume's marker.
+    pub fn keys(&self) -> Vec<String> {
+        self.store.keys().into_iter().filter(|key| key != granary_store::marker::KEY).collect()
     }
 
     pub fn unlink(&self, dir: Ino, name: &str) {

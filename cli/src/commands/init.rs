@@ -37,7 +37,7 @@ pub fn run(args: &InitArgs) -> Outcome<()> {
 }
 
 /// The URL as it is kept: without a slash at its end, a folder's path absolute.
-fn normal(url: &str) -> Outcome<String> {
+pub fn normal(url: &str) -> Outcome<String> {
     let trimmed = url.trim_end_matches('/');
     if let Some(path) = trimmed.strip_prefix("file://") {
         if !path.starts_with('/') {

@@ -1,4 +1,6 @@
-//! `granary meta`: the metadata service, and questions to one.
+//! `granary meta`: the metadata service, and questions to one; metadata saved and brought back.
+
+mod saved;
 
 use granary_meta::call::SessionInfo;
 use granary_meta::token::inspect;
@@ -17,6 +19,10 @@ use crate::{log, service};
 pub fn run(args: MetaArgs) -> Outcome<()> {
     match args.command {
         MetaCommand::Serve { insecure, notify, flags } => serve(insecure, notify, &flags),
+        MetaCommand::Backup { file, flags } => saved::backup(&file, &flags),
+        MetaCommand::Restore { file, from_store, at, flags } => {
+            saved::restore(file.as_deref(), from_store.as_deref(), at.as_deref(), &flags)
+        }
         MetaCommand::Status { json, flags } => status(json, &flags),
         MetaCommand::Sessions { json, flags } => sessions(json, &flags),
     }
@@ -64,7 +70,7 @@ fn status(as_json: bool, flags: &PlaceFlags) -> Outcome<()> {
         let all: Vec<_> = sessions.iter().map(as_value).collect();
         let value = json!({"url": link.url, "volume": volume.uuid, "store": volume.store_url,
             "user": link.user, "rights": link.rights, "sessions": all});
-        return print_json(&value);
+        return super::print_json(&value);
     }
     // This command is one of them.
     let others = sessions.len().saturating_sub(1);
@@ -82,7 +88,7 @@ fn status(as_json: bool, flags: &PlaceFlags) -> Outcome<()> {
 fn sessions(as_json: bool, flags: &PlaceFlags) -> Outcome<()> {
     let all = ask(flags, async |_, clients| Ok(clients.own().client.sessions().await?))?;
     if as_json {
-        return print_json(&all.iter().map(as_value).collect());
+        return super::print_json(&all.iter().map(as_value).collect::<Vec<_>>());
     }
     super::print(&table(&all))
 }
@@ -98,12 +104,6 @@ fn as_value(session: &SessionInfo) -> serde_json::Value {
         "opens": session.opens,
         "locks": session.locks,
     })
-}
-
-fn print_json(value: &serde_json::Value) -> Outcome<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Failure::failed(format!("cannot print the answer: {e}")))?;
-    super::print(&(text + "\n"))
 }
 
 fn table(all: &[SessionInfo]) -> String {

@@ -1,5 +1,9 @@
 //! The requests of [`crate::wire`], each checked against who asks.
 
+mod maintenance;
+
+pub use maintenance::names;
+
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +44,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/namespaces/create", post(create))
         .route("/v1/namespaces/set", post(set))
         .route("/v1/namespaces/remove", post(remove))
+        .route("/v1/fsck", post(maintenance::fsck))
+        .route("/v1/gc", post(maintenance::gc))
+        .route("/v1/meta/backup", get(maintenance::backup))
         .route("/v1/stop", post(stop))
         .route("/metrics", get(own_metrics))
         .fallback(unknown)
@@ -283,13 +290,18 @@ async fn sync(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<SyncReq
             let _ = lines.send(last).await; // the caller may be gone
         }
     });
-    let body = futures::stream::unfold(answer, |mut answer| async move {
-        let line = answer.recv().await?;
+    Ok(as_lines(answer))
+}
+
+/// An answer of JSON lines, as they come.
+fn as_lines<L: serde::Serialize + Send + 'static>(lines: mpsc::Receiver<L>) -> Response {
+    let body = futures::stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(bytes)), answer))
+        Some((Ok::<_, Infallible>(Bytes::from(bytes)), lines))
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
 }
 
 /// Syncs while telling progress; `None` when nobody listens any more.

@@ -207,6 +207,9 @@ impl Encoder {
     }
 }
 
+/// Called with key and value of a record.
+pub type Take<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
 /// Reads the stream as it comes, and gives each record once its block is verified.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -230,7 +233,7 @@ impl Decoder {
     /// Takes the next bytes of the stream, in pieces of any length.
     ///
     /// Errors: `Corrupt`; `Unsupported` when a newer program wrote it; what `record` says.
-    pub fn push(&mut self, bytes: &[u8], record: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub fn push(&mut self, bytes: &[u8], record: &mut Take<'_>) -> Result<()> {
         self.rest.extend_from_slice(bytes);
         let rest = std::mem::take(&mut self.rest);
         let mut at = 0;
@@ -254,11 +257,7 @@ impl Decoder {
     }
 
     /// The block or trailer at the front of `bytes`: its length, `None` when more bytes are needed.
-    fn part(
-        &mut self,
-        bytes: &[u8],
-        record: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<Option<usize>> {
+    fn part(&mut self, bytes: &[u8], record: &mut Take<'_>) -> Result<Option<usize>> {
         if self.ended {
             return if bytes.is_empty() { Ok(None) } else { Err(corrupt("bytes follow its end")) };
         }

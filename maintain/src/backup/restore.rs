@@ -9,20 +9,20 @@
 //!
 //! The folder is made beside its place and moved there when all of the backup was read and verified.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use granary_core::{Error, Ino, Kind, NamespaceId, Result};
-use granary_meta::engine::{Engine, RocksEngine, Write};
+use granary_meta::engine::{Engine, Write};
 use granary_meta::record::{Family, Key, Value, session, volume as records};
 
 use super::format::{Decoder, Header, Totals};
+use crate::fresh::FreshFolder;
 
 /// Inode numbers and content versions that are left out: more than were ever given between two backups.
-const SKIPPED: u64 = 1 << 32;
+pub(crate) const SKIPPED: u64 = 1 << 32;
 /// The same of namespaces' ids, which are fewer.
-const NAMESPACES_SKIPPED: u32 = 1 << 12;
+pub(crate) const NAMESPACES_SKIPPED: u32 = 1 << 12;
 /// Written to the engine at once.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -88,42 +88,17 @@ fn revived(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
 /// A restore under way. Dropped before its end, it leaves nothing.
 #[derive(Debug)]
 pub struct Restore {
-    folder: PathBuf,
-    partial: PathBuf,
+    fresh: FreshFolder,
     refill: Refill,
     decoder: Decoder,
-    done: bool,
 }
 
 impl Restore {
     /// `Exists` when the folder is there and not empty.
     pub fn begin(folder: &Path) -> Result<Restore> {
-        let cannot = |what: &str, path: &Path, e| Error::io(format!("cannot {what} {}", path.display()), e);
-        match fs::read_dir(folder) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(Error::new(
-                        Kind::Exists,
-                        format!(
-                            "{} is not empty: metadata is restored into a new folder only; name another, and keep this one",
-                            folder.display()
-                        ),
-                    ));
-                }
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(cannot("look into", folder, e)),
-        }
-        let mut partial = folder.as_os_str().to_owned();
-        partial.push(".restoring");
-        let partial = PathBuf::from(partial);
-        match fs::remove_dir_all(&partial) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot("remove", &partial, e)),
-            _ => {}
-        }
-        let engine = RocksEngine::open(&partial)?;
-        let refill = Refill { engine, batch: Vec::new(), bytes: 0 };
-        Ok(Restore { folder: folder.to_owned(), partial, refill, decoder: Decoder::default(), done: false })
+        let fresh = FreshFolder::begin(folder)?;
+        let refill = Refill { engine: fresh.engine().clone(), batch: Vec::new(), bytes: 0 };
+        Ok(Restore { fresh, refill, decoder: Decoder::default() })
     }
 
     /// The next bytes of the backup, in pieces of any length.
@@ -133,39 +108,22 @@ impl Restore {
     }
 
     /// All of it was pushed: verifies that, and moves the folder to its place.
-    pub fn finish(mut self) -> Result<(Header, Totals)> {
-        let (header, totals) = std::mem::take(&mut self.decoder).finish()?;
-        self.refill.flush(true)?;
-        let engine = &self.refill.engine;
-        let info = engine
+    pub fn finish(self) -> Result<(Header, Totals)> {
+        let Restore { fresh, mut refill, decoder } = self;
+        let (header, totals) = decoder.finish()?;
+        refill.flush(true)?;
+        let info = refill
+            .engine
             .get(records::VOLUME_KEY)?
             .ok_or_else(|| Error::new(Kind::Corrupt, "the backup has no volume in it; use another"))?;
         if records::decode_volume(&info)?.uuid != header.uuid {
-            return Err(Error::new(Kind::Corrupt, "the backup's header names another volume than it holds"));
+            return Err(Error::new(
+                Kind::Corrupt,
+                "the backup's header names another volume than it holds; use another",
+            ));
         }
-        engine.close()?;
-        let cannot =
-            |e| Error::io(format!("cannot move {} to {}", self.partial.display(), self.folder.display()), e);
-        // An empty folder there is replaced.
-        fs::rename(&self.partial, &self.folder).map_err(cannot)?;
-        if let Some(parent) = self.folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(cannot)?;
-        }
-        self.done = true;
+        fresh.settle()?;
         Ok((header, totals))
-    }
-}
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        if !self.done {
-            let closed = self.refill.engine.close();
-            if let Err(e) = closed.and_then(|()| {
-                fs::remove_dir_all(&self.partial).map_err(|e| Error::io("cannot remove it", e))
-            }) {
-                tracing::warn!("{} is left of a restore that failed: {e}", self.partial.display());
-            }
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 use granary_core::TestClock;
 use granary_core::limits::Limits;
+use granary_meta::engine::RocksEngine;
 use granary_meta::record::Answered;
 use granary_meta::{Metadata, Volume};
 
