@@ -15,6 +15,9 @@ use crate::backend::{self, Options};
 use crate::meter::{MeterStore, Metrics};
 use crate::retry::{RetryMetrics, RetryOptions, RetryStore, TokioSleep};
 
+/// PUTs at once of the whole process, at least: `uploads_max` is each namespace's, and may be set for it.
+const UPLOADS_MIN: u32 = 64;
+
 /// Opens `url` with this process's environment; see [`open`](backend::open) for its errors.
 pub fn production(
     url: &str,
@@ -45,7 +48,8 @@ pub fn stacked(
     registry: &mut Registry,
 ) -> Arc<dyn Store> {
     let metrics = Metrics::register(registry);
-    let meter = MeterStore::new(backend, limits.fetches_max, limits.uploads_max, clock.clone(), metrics);
+    let uploads_max = limits.uploads_max.max(UPLOADS_MIN);
+    let meter = MeterStore::new(backend, limits.fetches_max, uploads_max, clock.clone(), metrics);
     // Only spreads delays: processes that start in the same nanosecond still differ by their ids.
     let now = clock.now();
     let seed = (now.secs as u64) ^ (u64::from(now.nanos) << 32) ^ u64::from(std::process::id());

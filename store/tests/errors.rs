@@ -34,7 +34,7 @@ fn assert_says(e: &Error, kind: Kind, words: &[&str]) {
 
 #[tokio::test]
 async fn refusals_have_their_kind_and_mend() {
-    let cases: [(u16, &str, Kind, &[&str]); 21] = [
+    let cases: [(u16, &str, Kind, &[&str]); 25] = [
         (403, "InvalidAccessKeyId", Kind::Denied, &["AWS_ACCESS_KEY_ID", "a-bucket/vol at http://127.0.0.1"]),
         (403, "SignatureDoesNotMatch", Kind::Denied, &["AWS_SECRET_ACCESS_KEY"]),
         (400, "ExpiredToken", Kind::Denied, &["AWS_SESSION_TOKEN"]),
@@ -47,6 +47,10 @@ async fn refusals_have_their_kind_and_mend() {
             &["clock is wrong", "the server's says Sun, 01 Nov", "NTP"],
         ),
         (404, "NoSuchBucket", Kind::NotFound, &["bucket a-bucket does not exist", "aws s3 mb s3://a-bucket"]),
+        (404, "", Kind::NotFound, &["no bucket a-bucket", "AWS_ENDPOINT_URL"]),
+        (400, "RequestExpired", Kind::Denied, &["clock is wrong"]),
+        (400, "IncompleteBody", Kind::Unavailable, &["bytes were lost", "check the network"]),
+        (503, "ServiceUnavailable", Kind::Unavailable, &["granary sends less until it recovers"]),
         (403, "QuotaExceeded", Kind::NoSpace, &["over its quota", "ask for more, or delete"]),
         (507, "InsufficientStorage", Kind::NoSpace, &["full"]),
         (405, "MethodNotAllowed", Kind::ReadOnly, &["read-only"]),
@@ -159,6 +163,38 @@ async fn silence_and_broken_connections_are_unavailable() {
     let options = Options { request_ms_max: 300, ..common::options(&server.url()) };
     let store = open("s3://a-bucket", &options).unwrap();
     assert_says(&put(&*store).await, Kind::Unavailable, &["does not answer in time"]);
+}
+
+/// A server that takes so much of a request and then closes the connection, or reads no further.
+async fn halfway(bytes: usize, close: bool) -> (String, tokio::task::JoinHandle<()>) {
+    use tokio::io::AsyncReadExt;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut taken = vec![0; bytes];
+            stream.read_exact(&mut taken).await.unwrap();
+            if !close {
+                open.push(stream);
+            }
+        }
+    });
+    (url, task)
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_short_or_stalls_is_unavailable_and_named() {
+    for (close, words) in [(true, "broke"), (false, "does not answer in time")] {
+        let (url, task) = halfway(100_000, close).await;
+        let options = Options { request_ms_max: 500, ..common::options(&url) };
+        let store = open("s3://a-bucket/vol", &options).unwrap();
+        // More than the sockets' buffers take.
+        let parts = vec![Bytes::from(vec![7; 16 << 20])];
+        let e = store.put("k", parts).await.unwrap_err();
+        assert_says(&e, Kind::Unavailable, &[words, "a-bucket/vol at http://127.0.0.1", "AWS_ENDPOINT_URL"]);
+        task.abort();
+    }
 }
 
 #[tokio::test]

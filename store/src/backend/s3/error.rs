@@ -106,6 +106,15 @@ impl Place {
                     self.bucket
                 ),
             ),
+            // A PUT needs no object: what is missing is the bucket, or the server is none of S3's.
+            (_, 404) if doing == Doing::Put => (
+                Kind::NotFound,
+                format!(
+                    "cannot write {name}: the server finds no bucket {} there: {refusal}; make it (aws s3 mb s3://{}), or check \
+                     the endpoint (AWS_ENDPOINT_URL)",
+                    self.bucket, self.bucket
+                ),
+            ),
             (_, 404) => (Kind::NotFound, format!("{name} does not exist")),
             ("InvalidAccessKeyId", _) => (
                 Kind::Denied,
