@@ -3,34 +3,43 @@
 //! those nobody refers to any more.
 //!
 //! Nothing leaves the stage before the metadata that names its object is durable. A failed upload changes nothing: it is
-//! tried again, ever more rarely.
+//! tried again, ever more rarely. How soon, how many at once and how fast is the namespace's write policy, which is asked
+//! for at each step, since it may change.
 
 pub(crate) mod compact;
 pub(crate) mod dead;
 mod evict;
+mod failures;
 mod large;
+mod pace;
 mod pack;
 mod policy;
+mod rate;
+mod slots;
+mod sync;
+mod upload;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use granary_core::limits::Limits;
-use granary_core::{Error, Failpoint, Ino, Kind, Result};
-use granary_meta::{Extent, Move, ObjectInfo, Place};
-use granary_store::format::Sealed;
-use tokio::sync::{Notify, Semaphore};
+use granary_core::{ByteBudget, Ino, Kind, Result};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::extent_map::clip;
 use crate::tree::{Shared, TreeStatus};
 use crate::util::lock;
 use compact::Compaction;
+use failures::{Failures, Say};
+use pace::Pace;
 use policy::{LargeFile, Policy, Step, View};
+use rate::Rate;
+use slots::Slots;
+use upload::Uploaded;
 
+/// Uploads of one namespace take one part in this many of the node's memory for data in flight, at most.
+const MEMORY_SHARE: u64 = 2;
 /// The drain looks around at least this often, whatever it was told.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
@@ -39,24 +48,34 @@ pub(crate) struct Drain {
     /// Guards the decisions; asked and told between steps. Taken before any other lock.
     policy: Mutex<Policy>,
     /// PUTs at once.
-    uploads: Semaphore,
+    slots: Slots,
+    /// Of the node's memory for data in flight, what this namespace's uploads may hold: however many run, readers and other
+    /// namespaces have the rest.
+    memory: ByteBudget,
+    /// Guards the order in which uploads begin; held for an addition.
+    pace: Mutex<Pace>,
+    /// Guards what is measured; held for an addition.
+    rate: Mutex<Rate>,
     wake: Notify,
     /// Ends the drain.
     pub stop: CancellationToken,
     /// Told after every unit, however it ended.
     progress: Notify,
-    /// How many units failed, and the last failure, if nothing succeeded since.
-    failures: Mutex<(u64, Option<Error>)>,
+    /// Guards what failed; held for a look.
+    failures: Mutex<Failures>,
     uploaded_bytes: AtomicU64,
     uploaded_objects: AtomicU64,
     pub compaction: Compaction,
 }
 
 impl Drain {
-    pub fn new(limits: &Limits) -> Drain {
+    pub fn new(memory_bytes_max: u64) -> Drain {
         Drain {
-            policy: Mutex::new(Policy::new(limits)),
-            uploads: Semaphore::new(limits.uploads_max as usize),
+            policy: Mutex::new(Policy::new()),
+            memory: ByteBudget::new(memory_bytes_max / MEMORY_SHARE),
+            slots: Slots::default(),
+            pace: Mutex::default(),
+            rate: Mutex::default(),
             wake: Notify::new(),
             stop: CancellationToken::new(),
             progress: Notify::new(),
@@ -72,23 +91,22 @@ impl Drain {
         self.wake.notify_one();
     }
 
-    fn finished(&self, shared: &Shared, what: &str, result: Result<()>) {
-        let mut failures = lock(&self.failures);
-        match result {
-            Ok(()) => {
-                if failures.1.take().is_some() {
-                    tracing::info!(ns = %shared.ns, "uploads work again");
-                }
+    /// The policy may have changed: what waits looks again.
+    pub fn look_again(&self) {
+        self.slots.look_again();
+        self.wake();
+    }
+
+    /// A unit ended that took these segments of the log.
+    fn finished(&self, shared: &Shared, what: &str, segments: &[u64], result: Result<()>) {
+        let say = lock(&self.failures).note(what, segments, result);
+        match say {
+            Some(Say::Recovered) => tracing::info!(ns = %shared.ns, "uploads work again"),
+            Some(Say::Failing(e)) => {
+                tracing::warn!(ns = %shared.ns, error = %e, "what could not be uploaded stays on this node's disk and is tried again");
             }
-            Err(e) => {
-                failures.0 += 1;
-                if failures.1.is_none() {
-                    tracing::warn!(ns = %shared.ns, error = %e, "cannot upload {what}; they stay on this node's disk and is tried again");
-                }
-                failures.1 = Some(e.context(format_args!("cannot upload {what}")));
-            }
+            None => {}
         }
-        drop(failures);
         shared.dirty.freed.notify_waiters();
         self.progress.notify_waiters();
         self.wake();
@@ -137,12 +155,14 @@ fn next_step(shared: &Shared) -> Step {
         .into_iter()
         .map(|l| LargeFile { ino: l.file.ino(), last_write: l.last_write, open: l.file.state().writers > 0 })
         .collect();
+    let write_policy = shared.policy();
     let view = View {
         now: shared.clock.monotonic(),
         active: shared.log.active(),
         sealed: &sealed,
         large: &large,
-        pressing: shared.dirty.is_pressing(shared.log.dirty(), &shared.limits),
+        pressing: shared.dirty.is_pressing(shared.log.dirty(), &write_policy),
+        policy: &write_policy,
     };
     policy.next(&view)
 }
@@ -152,9 +172,9 @@ async fn run_pack(shared: &Arc<Shared>, segments: Vec<u64>) {
     {
         let mut policy = lock(&shared.drain.policy);
         let damaged = result.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt);
-        policy.pack_done(&segments, result.is_ok(), damaged, shared.clock.monotonic());
+        policy.pack_done(&segments, result.is_ok(), damaged, shared.clock.monotonic(), shared.spread());
     }
-    shared.drain.finished(shared, "small files", result);
+    shared.drain.finished(shared, "small files", &segments, result);
 }
 
 async fn run_file(shared: &Arc<Shared>, ino: Ino) {
@@ -166,142 +186,38 @@ async fn run_file(shared: &Arc<Shared>, ino: Ino) {
             result.as_ref().is_ok_and(|done| *done),
             result.is_err(),
             shared.clock.monotonic(),
+            shared.spread(),
         );
     }
-    shared.drain.finished(shared, &format!("inode {ino}"), result.map(drop));
-}
-
-/// An object that was put, and the staged extents whose bytes are in it, each with its offset in the payload.
-struct Uploaded {
-    sealed: Sealed,
-    moves: Vec<Move>,
-}
-
-impl Uploaded {
-    fn info(&self) -> ObjectInfo {
-        let i = self.sealed.info;
-        ObjectInfo { id: i.id, kind: i.kind, payload_len: i.payload_len, total_len: i.total_len }
-    }
+    shared.drain.finished(shared, &format!("inode {ino}"), &[], result.map(drop));
 }
 
 impl Shared {
-    async fn put(&self, sealed: &Sealed) -> Result<()> {
-        Failpoint::DrainBeforePut.reach();
-        self.store.put(&sealed.key(), sealed.parts()).await?;
-        Failpoint::DrainAfterPut.reach();
-        self.drain.uploaded_bytes.fetch_add(sealed.info.total_len, Ordering::Relaxed);
-        self.drain.uploaded_objects.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Puts the object into the read cache, for readers of the files in it.
-    fn keep_for_reading(&self, uploaded: &Uploaded) {
-        self.reads.insert(self.ns, &uploaded.info(), &uploaded.sealed.payload, &uploaded.sealed.footer);
-    }
-
-    /// Staged bytes are in the store now.
-    async fn relocate(&self, uploaded: &Uploaded) -> Result<()> {
-        self.move_extents(uploaded).await?;
-        self.dirty.drained(uploaded.sealed.info.payload_len, self.clock.monotonic());
-        Ok(())
-    }
-
-    /// Tells the metadata where the bytes are now, then the files in use.
-    async fn move_extents(&self, uploaded: &Uploaded) -> Result<()> {
-        let info = uploaded.info();
-        self.objects.learn(info);
-        let effects = self.meta.relocate(info, uploaded.moves.clone()).await?;
-        Failpoint::DrainAfterRelocate.reach();
-        let mut by_ino: std::collections::BTreeMap<Ino, Vec<(Extent, Place)>> =
-            std::collections::BTreeMap::new();
-        for (m, parts) in uploaded.moves.iter().zip(effects) {
-            for (offset, len) in parts {
-                let part = clip(&m.from, offset, offset + len);
-                let at = m.to_offset + (offset - m.from.offset);
-                by_ino
-                    .entry(m.ino)
-                    .or_default()
-                    .push((part, Place::Object { kind: info.kind, id: info.id, offset: at }));
-            }
-        }
-        for (ino, parts) in by_ino {
-            if let Some(file) = self.table.find(ino) {
-                file.moved(&parts);
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything written before the call is in the store, and the metadata says so, durably.
-    pub(crate) async fn store_all(self: &Arc<Self>) -> Result<()> {
-        for large in self.all_large() {
-            large.file.absorb_open()?;
-        }
-        self.commit_all().await?;
-        let large: Vec<Ino> = self.all_large().into_iter().map(|l| l.file.ino()).collect();
-        self.store_log().await?;
-        futures::stream::iter(large.into_iter().map(Ok))
-            .try_for_each_concurrent(self.limits.uploads_max as usize, |ino| self.store_large(ino))
-            .await?;
-        self.meta.sync().await
-    }
-
-    /// The same for one file.
-    pub(crate) async fn store_file(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        if let Some(large) = self.large(ino) {
-            large.file.absorb_open()?;
-            large.file.commit().await?;
-            self.store_large(ino).await?;
-        }
-        self.store_log().await?;
-        self.meta.sync().await
-    }
-
-    /// All segments of the log, up to now, are given to the store.
-    async fn store_log(&self) -> Result<()> {
-        let failures = lock(&self.drain.failures).0;
-        self.log.seal();
-        let mine: Vec<u64> = self.log.sealed().into_iter().map(|s| s.id).collect();
-        lock(&self.drain.policy).hurry();
-        self.drain.wake();
-        loop {
-            let mut progress = std::pin::pin!(self.drain.progress.notified());
-            progress.as_mut().enable();
-            let left = self.log.sealed().into_iter().any(|s| mine.contains(&s.id));
-            if !left {
-                return Ok(());
-            }
-            {
-                let now = lock(&self.drain.failures);
-                if now.0 > failures
-                    && let Some(e) = &now.1
-                {
-                    return Err(e.duplicate());
-                }
-            }
-            progress.await;
-        }
-    }
-
-    async fn store_large(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        large::upload(self, ino, true).await.map(drop)
-    }
-
     pub(crate) fn status(&self) -> TreeStatus {
         let sums = self.dirty.sums(self.log.dirty());
         let now = self.clock.monotonic();
         let log = self.log.sealed().into_iter().chain(self.log.active()).map(|s| s.first_at);
         let oldest = log.chain(self.all_large().into_iter().map(|l| l.since)).min();
         let (compacted_bytes, compaction_written_bytes) = self.drain.compaction.sums();
+        let (rate, running) = {
+            let rate = lock(&self.drain.rate);
+            (rate.bytes_per_s(now).filter(|_| sums.files > 0), rate.is_running())
+        };
+        let failure = lock(&self.drain.failures).last().map(ToString::to_string);
+        let retry = lock(&self.drain.policy).retry_in(now);
         TreeStatus {
             dirty_bytes: sums.bytes,
             dirty_files: sums.files,
             oldest_dirty_ms: oldest.map_or(0, |at| now.saturating_sub(at).as_millis() as u64),
+            drain_bytes_per_s: rate,
+            left_ms: rate.filter(|&r| r > 0 && running).map(|rate| sums.bytes.saturating_mul(1000) / rate),
             uploaded_bytes: self.drain.uploaded_bytes.load(Ordering::Relaxed),
             uploaded_objects: self.drain.uploaded_objects.load(Ordering::Relaxed),
             compacted_bytes,
             compaction_written_bytes,
-            error: self.fenced().or_else(|| lock(&self.drain.failures).1.as_ref().map(ToString::to_string)),
+            retry_in_ms: failure.as_ref().map(|_| retry.as_millis() as u64),
+            error: self.fenced().or(failure),
+            policy: self.policy(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use granary_core::limits::Limits;
+use granary_core::policy::WritePolicy;
 use granary_core::{ByteBudget, Clock, Error, Ino, Kind, NodeId, Result};
 use granary_meta::lease::{LeaseKind, Lost};
 use granary_meta::{Attr, Metadata};
@@ -61,7 +62,7 @@ pub struct PathHint {
 }
 
 /// For `granary status`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeStatus {
     pub dirty_bytes: u64,
     pub dirty_files: u64,
@@ -71,8 +72,16 @@ pub struct TreeStatus {
     /// Payload bytes of objects that were rewritten because they were mostly dead or small, and bytes written for them.
     pub compacted_bytes: u64,
     pub compaction_written_bytes: u64,
+    /// Bytes a second that reach the store; `None` while nothing drains.
+    pub drain_bytes_per_s: Option<u64>,
+    /// How long what is dirty takes at that rate, while something is being uploaded.
+    pub left_ms: Option<u64>,
     /// The last failure of the drain, if it has not succeeded since.
     pub error: Option<String>,
+    /// When it is tried again; 0: now.
+    pub retry_in_ms: Option<u64>,
+    /// What counts for the namespace here, at this moment.
+    pub policy: WritePolicy,
 }
 
 pub struct Tree {
@@ -232,6 +241,28 @@ impl Tree {
     /// Errors: the drain's, when an upload that this waits for failed; what is not uploaded stays in the stage.
     pub async fn sync(&self) -> Result<()> {
         self.shared.store_all().await
+    }
+
+    /// The same for one file.
+    pub async fn sync_file(&self, ino: Ino) -> Result<()> {
+        self.shared.store_file(ino).await
+    }
+
+    /// The same for all files below a directory.
+    pub async fn sync_below(&self, dir: Ino) -> Result<()> {
+        if dir == Ino::ROOT { self.shared.store_all().await } else { self.shared.store_below(dir).await }
+    }
+
+    /// Files up to this size are small, at this moment.
+    pub fn small_file_bytes_max(&self) -> u64 {
+        self.shared.policy().small_file_bytes_max
+    }
+
+    /// The namespace's settings may have changed: who waits for something that they decide looks again at once. (Everybody
+    /// does by himself within a second.)
+    pub fn settings_changed(&self) {
+        self.shared.dirty.freed.notify_waiters();
+        self.shared.drain.look_again();
     }
 
     pub fn status(&self) -> TreeStatus {

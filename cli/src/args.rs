@@ -74,6 +74,22 @@ pub enum NodeCommand {
         #[command(flatten)]
         flags: NodeFlags,
     },
+    /// Empty the running node: no new mounts, everything stored and unmounted
+    ///
+    /// Also stores what is left of namespaces that are not mounted. A mount that is in use stays, as with `granary umount`,
+    /// and is told with who uses it. Ends with code 0 when nothing is on this node that is not in the store, otherwise with
+    /// the list of what is left and why; it can be asked for again. Mounts are refused until the node is started again.
+    #[command(after_help = "Example: granary node drain --stop")]
+    Drain {
+        /// When nothing is left, stop the node
+        #[arg(long)]
+        stop: bool,
+        /// For programs: what is left, as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
     /// Stop the running node: unmount everything, keep what is not yet stored on its disk
     Stop {
         #[command(flatten)]
@@ -116,12 +132,18 @@ pub struct UmountArgs {
     pub flags: PlaceFlags,
 }
 
-/// Return when everything written before is in the store
+/// Return when what was written before is in the store: a file, a tree, a whole mount, or everything
 #[derive(Debug, Args)]
-#[command(after_help = "Example: granary sync /mnt/alice")]
+#[command(
+    after_help = "Example: granary sync /mnt/alice\n         granary sync /mnt/alice/ckpt/7.pt\n         granary sync --all"
+)]
 pub struct SyncArgs {
-    /// A mounted directory, or anything below one
-    pub path: PathBuf,
+    /// A file, a directory with all below it, or a mount point
+    #[arg(required_unless_present = "all")]
+    pub path: Option<PathBuf>,
+    /// Every namespace on this node, also those that are not mounted now
+    #[arg(long, conflicts_with = "path")]
+    pub all: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
 }
@@ -167,12 +189,28 @@ pub enum NsCommand {
         #[command(flatten)]
         flags: PlaceFlags,
     },
+    /// Show all settings of one namespace
+    #[command(after_help = "Example: granary ns show user/alice --json")]
+    Show {
+        name: String,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
     /// Change a namespace; what is not given stays
-    #[command(after_help = "Example: granary ns set user/alice --bytes-max 2TiB")]
+    ///
+    /// Takes effect at once where it is mounted, on every node.
+    #[command(
+        after_help = "Example: granary ns set user/alice --bytes-max 2TiB\n         granary ns set group/asr --small-period 500ms --upload-bandwidth 100MiB/s"
+    )]
     Set {
         name: String,
         #[command(flatten)]
         what: NsFields,
+        #[command(flatten)]
+        policy: PolicyFields,
         #[command(flatten)]
         flags: PlaceFlags,
     },
@@ -212,6 +250,8 @@ pub struct NsFields {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DurabilityArg {
+    /// The same as local
+    Default,
     Local,
     Object,
 }
@@ -280,6 +320,33 @@ pub struct RebuildArgs {
     pub json: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
+}
+
+/// How a namespace's writes reach the store; each also `default`: as the node's setting says.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "How writes reach the store (a value, or `default`: the node's setting)")]
+pub struct PolicyFields {
+    /// Small files leave for the store this long after they were written
+    #[arg(long, value_name = "PERIOD")]
+    pub small_period: Option<String>,
+    /// Large files leave after this long without writes
+    #[arg(long, value_name = "PERIOD")]
+    pub large_period: Option<String>,
+    /// Files up to this size are small, and packed
+    #[arg(long, value_name = "SIZE")]
+    pub small_size: Option<String>,
+    /// Bytes a second that each node sends to the store, for example 100MiB/s
+    #[arg(long, value_name = "SIZE/s")]
+    pub upload_bandwidth: Option<String>,
+    /// Uploads at once, on each node
+    #[arg(long, value_name = "COUNT")]
+    pub uploads: Option<String>,
+    /// Bytes on a node not yet in the store: near it writers are slowed, at it they wait
+    #[arg(long, value_name = "SIZE")]
+    pub dirty_bytes: Option<String>,
+    /// The same for files
+    #[arg(long, value_name = "COUNT")]
+    pub dirty_files: Option<String>,
 }
 
 /// Serve a volume's metadata to many machines, look at that service, save metadata and bring it back

@@ -66,7 +66,7 @@ impl Client {
             on_line(&line);
             match line {
                 SyncLine::Progress { .. } => Ok(None),
-                SyncLine::Done => Ok(Some(())),
+                SyncLine::Done | SyncLine::Drained(_) => Ok(Some(())),
                 SyncLine::Failed(failure) => Err(failure),
             }
         });

@@ -18,6 +18,7 @@ pub mod log;
 pub mod maintenance;
 pub mod namespaces;
 pub mod node;
+pub mod policies;
 pub mod progress;
 pub mod randomness;
 pub mod removal;

@@ -57,7 +57,8 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
 
 /// Refuses what no namespace can have.
 pub fn check_change(change: &NamespaceChange) -> Outcome<()> {
-    change.mode.map_or(Ok(()), check_mode)
+    change.mode.map_or(Ok(()), check_mode)?;
+    Ok(change.policy.validate()?)
 }
 
 fn check_mode(mode: u32) -> Outcome<()> {

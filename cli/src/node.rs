@@ -19,6 +19,7 @@ pub mod api;
 pub mod backups;
 pub mod clients;
 pub mod data;
+mod empty;
 pub mod identity;
 pub mod lock;
 pub mod metrics;
@@ -30,6 +31,7 @@ pub mod server;
 pub mod shutdown;
 pub mod signals;
 pub mod source;
+mod sync;
 pub mod table;
 pub mod tls;
 

@@ -179,8 +179,18 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "Large files leave after this long without writes",
     ),
-    setting("dirty_bytes_max", Unit::Bytes, Scope::Limit, "Bytes not yet in the store; writers wait at it"),
-    setting("dirty_files_max", Unit::Count, Scope::Limit, "Files not yet in the store; writers wait at it"),
+    setting(
+        "dirty_bytes_max",
+        Unit::Bytes,
+        Scope::Limit,
+        "One namespace's bytes not yet in the store; its writers wait at it",
+    ),
+    setting(
+        "dirty_files_max",
+        Unit::Count,
+        Scope::Limit,
+        "One namespace's files not yet in the store; its writers wait at it",
+    ),
     setting("cache_bytes_max", Unit::Bytes, Scope::Limit, "Disk space of the read cache"),
     setting(
         "cache_free_bytes_min",
@@ -189,7 +199,13 @@ pub const SETTINGS: &[Setting] = &[
         "Free space on the cache's disk left to others",
     ),
     setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
-    setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once"),
+    setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once, of one namespace"),
+    setting(
+        "upload_bytes_per_s_max",
+        Unit::Bytes,
+        Scope::Limit,
+        "Bytes a second that one namespace sends to the store; 0: no limit",
+    ),
     setting(
         "compaction_bytes_per_s",
         Unit::Bytes,

@@ -6,6 +6,7 @@
 //! | `POST /v1/mount` | [`MountRequest`] | [`MountReply`] |
 //! | `POST /v1/unmount` | [`UnmountRequest`] | [`UnmountReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | lines of [`SyncLine`], each a JSON object and a newline; the last is `Done` or `Failed` |
+//! | `POST /v1/drain` | | the same lines; the last is `Drained` or `Failed` |
 //! | `GET /v1/namespaces` | | list of [`NamespaceInfo`](granary_meta::NamespaceInfo) |
 //! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
 //! | `POST /v1/namespaces/set` | [`ChangeRequest`] | `NamespaceInfo` |
@@ -19,6 +20,7 @@
 //! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
 //! known are refused, so that a newer client's wish is never half done.
 
+use granary_core::policy::WritePolicy;
 use granary_maintain::fsck::FsckOptions;
 use granary_maintain::garbage::GcOptions;
 use granary_maintain::progress::Step;
@@ -80,14 +82,29 @@ pub struct UnmountReply {
     pub dirty_bytes: u64,
 }
 
-/// One of the two.
+/// One of `dir`, `namespace` and `all`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SyncRequest {
+    /// A mounted directory, or something below one.
     #[serde(default)]
     pub dir: Option<String>,
+    /// With `dir`: only this file, or what is below this directory, which is there.
+    #[serde(default)]
+    pub inode: Option<InodeOf>,
     #[serde(default)]
     pub namespace: Option<String>,
+    /// Every namespace on the node that the caller may use.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// What a path is, by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InodeOf {
+    pub ino: u64,
+    pub directory: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +119,26 @@ pub enum SyncLine {
         error: Option<String>,
     },
     Done,
+    /// What `granary node drain` came to.
+    Drained(DrainReport),
     Failed(Failure),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// Nothing is on the node that is not in the store, and nothing is mounted.
+    pub clean: bool,
+    pub left: Vec<LeftBehind>,
+}
+
+/// What could not be stored, or unmounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// A namespace, a mount point, or a stage directory.
+    pub what: String,
+    pub dirty_bytes: u64,
+    pub dirty_files: u64,
+    pub why: Failure,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -194,6 +230,9 @@ pub struct Status {
     pub cache_disk_free_bytes: u64,
     pub read_cache_bytes: u64,
     pub read_cache_bytes_max: u64,
+    /// It takes no new mounts: `granary node drain` was asked for.
+    #[serde(default)]
+    pub emptying: bool,
     /// The node's own connection to the metadata service; `None`: it has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,
@@ -221,9 +260,18 @@ pub struct SpaceStatus {
     pub oldest_dirty_ms: u64,
     pub uploaded_bytes: u64,
     pub uploaded_objects: u64,
+    /// Bytes a second that reach the store, over the last uploads; `None` while nothing drains.
+    pub drain_bytes_per_s: Option<u64>,
+    /// How long what is dirty takes at that rate, while something is being uploaded.
+    pub left_ms: Option<u64>,
     pub usage: Usage,
     /// The last failure of the drain, if it has not succeeded since.
     pub error: Option<String>,
+    /// When that is tried again.
+    pub retry_in_ms: Option<u64>,
+    pub durability: Durability,
+    /// What counts for the namespace on this node: its own settings, else the node's.
+    pub policy: WritePolicy,
     /// The connection to the metadata service that it works through; `None`: the node has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,

@@ -204,7 +204,13 @@ fn requests_that_cannot_be_are_refused() {
         ),
         ("/v1/mount", json!({"namespace": "user/a", "dir": "/mnt", "colour": 1}), "colour"),
         ("/v1/mount", json!([]), "cannot be understood"),
-        ("/v1/sync", json!({}), "either `dir` or `namespace`"),
+        ("/v1/sync", json!({}), "one of `dir`, `namespace` and `all`"),
+        ("/v1/sync", json!({"dir": "/mnt", "all": true}), "one of `dir`, `namespace` and `all`"),
+        (
+            "/v1/namespaces/set",
+            json!({"namespace": "user/a", "change": {"policy": {"uploads_max": 1000}}}),
+            "uploads_max = 1000",
+        ),
         ("/v1/namespaces/create", json!({"namespace": "user/a", "mode": 65536}), "permissions"),
     ] {
         let failure = world.refusal(path, body.clone());

@@ -9,6 +9,7 @@ pub mod failpoint;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod policy;
 
 pub use budget::{ByteBudget, BytePermit};
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};

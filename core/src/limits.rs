@@ -30,9 +30,9 @@ pub struct Limits {
     pub small_period_ms: u64,
     /// A large file leaves for the store after this long without writes.
     pub large_period_ms: u64,
-    /// Bytes on the node's disk not yet in the store. Writers wait at it.
+    /// One namespace's bytes on the node's disk not yet in the store. Its writers wait at it.
     pub dirty_bytes_max: u64,
-    /// Files not yet in the store. Writers wait at it.
+    /// One namespace's files not yet in the store. Its writers wait at it.
     pub dirty_files_max: u64,
     /// Disk space of the read cache.
     pub cache_bytes_max: u64,
@@ -40,8 +40,10 @@ pub struct Limits {
     pub cache_free_bytes_min: u64,
     /// Memory for data in flight: fetches, packs being built, uploads.
     pub memory_bytes_max: u64,
-    /// PUTs at once.
+    /// PUTs at once, of one namespace.
     pub uploads_max: u32,
+    /// Bytes a second that one namespace sends to the store; 0: no limit.
+    pub upload_bytes_per_s_max: u64,
     /// Bytes read and written per second to rewrite objects that are mostly dead. 0: they stay.
     pub compaction_bytes_per_s: u64,
     /// Objects are looked through for those every so often while some are found, and up to 16 times as rarely while not.
@@ -75,6 +77,7 @@ impl Default for Limits {
             cache_free_bytes_min: 1 << 30,
             memory_bytes_max: 256 << 20,
             uploads_max: 4,
+            upload_bytes_per_s_max: 0,
             compaction_bytes_per_s: 32 << 20,
             compaction_period_ms: 60_000,
             fetches_max: 32,
@@ -88,36 +91,67 @@ impl Default for Limits {
     }
 }
 
+/// Settings and the least and greatest value of each.
+const RANGES: [(&str, u64, u64); 18] = [
+    ("small_file_bytes_max", 4 << 10, 8 << 20),
+    ("small_period_ms", 1, 3_600_000),
+    ("large_period_ms", 1, 86_400_000),
+    ("dirty_bytes_max", 64 << 20, 1 << 50),
+    ("dirty_files_max", 100, 1 << 32),
+    ("cache_bytes_max", 64 << 20, 1 << 50),
+    ("memory_bytes_max", 64 << 20, 1 << 40),
+    ("uploads_max", 1, 256),
+    ("upload_bytes_per_s_max", 1 << 10, 1 << 50),
+    ("compaction_bytes_per_s", 1 << 10, 1 << 50),
+    ("compaction_period_ms", 1, 86_400_000),
+    ("fetches_max", 1, 1024),
+    ("log_segment_bytes_max", 1 << 20, 1 << 30),
+    ("open_files_max", 16, 1 << 20),
+    ("commit_interval_ms", 1, 60_000),
+    ("sync_interval_ms", 1, 600_000),
+    ("retry_ms_max", 1, 86_400_000),
+    ("dead_object_grace_ms", 1, 86_400_000),
+];
+
+/// Refuses a value of a setting that cannot work, naming it, the reason and what would do.
+pub(crate) fn check(name: &'static str, value: u64) -> Result<()> {
+    match RANGES.into_iter().find(|(known, ..)| *known == name) {
+        Some((_, min, max)) if value < min || value > max => Err(Error::new(
+            Kind::Invalid,
+            format!("setting {name} = {value} cannot work; give a value from {min} to {max}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Limits {
     /// Refuses values that cannot work, naming the setting, the reason and what would do.
     pub fn validate(&self) -> Result<()> {
-        let rules: [(&str, u64, u64, u64); 17] = [
-            ("small_file_bytes_max", self.small_file_bytes_max, 4 << 10, 8 << 20),
-            ("small_period_ms", self.small_period_ms, 1, 3_600_000),
-            ("large_period_ms", self.large_period_ms, 1, 86_400_000),
-            ("dirty_bytes_max", self.dirty_bytes_max, 64 << 20, 1 << 50),
-            ("dirty_files_max", self.dirty_files_max, 100, 1 << 32),
-            ("cache_bytes_max", self.cache_bytes_max, 64 << 20, 1 << 50),
-            ("memory_bytes_max", self.memory_bytes_max, 64 << 20, 1 << 40),
-            ("uploads_max", u64::from(self.uploads_max), 1, 256),
-            ("compaction_bytes_per_s", self.compaction_bytes_per_s, 0, 1 << 40),
-            ("compaction_period_ms", self.compaction_period_ms, 1, 86_400_000),
-            ("fetches_max", u64::from(self.fetches_max), 1, 1024),
-            ("log_segment_bytes_max", self.log_segment_bytes_max, 1 << 20, 1 << 30),
-            ("open_files_max", u64::from(self.open_files_max), 16, 1 << 20),
-            ("commit_interval_ms", self.commit_interval_ms, 1, 60_000),
-            ("sync_interval_ms", self.sync_interval_ms, 1, 600_000),
-            ("retry_ms_max", self.retry_ms_max, 1, 86_400_000),
-            ("dead_object_grace_ms", self.dead_object_grace_ms, 1, 86_400_000),
+        let values = [
+            ("small_file_bytes_max", self.small_file_bytes_max),
+            ("small_period_ms", self.small_period_ms),
+            ("large_period_ms", self.large_period_ms),
+            ("dirty_bytes_max", self.dirty_bytes_max),
+            ("dirty_files_max", self.dirty_files_max),
+            ("cache_bytes_max", self.cache_bytes_max),
+            ("memory_bytes_max", self.memory_bytes_max),
+            ("uploads_max", u64::from(self.uploads_max)),
+            ("compaction_period_ms", self.compaction_period_ms),
+            ("dead_object_grace_ms", self.dead_object_grace_ms),
+            ("fetches_max", u64::from(self.fetches_max)),
+            ("log_segment_bytes_max", self.log_segment_bytes_max),
+            ("open_files_max", u64::from(self.open_files_max)),
+            ("commit_interval_ms", self.commit_interval_ms),
+            ("sync_interval_ms", self.sync_interval_ms),
+            ("retry_ms_max", self.retry_ms_max),
         ];
-        for (name, value, min, max) in rules {
-            if value < min || value > max {
-                return Err(Error::new(
-                    Kind::Invalid,
-                    format!("setting {name} = {value} cannot work; give a value from {min} to {max}"),
-                ));
-            }
-        }
+        values.into_iter().try_for_each(|(name, value)| check(name, value))?;
+        let rates = [
+            ("upload_bytes_per_s_max", self.upload_bytes_per_s_max),
+            ("compaction_bytes_per_s", self.compaction_bytes_per_s),
+        ];
+        // 0 has a meaning of its own.
+        rates.into_iter().filter(|(_, rate)| *rate > 0).try_for_each(|(name, rate)| check(name, rate))?;
         if self.cache_free_bytes_min > 1 << 50 {
             return Err(Error::new(Kind::Invalid, "setting cache_free_bytes_min is larger than any disk"));
         }

@@ -92,8 +92,6 @@ pub struct VfsOptions {
     pub acl: bool,
     /// The namespace's name, for messages.
     pub name: String,
-    /// Larger files are used through their stage file by the kernel itself.
-    pub small_file_bytes_max: u64,
     /// Open files at once (`work`).
     pub handles_max: usize,
     /// Files kept loaded without being open (`data`).
@@ -110,7 +108,6 @@ impl Default for VfsOptions {
             atime: Atime::Never,
             acl: true,
             name: String::new(),
-            small_file_bytes_max: 1 << 20,
             handles_max: 1 << 20,
             recent_files_max: 1024,
             recent_idle_ms: 2_000,
@@ -351,7 +348,7 @@ impl Vfs {
     }
 
     fn learn(&self, what: &Circumstances, size: u64) {
-        let large = size > self.options.small_file_bytes_max;
+        let large = size > self.tree.small_file_bytes_max();
         self.predictor.lock().unwrap_or_else(PoisonError::into_inner).learn(what, large);
     }
 }

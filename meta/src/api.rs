@@ -89,7 +89,11 @@ pub trait Metadata: Send + Sync + 'static {
     fn usage(&self) -> Usage;
     /// Bytes that may still be written before the quota is full; `u64::MAX` without quota.
     fn headroom(&self) -> u64;
-    fn durability(&self) -> Durability;
+    fn durability(&self) -> Durability {
+        self.write_settings().durability
+    }
+    /// As they are now, on this node or, of a shared namespace, as the service told last. Cheap, and never waits.
+    fn write_settings(&self) -> WriteSettings;
 
     /// Makes a regular file without a name, and counts one open of it (`O_TMPFILE`). `link` may give it a name.
     async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr>;

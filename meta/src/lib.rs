@@ -15,6 +15,7 @@ pub mod record;
 pub mod remote;
 pub mod server;
 pub mod service;
+mod settings;
 pub mod token;
 pub mod types;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! The nouns of metadata, as other crates see them. How they lie on disk is the business of `record`.
 
+pub use granary_core::policy::{NamespacePolicy, PolicyChange};
 use granary_core::{Ino, NamespaceId, NamespaceName, NodeId, ObjectId, ObjectKind, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -227,10 +228,17 @@ pub struct NamespaceInfo {
     /// Mode of the root directory.
     pub mode: u32,
     pub durability: Durability,
+    /// How its writes reach the store, where it does not leave that to each node's limits.
+    #[serde(default)]
+    pub policy: NamespacePolicy,
     pub usage: Usage,
 }
 
 impl NamespaceInfo {
+    pub fn write_settings(&self) -> WriteSettings {
+        WriteSettings { durability: self.durability, policy: self.policy }
+    }
+
     fn no_id() -> NamespaceId {
         NamespaceId(0)
     }
@@ -258,6 +266,15 @@ pub struct NamespaceChange {
     pub bytes_max: Option<u64>,
     pub inodes_max: Option<u64>,
     pub durability: Option<Durability>,
+    #[serde(default)]
+    pub policy: PolicyChange,
+}
+
+/// What of a namespace's settings decides how its writes reach the store. It may change at any moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WriteSettings {
+    pub durability: Durability,
+    pub policy: NamespacePolicy,
 }
 
 /// A volume, written once by `granary init`.

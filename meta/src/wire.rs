@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  ClientFrame { number, hello?, items: [request | released | cancel] }      -> the service
-//!  ServerFrame { heard, greeting?, items: [response | recall | ended] }      <- the service
+//!  ServerFrame { heard, greeting?, items: [response | recall | ended], settings } <- the service
 //! ```
 //!
 //! Items are in order, on both ways. A frame takes whatever waits when it is sent, so that many calls cost one write.

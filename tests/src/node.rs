@@ -197,6 +197,12 @@ impl Node {
         self.child.take().expect("the node was started").wait().expect("wait")
     }
 
+    /// Waits for a node that was told to stop by itself.
+    pub fn stop_ended(&mut self) {
+        let status = self.child.take().expect("the node runs").wait().expect("wait");
+        assert!(status.success(), "the node ended with {status}:\n{}", self.log());
+    }
+
     /// kill -9: what a crash does.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");

@@ -145,9 +145,10 @@ async fn rest(shared: &Shared, moved: u64) {
 ///
 /// Errors: those of store and metadata. An object that is damaged or missing is told, and left alone.
 pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Result<u64> {
-    let permit = shared.drain.uploads.acquire().await;
+    let slot = shared.slot().await;
     let largest = group.iter().map(|o| o.object.total_len).max().unwrap_or(0);
-    let memory = shared.memory.acquire(largest + OBJECT_PAYLOAD_MAX).await;
+    let mut paced = shared.pace(group.iter().map(|o| o.live).sum()).await;
+    let memory = shared.memory_for(largest + OBJECT_PAYLOAD_MAX).await;
     let (mut parts, mut read, mut rewritten, mut cached) = (Vec::new(), 0, 0, false);
     for object in group {
         match live_parts(shared, object).await {
@@ -175,18 +176,19 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
     }
     pack::sort(&mut parts);
     let uploads = pack::build(shared, parts).await?;
+    paced.begin(uploads.iter().map(|upload| upload.sealed.info.total_len).sum());
     for upload in &uploads {
         Failpoint::CompactBeforePut.reach();
         shared.put(&upload.sealed).await?;
         Failpoint::CompactAfterPut.reach();
     }
-    drop(permit);
+    drop(slot);
     let mut written = 0;
     for upload in &uploads {
         if cached {
             shared.keep_for_reading(upload);
         }
-        shared.move_extents(upload).await?;
+        shared.relocate(upload).await?;
         Failpoint::CompactAfterMove.reach();
         written += upload.sealed.info.total_len;
     }

@@ -69,7 +69,7 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
         (group(staged), s.committed.version)
     };
     let uploads = futures::stream::iter(groups.into_iter().map(Ok::<_, Error>)).try_for_each_concurrent(
-        shared.limits.uploads_max as usize,
+        shared.policy().uploads_max as usize,
         |extents| {
             let (shared, file) = (shared.clone(), file.clone());
             async move { store_group(&shared, &file, extents, version).await }
@@ -158,8 +158,10 @@ async fn store_group(
     extents: Vec<Extent>,
     version: u64,
 ) -> Result<()> {
-    let permit = shared.drain.uploads.acquire().await;
-    let memory = shared.memory.acquire(extents.iter().map(|e| e.len).sum()).await;
+    let slot = shared.slot().await;
+    let mut measured = shared.measure();
+    let mut paced = shared.pace(extents.iter().map(|e| e.len).sum()).await;
+    let memory = shared.memory_for(extents.iter().map(|e| e.len).sum()).await;
     let (descriptor, whole) = {
         let mut s = file.state();
         let Some(stage) = &s.stage else { return Ok(()) }; // deleted meanwhile
@@ -169,8 +171,10 @@ async fn store_group(
     let (task, owner) = (shared.clone(), file.clone());
     let mut uploaded =
         blocking(&shared.runtime, move || build(&task, &owner, &descriptor, &extents, version)).await?;
+    paced.begin(uploaded.sealed.info.total_len);
     shared.put(&uploaded.sealed).await?;
-    drop(permit);
+    measured.bytes += uploaded.sealed.info.payload_len;
+    drop((slot, measured));
     let _turn = file.turn().await;
     uploaded.moves = untouched(file, &uploaded.moves);
     // A whole stage file stays as the copy that reads are served from; a sparse one is dropped.

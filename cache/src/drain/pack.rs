@@ -39,17 +39,22 @@ pub(super) struct Part {
 ///
 /// Errors: those of store and metadata; `Corrupt` when records cannot be read: the others were uploaded, the segments stay.
 pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
-    let permit = shared.drain.uploads.acquire().await;
+    let slot = shared.slot().await;
+    let mut measured = shared.measure();
     let infos: Vec<SegmentInfo> = shared.log.sealed().into_iter().filter(|s| ids.contains(&s.id)).collect();
-    let memory = shared.memory.acquire(infos.iter().map(|s| s.len).sum()).await;
+    // Before it holds memory that other namespaces wait for.
+    let mut paced = shared.pace(infos.iter().map(|s| s.payload).sum()).await;
+    let memory = shared.memory_for(infos.iter().map(|s| s.len).sum()).await;
     let segments = read(shared, infos).await?;
     commit_files(shared, &segments).await?;
     let parts = live_parts(shared, &segments).await?;
     let uploads = build(shared, parts).await?;
+    paced.begin(uploads.iter().map(|u| u.sealed.info.total_len).sum());
     for upload in &uploads {
         shared.put(&upload.sealed).await?;
+        measured.bytes += upload.sealed.info.payload_len;
     }
-    drop(permit);
+    drop((slot, measured));
     for upload in &uploads {
         shared.keep_for_reading(upload);
         shared.relocate(upload).await?;

@@ -3,12 +3,16 @@
 //! Small files: the log's active segment is sealed when its oldest record is as old as the *small* period; segments that are
 //! sealed (also because they are full) become packs at once, as many of the oldest as fit one. Large files: when nothing was
 //! written for the *large* period. Under pressure neither waits. After a failure everything waits, twice as long each time.
+//!
+//! Who waits for the store (an fsync of a namespace with `durability = object`) has the segment that it waits for sealed as
+//! soon as no other pack that somebody waits for is under way: those who come meanwhile are in the next one, together.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use granary_core::Ino;
-use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
+use granary_core::limits::OBJECT_PAYLOAD_MAX;
+use granary_core::policy::WritePolicy;
 
 use crate::stage::log::SegmentInfo;
 
@@ -35,6 +39,8 @@ pub(super) struct View<'a> {
     pub large: &'a [LargeFile],
     /// Close to a dirty limit.
     pub pressing: bool,
+    /// The namespace's, of this moment.
+    pub policy: &'a WritePolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +56,6 @@ pub(super) enum Step {
 
 #[derive(Debug)]
 pub(super) struct Policy {
-    small_period: Duration,
-    large_period: Duration,
-    units_max: usize,
     /// In flight.
     segments: HashSet<u64>,
     files: HashSet<Ino>,
@@ -60,6 +63,10 @@ pub(super) struct Policy {
     damaged: HashSet<u64>,
     /// Files that could not be taken, and when to look again.
     later: HashMap<Ino, Duration>,
+    /// Somebody waits for the store to have this segment, which was being written then.
+    wanted: Option<u64>,
+    /// Sealed for somebody who waits, and not stored yet.
+    urgent: HashSet<u64>,
     units: usize,
     retry_at: Duration,
     backoff: Duration,
@@ -68,15 +75,14 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub fn new(limits: &Limits) -> Policy {
+    pub fn new() -> Policy {
         Policy {
-            small_period: Duration::from_millis(limits.small_period_ms),
-            large_period: Duration::from_millis(limits.large_period_ms),
-            units_max: limits.uploads_max as usize,
             segments: HashSet::new(),
             files: HashSet::new(),
             damaged: HashSet::new(),
             later: HashMap::new(),
+            wanted: None,
+            urgent: HashSet::new(),
             units: 0,
             retry_at: Duration::ZERO,
             backoff: BACKOFF.0,
@@ -95,13 +101,32 @@ impl Policy {
         self.units > 0
     }
 
+    /// Somebody waits for this segment, which is being written.
+    pub fn want(&mut self, segment: u64) {
+        self.wanted = self.wanted.max(Some(segment));
+    }
+
+    /// How long everything waits after a failure.
+    pub fn retry_in(&self, now: Duration) -> Duration {
+        self.retry_at.saturating_sub(now)
+    }
+
     /// What to do next. A unit that is answered counts as in flight until it is told done.
     pub fn next(&mut self, view: &View<'_>) -> Step {
-        if self.units >= self.units_max {
+        if self.units >= view.policy.uploads_max as usize {
             return Step::Wait(None);
         }
         if view.now < self.retry_at {
             return Step::Wait(Some(self.retry_at - view.now));
+        }
+        if self.urgent.is_empty()
+            && let (Some(wanted), Some(active)) = (self.wanted, view.active)
+        {
+            self.wanted = None;
+            if active.id <= wanted {
+                self.urgent.insert(active.id);
+                return Step::Seal;
+            }
         }
         let pack = self.pack(view);
         let (file, file_at) = self.file(view);
@@ -118,7 +143,7 @@ impl Policy {
             self.segments.extend(&pack);
             return Step::Pack(pack);
         }
-        let seal_at = view.active.map(|a| a.first_at + self.small_period);
+        let seal_at = view.active.map(|a| a.first_at + Duration::from_millis(view.policy.small_period_ms));
         // Under pressure nothing waits, but while uploads run there is no use in ever smaller segments.
         if seal_at.is_some_and(|at| at <= view.now || view.pressing && self.units == 0) {
             return Step::Seal;
@@ -144,8 +169,9 @@ impl Policy {
 
     /// The file that waits longest, if one is due, and when the next one is.
     fn file(&mut self, view: &View<'_>) -> (Option<Ino>, Option<Duration>) {
+        let large_period = Duration::from_millis(view.policy.large_period_ms);
         let due = |f: &LargeFile, later: &HashMap<Ino, Duration>| {
-            let at = if view.pressing { f.last_write } else { f.last_write + self.large_period };
+            let at = if view.pressing { f.last_write } else { f.last_write + large_period };
             later.get(&f.ino).map_or(at, |&l| at.max(l))
         };
         let free = view.large.iter().filter(|f| !f.open && !self.files.contains(&f.ino));
@@ -160,34 +186,36 @@ impl Policy {
         }
     }
 
-    /// A pack ended. With `damaged` its segments are left alone from now on.
-    pub fn pack_done(&mut self, segments: &[u64], ok: bool, damaged: bool, now: Duration) {
+    /// A pack ended. With `damaged` its segments are left alone from now on. `spread`, at random from 0 to 1, keeps many
+    /// namespaces and nodes from trying again at one moment.
+    pub fn pack_done(&mut self, segments: &[u64], ok: bool, damaged: bool, now: Duration, spread: f64) {
         segments.iter().for_each(|s| {
+            self.urgent.remove(s);
             self.segments.remove(s);
         });
         if damaged {
             self.damaged.extend(segments);
         }
-        self.unit_done(ok || damaged, now);
+        self.unit_done(ok || damaged, now, spread);
     }
 
     /// A file ended: it is all in the store (`stored`), or it could not be taken now, or it `failed`.
-    pub fn file_done(&mut self, ino: Ino, stored: bool, failed: bool, now: Duration) {
+    pub fn file_done(&mut self, ino: Ino, stored: bool, failed: bool, now: Duration, spread: f64) {
         self.files.remove(&ino);
         if stored {
             self.later.remove(&ino);
         } else {
             self.later.insert(ino, now + LOOK_AGAIN);
         }
-        self.unit_done(!failed, now);
+        self.unit_done(!failed, now, spread);
     }
 
-    fn unit_done(&mut self, ok: bool, now: Duration) {
+    fn unit_done(&mut self, ok: bool, now: Duration, spread: f64) {
         self.units -= 1;
         if ok {
             self.backoff = BACKOFF.0;
         } else {
-            self.retry_at = now + self.backoff;
+            self.retry_at = now + self.backoff.mul_f64(1.0 - spread.clamp(0.0, 1.0) / 2.0);
             self.backoff = (self.backoff * 2).min(BACKOFF.1);
         }
     }
@@ -196,11 +224,19 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use granary_core::limits::Limits;
+    use granary_core::policy::NamespacePolicy;
+    use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn segment(id: u64, payload: u64, at: u64) -> SegmentInfo {
         SegmentInfo { id, len: payload + 100, payload, files: 1, first_at: SECOND * at as u32 }
+    }
+
+    fn policy(uploads_max: u32) -> &'static WritePolicy {
+        let limits = Limits { uploads_max, ..Limits::default() };
+        Box::leak(Box::new(WritePolicy::resolve(&limits, &NamespacePolicy::default())))
     }
 
     fn view<'a>(
@@ -209,7 +245,7 @@ mod tests {
         sealed: &'a [SegmentInfo],
         large: &'a [LargeFile],
     ) -> View<'a> {
-        View { now: SECOND * now as u32, active, sealed, large, pressing: false }
+        View { now: SECOND * now as u32, active, sealed, large, pressing: false, policy: policy(4) }
     }
 
     fn file(ino: u64, at: u64, open: bool) -> LargeFile {
@@ -218,7 +254,7 @@ mod tests {
 
     #[test]
     fn small_files_leave_after_the_small_period() {
-        let mut p = Policy::new(&Limits::default());
+        let mut p = Policy::new();
         let active = Some(segment(1, 10, 5));
         assert_eq!(p.next(&view(5, active, &[], &[])), Step::Wait(Some(SECOND * 2)));
         assert_eq!(p.next(&view(6, active, &[], &[])), Step::Wait(Some(SECOND)));
@@ -229,7 +265,9 @@ mod tests {
 
     #[test]
     fn sealed_segments_are_joined_up_to_one_pack() {
-        let mut p = Policy::new(&Limits { uploads_max: 2, ..Limits::default() });
+        let mut p = Policy::new();
+        let view =
+            |now, active, sealed, large| View { policy: policy(2), ..view(now, active, sealed, large) };
         let mib = 1 << 20;
         let sealed =
             [segment(1, 5 * mib, 0), segment(2, 9 * mib, 0), segment(3, 2 * mib, 0), segment(4, mib, 0)];
@@ -240,18 +278,18 @@ mod tests {
             Step::Wait(None),
             "no more than uploads_max"
         );
-        p.pack_done(&[1, 2], true, false, SECOND);
+        p.pack_done(&[1, 2], true, false, SECOND, 0.0);
         assert_eq!(p.next(&view(9, Some(segment(5, 1, 0)), &sealed[2..], &[])), Step::Seal);
     }
 
     #[test]
     fn large_files_leave_when_they_are_quiet_and_closed() {
-        let mut p = Policy::new(&Limits::default());
+        let mut p = Policy::new();
         let large = [file(1, 10, false), file(2, 5, false), file(3, 0, true)];
         assert_eq!(p.next(&view(20, None, &[], &large)), Step::Wait(Some(SECOND * 15)));
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::File(Ino(2)));
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND * 5)));
-        p.file_done(Ino(2), false, false, SECOND * 35);
+        p.file_done(Ino(2), false, false, SECOND * 35, 0.0);
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND)), "it may still be written");
         assert_eq!(p.next(&view(36, None, &[], &large)), Step::File(Ino(2)));
         let pressed = View { pressing: true, ..view(36, None, &[], &large) };
@@ -260,7 +298,7 @@ mod tests {
 
     #[test]
     fn both_kinds_get_their_turn() {
-        let mut p = Policy::new(&Limits { uploads_max: 4, ..Limits::default() });
+        let mut p = Policy::new();
         let sealed: Vec<_> = (0..4).map(|i| segment(i, OBJECT_PAYLOAD_MAX, 0)).collect();
         let large = [file(1, 0, false), file(2, 0, false)];
         let steps: Vec<_> = (0..4).map(|_| p.next(&view(100, None, &sealed, &large))).collect();
@@ -269,20 +307,77 @@ mod tests {
 
     #[test]
     fn after_failures_it_waits_ever_longer_until_somebody_is_in_a_hurry() {
-        let mut p = Policy::new(&Limits::default());
+        let mut p = Policy::new();
         let sealed = [segment(1, 1, 0)];
         for (now, wait) in [(10, 1), (20, 2), (30, 4), (40, 8), (50, 16), (70, 30), (110, 30)] {
             assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Pack(vec![1]));
-            p.pack_done(&[1], false, false, SECOND * now as u32);
+            p.pack_done(&[1], false, false, SECOND * now as u32, 0.0);
             assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Wait(Some(SECOND * wait)));
         }
         p.hurry();
         assert_eq!(p.next(&view(110, None, &sealed, &[])), Step::Pack(vec![1]));
-        p.pack_done(&[1], false, true, SECOND * 110);
+        p.pack_done(&[1], false, true, SECOND * 110, 0.0);
         assert_eq!(
             p.next(&view(200, None, &sealed, &[])),
             Step::Wait(None),
             "a damaged segment is left alone"
         );
+    }
+
+    #[test]
+    fn a_changed_policy_counts_for_what_is_staged_already() {
+        let mut p = Policy::new();
+        let (active, large) = (Some(segment(1, 10, 5)), [file(1, 5, false)]);
+        assert_eq!(p.next(&view(5, active, &[], &large)), Step::Wait(Some(SECOND * 2)));
+        let soon = WritePolicy { small_period_ms: 500, large_period_ms: 1_000, ..*policy(1) };
+        let view = |now| View { policy: &soon, ..view(now, active, &[], &large) };
+        assert_eq!(p.next(&view(5)), Step::Wait(Some(SECOND / 2)));
+        assert_eq!(p.next(&view(6)), Step::File(Ino(1)));
+        assert_eq!(p.next(&view(6)), Step::Wait(None), "one upload at once, now");
+        p.file_done(Ino(1), true, false, SECOND * 6, 0.0);
+        assert_eq!(p.next(&View { large: &[], ..view(6) }), Step::Seal);
+    }
+
+    #[test]
+    fn those_who_wait_share_the_next_pack() {
+        let mut p = Policy::new();
+        let full = [segment(0, OBJECT_PAYLOAD_MAX, 0)];
+        assert_eq!(p.next(&view(0, None, &full, &[])), Step::Pack(vec![0]), "which nobody waits for");
+        p.want(1);
+        assert_eq!(p.next(&view(0, Some(segment(1, 10, 0)), &[], &[])), Step::Seal, "nobody is before it");
+        let first = [segment(1, 10, 0)];
+        assert_eq!(p.next(&view(0, None, &first, &[])), Step::Pack(vec![1]));
+        // More come while it is under way, to one segment.
+        let second = Some(segment(2, 10, 0));
+        (0..5).for_each(|_| p.want(2));
+        assert_eq!(p.next(&view(0, second, &first, &[])), Step::Wait(Some(SECOND * 2)));
+        p.pack_done(&[1], true, false, SECOND, 0.0);
+        assert_eq!(p.next(&view(0, second, &[], &[])), Step::Seal);
+        assert_eq!(p.next(&view(0, None, &[segment(2, 10, 0)], &[])), Step::Pack(vec![2]));
+        p.pack_done(&[2], true, false, SECOND, 0.0);
+        p.want(2);
+        let third = Some(segment(3, 10, 0));
+        assert_eq!(
+            p.next(&view(0, third, &[], &[])),
+            Step::Wait(Some(SECOND * 2)),
+            "that one is there already"
+        );
+    }
+
+    proptest! {
+        /// After failures everything waits between a half and the whole of a time that doubles up to its bound.
+        #[test]
+        fn waits_are_spread_within_their_bound(spreads in prop::collection::vec(0.0f64..=1.0, 1..12)) {
+            let mut p = Policy::new();
+            let (sealed, mut bound) = ([segment(1, 1, 0)], BACKOFF.0);
+            for spread in spreads {
+                prop_assert_eq!(p.next(&view(1000, None, &sealed, &[])), Step::Pack(vec![1]));
+                p.pack_done(&[1], false, false, SECOND * 1000, spread);
+                let wait = p.retry_in(SECOND * 1000);
+                prop_assert!(wait <= bound && wait >= bound / 2, "{wait:?} of {bound:?}");
+                bound = (bound * 2).min(BACKOFF.1);
+                p.hurry();
+            }
+        }
     }
 }

@@ -74,7 +74,8 @@ impl File {
 
     fn put_bytes(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
         let end = offset + data.len() as u64;
-        if s.stage.is_none() && (end > self.shared.limits.small_file_bytes_max || s.map.len() >= EXTENTS_MAX)
+        if s.stage.is_none()
+            && (end > self.shared.policy().small_file_bytes_max || s.map.len() >= EXTENTS_MAX)
         {
             self.begin_stage(s)?;
         }

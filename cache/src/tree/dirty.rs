@@ -1,23 +1,18 @@
 //! How much of the node's disk is not yet in the store, and what that means for writers: near the limit they are slowed to
 //! the drain's rate, at it they wait.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use granary_core::limits::Limits;
+use granary_core::policy::WritePolicy;
 use tokio::sync::Notify;
 
-use crate::util::lock;
-
 /// From this part of a limit on (in percent) writers are slowed and the drain does not wait for its periods.
-const SLOW_PERCENT: u64 = 80;
+const SLOW_PERCENT: u64 = 75;
 /// One write is delayed by at most this.
 const DELAY_MAX: Duration = Duration::from_secs(1);
 /// The drain's rate before anything was measured, and the least that is assumed, in bytes per second.
 const RATE_MIN: u64 = 1 << 20;
-/// The drain's rate is measured over windows of this length.
-const WINDOW: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admit {
@@ -35,8 +30,8 @@ pub(crate) struct Sums {
     pub open_bytes: u64,
 }
 
-/// Decides for a write of `len` bytes.
-pub(crate) fn decide(sums: Sums, limits: &Limits, rate: u64, len: u64) -> Admit {
+/// Decides for a write of `len` bytes, while `others` are being slowed too and the drain moves `rate` bytes a second.
+pub(crate) fn decide(sums: Sums, limits: &WritePolicy, rate: u64, others: u64, len: u64) -> Admit {
     let waits = sums.bytes - sums.open_bytes.min(sums.bytes);
     if waits.saturating_add(len) > limits.dirty_bytes_max && waits > 0 || sums.files >= limits.dirty_files_max
     {
@@ -48,8 +43,9 @@ pub(crate) fn decide(sums: Sums, limits: &Limits, rate: u64, len: u64) -> Admit 
     if fill < SLOW_PERCENT {
         return Admit::Go;
     }
-    // At the threshold a write is not delayed at all, at the limit it takes as long as the drain takes for its bytes.
-    let full = Duration::from_secs_f64(len as f64 / rate.max(RATE_MIN) as f64);
+    // At the threshold a write is not delayed at all, at the limit all writers together get the drain's rate.
+    let share = rate.max(RATE_MIN) as f64 / (others + 1) as f64;
+    let full = Duration::from_secs_f64(len as f64 / share);
     let part = (fill.min(100) - SLOW_PERCENT) as f64 / (100 - SLOW_PERCENT) as f64;
     Admit::Delay(full.mul_f64(part).min(DELAY_MAX))
 }
@@ -61,9 +57,8 @@ pub(crate) struct Dirty {
     open_staged: AtomicU64,
     /// Files with a stage file that is not clean.
     large_files: AtomicU64,
-    rate: AtomicU64,
-    /// Guards the current window: its start and the bytes drained in it.
-    window: Mutex<(Duration, u64)>,
+    /// Writers that are being slowed at this moment: they share the drain's rate.
+    slowed: AtomicU64,
     /// Told whenever something left the stage.
     pub freed: Notify,
 }
@@ -91,51 +86,80 @@ impl Dirty {
         }
     }
 
-    pub fn rate(&self) -> u64 {
-        self.rate.load(Ordering::Relaxed)
+    /// One more writer is slowed, until the answer is dropped.
+    pub fn slow(&self) -> Slowed<'_> {
+        self.slowed.fetch_add(1, Ordering::Relaxed);
+        Slowed(self)
     }
 
-    /// The drain moved `bytes` to the store.
-    pub fn drained(&self, bytes: u64, now: Duration) {
-        let mut window = lock(&self.window);
-        window.1 += bytes;
-        let elapsed = now.saturating_sub(window.0);
-        if elapsed >= WINDOW {
-            self.rate.store((window.1 as f64 / elapsed.as_secs_f64()) as u64, Ordering::Relaxed);
-            *window = (now, 0);
-        }
+    pub fn slowed(&self) -> u64 {
+        self.slowed.load(Ordering::Relaxed)
     }
 
     /// Whether the drain should not wait for its periods.
-    pub fn is_pressing(&self, log: (u64, u64), limits: &Limits) -> bool {
+    pub fn is_pressing(&self, log: (u64, u64), limits: &WritePolicy) -> bool {
         let sums = self.sums(log);
         sums.bytes / SLOW_PERCENT >= limits.dirty_bytes_max / 100
             || sums.files / SLOW_PERCENT >= limits.dirty_files_max / 100
     }
 }
 
+/// A writer that is being slowed.
+#[derive(Debug)]
+pub(crate) struct Slowed<'a>(&'a Dirty);
+
+impl Drop for Slowed<'_> {
+    fn drop(&mut self) {
+        self.0.slowed.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use granary_core::limits::Limits;
+    use granary_core::policy::NamespacePolicy;
+    use proptest::prelude::*;
 
-    fn limits() -> Limits {
-        Limits { dirty_bytes_max: 1000 << 20, dirty_files_max: 1000, ..Limits::default() }
+    fn limits() -> WritePolicy {
+        let own = NamespacePolicy {
+            dirty_bytes_max: Some(1000 << 20),
+            dirty_files_max: Some(1000),
+            ..NamespacePolicy::default()
+        };
+        WritePolicy::resolve(&Limits::default(), &own)
     }
 
     fn ask(bytes_mib: u64, files: u64, open_mib: u64, rate: u64, len: u64) -> Admit {
-        decide(Sums { bytes: bytes_mib << 20, files, open_bytes: open_mib << 20 }, &limits(), rate, len)
+        decide(Sums { bytes: bytes_mib << 20, files, open_bytes: open_mib << 20 }, &limits(), rate, 0, len)
+    }
+
+    fn ms(n: u64) -> Admit {
+        Admit::Delay(Duration::from_millis(n))
     }
 
     #[test]
     fn writers_are_slowed_near_the_limit_and_wait_at_it() {
         let rate = 10 << 20;
-        assert_eq!(ask(799, 0, 0, rate, 1 << 20), Admit::Go);
-        assert_eq!(ask(0, 799, 0, rate, 1 << 20), Admit::Go);
-        assert_eq!(ask(900, 0, 0, rate, 1 << 20), Admit::Delay(Duration::from_millis(50)));
-        assert_eq!(ask(0, 900, 0, rate, 1 << 20), Admit::Delay(Duration::from_millis(50)));
-        assert_eq!(ask(999, 0, 0, 0, 1 << 20), Admit::Delay(Duration::from_millis(950)), "no rate known yet");
+        assert_eq!(ask(749, 0, 0, rate, 1 << 20), Admit::Go);
+        assert_eq!(ask(0, 749, 0, rate, 1 << 20), Admit::Go);
+        assert_eq!(ask(800, 0, 0, rate, 1 << 20), ms(20));
+        assert_eq!(ask(900, 0, 0, rate, 1 << 20), ms(60));
+        assert_eq!(ask(0, 900, 0, rate, 1 << 20), ms(60));
+        assert_eq!(ask(999, 0, 0, 0, 1 << 20), ms(960), "no rate known yet");
         assert_eq!(ask(1000, 0, 0, rate, 1), Admit::Wait);
         assert_eq!(ask(0, 1000, 0, rate, 1), Admit::Wait);
+    }
+
+    #[test]
+    fn writers_share_the_rate() {
+        let sums = Sums { bytes: 900 << 20, ..Sums::default() };
+        assert_eq!(decide(sums, &limits(), 10 << 20, 4, 1 << 20), ms(300));
+        let dirty = Dirty::default();
+        let two = (dirty.slow(), dirty.slow());
+        assert_eq!(dirty.slowed(), 2);
+        drop(two);
+        assert_eq!(dirty.slowed(), 0);
     }
 
     #[test]
@@ -150,14 +174,28 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_measured_over_a_second() {
+    fn what_is_counted_is_taken_back() {
         let dirty = Dirty::default();
-        dirty.drained(5 << 20, Duration::from_millis(500));
-        assert_eq!(dirty.rate(), 0);
-        dirty.drained(5 << 20, Duration::from_millis(1000));
-        assert_eq!(dirty.rate(), 10 << 20);
         dirty.count(0, 7, 0, 3);
         dirty.count(7, 2, 3, 0);
         assert_eq!(dirty.sums((10, 1)), Sums { bytes: 12, files: 1, open_bytes: 0 });
+    }
+
+    proptest! {
+        /// The fuller it is the longer a write waits, never longer than the bound, and beyond a limit it does not go.
+        #[test]
+        fn fuller_is_slower(a in 0u64..1100, b in 0u64..1100, rate in 0u64..1 << 30, others in 0u64..100, len in 1u64..1 << 20) {
+            let order = |n: u64| match decide(Sums { bytes: n << 20, ..Sums::default() }, &limits(), rate, others, len) {
+                Admit::Go => Duration::ZERO,
+                Admit::Delay(delay) => {
+                    assert!(delay <= DELAY_MAX && (750..1000).contains(&n));
+                    delay
+                }
+                Admit::Wait => Duration::MAX,
+            };
+            let (less, more) = (a.min(b), a.max(b));
+            prop_assert!(order(less) <= order(more));
+            prop_assert_eq!(order(more) == Duration::MAX, more >= 1000 || (more << 20) + len > 1000 << 20);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use granary_core::limits::Limits;
+use granary_core::policy::WritePolicy;
 use granary_core::{ByteBudget, Clock, Error, Failpoint, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 use granary_meta::{Metadata, ObjectInfo};
 use granary_store::Store;
@@ -92,7 +93,7 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub fn new(parts: TreeParts, disk: Arc<dyn Disk>, log: Arc<Log>, files: StageFiles) -> Arc<Shared> {
-        let drain = Drain::new(&parts.limits);
+        let drain = Drain::new(parts.limits.memory_bytes_max);
         let many = parts.meta.is_shared();
         Arc::new(Shared {
             ns: parts.meta.namespace(),
@@ -188,6 +189,11 @@ impl Shared {
         ObjectId::new(self.clock.now().unix_ms(), (lock(&self.random))())
     }
 
+    /// A number from 0 to 1, at random.
+    pub fn spread(&self) -> f64 {
+        (lock(&self.random))() as f64 / u128::MAX as f64
+    }
+
     /// Counts how often everything was promised to survive.
     pub fn flushes(&self) -> u64 {
         self.flushes.load(Ordering::SeqCst)
@@ -239,14 +245,30 @@ impl Shared {
         headroom == u64::MAX || headroom.saturating_sub(held) >= self.files.free_bytes()
     }
 
-    /// Waits as the dirty limits demand before `len` bytes are written.
+    /// How the namespace's writes reach the store, at this moment.
+    pub fn policy(&self) -> WritePolicy {
+        WritePolicy::resolve(&self.limits, &self.meta.write_settings().policy)
+    }
+
+    /// What the dirty limits of this moment say to a write of `len` bytes.
+    fn decide(&self, len: u64) -> Admit {
+        let sums = self.dirty.sums(self.log.dirty());
+        let policy = self.policy();
+        match dirty::decide(sums, &policy, 0, 0, len) {
+            // Only near the limit the rate matters.
+            Admit::Delay(_) => dirty::decide(sums, &policy, self.drain_rate(), self.dirty.slowed(), len),
+            decided => decided,
+        }
+    }
+
+    /// Waits as the dirty limits demand before `len` bytes are written. Others than this namespace's never make it wait.
     pub async fn admit(&self, len: u64) {
         loop {
             let mut freed = std::pin::pin!(self.dirty.freed.notified());
-            let sums = self.dirty.sums(self.log.dirty());
-            match dirty::decide(sums, &self.limits, self.dirty.rate(), len) {
+            match self.decide(len) {
                 Admit::Go => return,
                 Admit::Delay(delay) => {
+                    let _slowed = self.dirty.slow();
                     self.drain.wake();
                     let _ = tokio::time::timeout(delay, freed).await;
                     return;
@@ -254,13 +276,7 @@ impl Shared {
                 Admit::Wait => {
                     freed.as_mut().enable();
                     self.drain.wake();
-                    let again = dirty::decide(
-                        self.dirty.sums(self.log.dirty()),
-                        &self.limits,
-                        self.dirty.rate(),
-                        len,
-                    );
-                    if again == Admit::Wait {
+                    if self.decide(len) == Admit::Wait {
                         let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
                     }
                 }

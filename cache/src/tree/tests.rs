@@ -10,6 +10,7 @@ mod leases;
 mod model;
 pub(crate) mod nodes;
 mod outages;
+mod policies;
 mod power;
 mod small;
 mod stress;

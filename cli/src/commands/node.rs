@@ -1,11 +1,12 @@
-//! `granary node`, `granary node run`, `granary node stop`.
+//! `granary node`, `granary node run`, `granary node drain`, `granary node stop`.
 
 use crate::args::{NodeArgs, NodeCommand, PlaceFlags};
 use crate::client::{Client, block_on};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::node;
-use crate::units::show_period_ms;
-use crate::wire::StopReply;
+use crate::progress::Progress;
+use crate::units::{show_bytes, show_period_ms};
+use crate::wire::{DrainReport, StopReply, SyncLine};
 
 pub fn run(args: NodeArgs) -> Outcome<()> {
     match args.command {
@@ -13,6 +14,7 @@ pub fn run(args: NodeArgs) -> Outcome<()> {
         Some(NodeCommand::Run { flags }) => {
             foreground(args.notify, || args.flags.and(flags).sources().resolve())
         }
+        Some(NodeCommand::Drain { stop, json, flags }) => drain(stop, json, &flags),
         Some(NodeCommand::Stop { flags }) => stop(&flags),
     }
 }
@@ -24,6 +26,49 @@ fn foreground(notify: bool, settings: impl FnOnce() -> Outcome<crate::settings::
         starter.failed(failure);
     }
     outcome
+}
+
+/// Empties the node; fails with what is left.
+fn drain(and_stop: bool, json: bool, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let client = Client::new(&settings.socket);
+    let mut progress = Progress::new("draining");
+    let mut report = None;
+    block_on(client.follow("/v1/drain", &serde_json::json!({}), |line| {
+        progress.on_line(line);
+        if let SyncLine::Drained(drained) = line {
+            report = Some(drained.clone());
+        }
+    }))?;
+    drop(progress);
+    let report = report
+        .ok_or_else(|| Failure::failed("the node did not say what its drain came to; drain it again"))?;
+    if json {
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|e| Failure::failed(format!("cannot print what is left: {e}")))?;
+        super::print(&(text + "\n"))?;
+    }
+    if !report.clean {
+        return Err(left_behind(&report));
+    }
+    if !json {
+        super::print("nothing is on this node that is not in the store\n")?;
+    }
+    if and_stop { stop(flags) } else { Ok(()) }
+}
+
+/// The first reason decides the exit code.
+fn left_behind(report: &DrainReport) -> Failure {
+    let lines = report.left.iter().map(|left| match left.dirty_files {
+        0 => format!("  {}: {}", left.what, left.why),
+        files => format!("  {}, {} in {files} files: {}", left.what, show_bytes(left.dirty_bytes), left.why),
+    });
+    let text = format!(
+        "the node is not empty; mend this, and drain it again:\n{}",
+        lines.collect::<Vec<_>>().join("\n")
+    );
+    let exit = report.left.first().map_or(Exit::Failed.code(), |left| left.why.exit);
+    Failure { message: text, ..Failure::new(Exit::from_code(exit), "") }
 }
 
 /// Asks the node to stop, and returns when its process has ended.

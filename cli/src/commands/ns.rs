@@ -1,22 +1,23 @@
 //! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
 
-use granary_core::NamespaceName;
-use granary_meta::{Durability, NamespaceChange, NamespaceInfo};
+use granary_core::{Kind, NamespaceName};
+use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PolicyChange};
 
-use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags};
+use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags, PolicyFields};
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::node::source::Source;
 use crate::settings::Settings;
 use crate::units::{parse_bytes, show_bytes};
 use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
-use crate::{log, namespaces, removal, users};
+use crate::{log, namespaces, policies, removal, users};
 
 pub fn run(args: &NsArgs) -> Outcome<()> {
     match &args.command {
         NsCommand::Create { name, what, flags } => create(name, what, flags),
         NsCommand::List { json, flags } => list(*json, flags),
-        NsCommand::Set { name, what, flags } => set(name, what, flags),
+        NsCommand::Show { name, json, flags } => show_one(name, *json, flags),
+        NsCommand::Set { name, what, policy, flags } => set(name, what, policy, flags),
         NsCommand::Remove { name, force, flags } => remove(name, *force, flags),
     }
 }
@@ -62,12 +63,32 @@ fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
     super::print(&show(&[info]))
 }
 
+fn all(settings: &Settings) -> Outcome<Vec<NamespaceInfo>> {
+    match node(settings)? {
+        Some(client) => block_on(client.get("/v1/namespaces")),
+        None => with_source(settings, async |source| source.list().await),
+    }
+}
+
+fn show_one(name: &str, json: bool, flags: &PlaceFlags) -> Outcome<()> {
+    let settings = flags.sources().resolve()?;
+    let name: NamespaceName = name.parse()?;
+    let info = all(&settings)?.into_iter().find(|info| info.name == name).ok_or_else(|| {
+        let text =
+            format!("there is no namespace {name}; granary ns list shows them, granary ns create makes one");
+        Failure::of_kind(Kind::NotFound, text)
+    })?;
+    if json {
+        let text = serde_json::to_string_pretty(&info)
+            .map_err(|e| Failure::failed(format!("cannot print the namespace: {e}")))?;
+        return super::print(&(text + "\n"));
+    }
+    super::print(&details(&info))
+}
+
 fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
-    let all: Vec<NamespaceInfo> = match node(&settings)? {
-        Some(client) => block_on(client.get("/v1/namespaces"))?,
-        None => with_source(&settings, async |source| source.list().await)?,
-    };
+    let all = all(&settings)?;
     if json {
         let text = serde_json::to_string_pretty(&all)
             .map_err(|e| Failure::failed(format!("cannot print the list: {e}")))?;
@@ -76,13 +97,14 @@ fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
     super::print(&show(&all))
 }
 
-fn set(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
+fn set(name: &str, what: &NsFields, policy: &PolicyFields, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let name: NamespaceName = name.parse()?;
-    let change = fields(what)?;
+    let change = NamespaceChange { policy: policies::change(policy)?, ..fields(what)? };
     if change == NamespaceChange::default() {
         return Err(Failure::usage(format!(
-            "nothing to change of {name}; give --owner, --group, --mode, --bytes-max, --inodes-max or --durability"
+            "nothing to change of {name}; give --owner, --group, --mode, --bytes-max, --inodes-max, --durability, or how its \
+             writes reach the store (granary ns set --help)"
         )));
     }
     let info: NamespaceInfo = match node(&settings)? {
@@ -134,15 +156,17 @@ fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
         bytes_max: bytes_max.transpose()?,
         inodes_max: what.inodes_max,
         durability: what.durability.map(|d| match d {
-            DurabilityArg::Local => Durability::Local,
+            DurabilityArg::Local | DurabilityArg::Default => Durability::Local,
             DurabilityArg::Object => Durability::Object,
         }),
+        policy: PolicyChange::default(),
     })
 }
 
 /// A table for people.
 fn show(all: &[NamespaceInfo]) -> String {
-    let mut rows = vec![["NAME", "OWNER", "GROUP", "MODE", "BYTES", "FILES", "FSYNC"].map(str::to_owned)];
+    let mut rows =
+        vec![["NAME", "OWNER", "GROUP", "MODE", "BYTES", "FILES", "FSYNC", "WRITES"].map(str::to_owned)];
     for info in all {
         let of = |used: String, max: String, limited: bool| {
             if limited { format!("{used} of {max}") } else { used }
@@ -155,13 +179,35 @@ fn show(all: &[NamespaceInfo]) -> String {
             format!("{:04o}", info.mode),
             of(show_bytes(usage.bytes), show_bytes(usage.bytes_max), usage.bytes_max > 0),
             of(usage.inodes.to_string(), usage.inodes_max.to_string(), usage.inodes_max > 0),
-            match info.durability {
-                Durability::Local => "local",
-                Durability::Object => "object",
-            }
-            .to_owned(),
+            fsync(info).to_owned(),
+            policies::summary(&info.policy),
         ]);
     }
+    super::columns(&rows)
+}
+
+fn fsync(info: &NamespaceInfo) -> &'static str {
+    match info.durability {
+        Durability::Local => "local",
+        Durability::Object => "object",
+    }
+}
+
+/// All settings of one, for people: by the names of the flags that change them.
+fn details(info: &NamespaceInfo) -> String {
+    let limit = |max: u64, shown: String| if max == 0 { "none".to_owned() } else { shown };
+    let usage = &info.usage;
+    let mut rows = vec![
+        ["namespace".to_owned(), info.name.to_string()],
+        ["owner".to_owned(), info.uid.to_string()],
+        ["group".to_owned(), info.gid.to_string()],
+        ["mode".to_owned(), format!("{:04o}", info.mode)],
+        ["holds".to_owned(), format!("{} in {} files and folders", show_bytes(usage.bytes), usage.inodes)],
+        ["bytes-max".to_owned(), limit(usage.bytes_max, show_bytes(usage.bytes_max))],
+        ["inodes-max".to_owned(), limit(usage.inodes_max, usage.inodes_max.to_string())],
+        ["durability".to_owned(), fsync(info).to_owned()],
+    ];
+    rows.extend(policies::lines(&info.policy).map(|(name, value)| [name.to_owned(), value]));
     super::columns(&rows)
 }
 
@@ -206,10 +252,19 @@ mod tests {
             gid: 100,
             mode: 0o700,
             durability: Durability::Local,
+            policy: granary_meta::NamespacePolicy { uploads_max: Some(9), ..Default::default() },
             usage: Usage { bytes: 1 << 30, inodes: 3, bytes_max: 1 << 40, inodes_max: 0 },
         };
+        let all = details(&info);
+        assert!(
+            all.contains("uploads           9\n") && all.contains("dirty-bytes       default\n"),
+            "{all}"
+        );
         let text = show(&[info]);
         assert_eq!(text.lines().count(), 2);
-        assert!(text.contains("user/alice  1000   100    0700  1.0 GiB of 1.0 TiB  3      local"), "{text}");
+        assert!(
+            text.contains("user/alice  1000   100    0700  1.0 GiB of 1.0 TiB  3      local  uploads 9"),
+            "{text}"
+        );
     }
 }

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use crate::args::StatusArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
+use granary_meta::Durability;
+
+use crate::policies;
 use crate::units::{show_bytes, show_period_ms};
 use crate::wire::{LinkStatus, SpaceStatus, Status};
 
@@ -37,6 +40,12 @@ pub fn show(status: &Status) -> String {
             show_bytes(status.memory_bytes)
         ),
     );
+    if status.emptying {
+        line(
+            "",
+            "being emptied (granary node drain): takes no new mounts until it is started again".to_owned(),
+        );
+    }
     line("volume", format!("{}, metadata in {}", status.volume, status.meta));
     for text in status.service.iter().flat_map(link) {
         line("service", text);
@@ -84,13 +93,24 @@ fn details(space: &SpaceStatus) -> Vec<String> {
     lines.push(if space.dirty_files == 0 {
         "all of it is in the store".to_owned()
     } else {
+        let rate = space.drain_bytes_per_s.map_or(String::new(), |rate| {
+            let left = space.left_ms.map(|ms| format!(", {} left", show_period_ms(ms.div_ceil(1000) * 1000)));
+            format!("; draining {}/s{}", show_bytes(rate), left.unwrap_or_default())
+        });
         format!(
-            "{} in {} files not in the store yet, the oldest for {}",
+            "{} of {} in {} of {} files not in the store yet, the oldest for {}{rate}",
             show_bytes(space.dirty_bytes),
+            show_bytes(space.policy.dirty_bytes_max),
             space.dirty_files,
+            space.policy.dirty_files_max,
             show_period_ms(space.oldest_dirty_ms)
         )
     });
+    let fsync = match space.durability {
+        Durability::Local => "",
+        Durability::Object => ", fsync waits for the store",
+    };
+    lines.push(format!("{}{fsync}", policies::effective(&space.policy)));
     if space.uploaded_objects > 0 {
         lines.push(format!(
             "{} in {} objects stored since the node opened it",
@@ -100,7 +120,12 @@ fn details(space: &SpaceStatus) -> Vec<String> {
     }
     lines.extend(space.service.iter().flat_map(link));
     if let Some(error) = &space.error {
-        lines.push(format!("storing fails, and is tried again: {error}"));
+        let when = match space.retry_in_ms {
+            None => String::new(),
+            Some(0) => " now".to_owned(),
+            Some(ms) => format!(" in {}", show_period_ms(ms.div_ceil(1000) * 1000)),
+        };
+        lines.push(format!("storing fails, and is tried again{when}: {error}"));
     }
     lines
 }
@@ -137,7 +162,9 @@ fn link(link: &LinkStatus) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::wire::{FencedStatus, MountStatus};
-    use granary_meta::Usage;
+    use granary_core::limits::Limits;
+    use granary_core::policy::WritePolicy;
+    use granary_meta::{NamespacePolicy, Usage};
 
     fn status() -> Status {
         let space = SpaceStatus {
@@ -147,6 +174,11 @@ mod tests {
             oldest_dirty_ms: 1500,
             uploaded_bytes: 1 << 30,
             uploaded_objects: 70,
+            drain_bytes_per_s: Some(1 << 20),
+            left_ms: Some(3000),
+            retry_in_ms: Some(4000),
+            durability: Durability::Object,
+            policy: WritePolicy::resolve(&Limits::default(), &NamespacePolicy::default()),
             usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, inodes_max: 0 },
             error: Some("store does not answer".to_owned()),
             service: Some(LinkStatus {
@@ -175,6 +207,7 @@ mod tests {
             cache_disk_free_bytes: 1 << 30,
             read_cache_bytes: 0,
             read_cache_bytes_max: 64 << 30,
+            emptying: true,
             service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),
@@ -192,8 +225,10 @@ mod tests {
         for part in [
             "user/alice at /mnt/alice, work, read-only",
             "5.0 GiB of 1.0 TiB in 12 files and folders",
-            "3.0 MiB in 2 files not in the store yet, the oldest for 1 s",
-            "tried again: store does not answer",
+            "3.0 MiB of 16.0 GiB in 2 of 1000000 files not in the store yet, the oldest for 1 s; draining 1.0 MiB/s, 3 s left",
+            "stored after 2 s, large ones after 30 s; at most 4 uploads at once, fsync waits for the store",
+            "tried again in 4 s: store does not answer",
+            "being emptied (granary node drain)",
             "group/asr, not mounted",
             "up 1 min 1 s",
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",

@@ -13,13 +13,13 @@ pub fn run(args: &UmountArgs) -> Outcome<()> {
     let reply: UnmountReply = block_on(async {
         if args.drain {
             // The larger part while it is still mounted: an unreachable store is told before anything changed.
-            let request = SyncRequest { dir: Some(dir.clone()), namespace: None };
+            let request = SyncRequest { dir: Some(dir.clone()), ..SyncRequest::default() };
             super::sync::follow(&client, &request, &dir).await?;
         }
         let request = UnmountRequest { dir: dir.clone(), lazy: args.lazy };
         let reply: UnmountReply = client.post("/v1/unmount", &request).await?;
         if args.drain && reply.dirty_bytes > 0 {
-            let request = SyncRequest { dir: None, namespace: Some(reply.namespace.clone()) };
+            let request = SyncRequest { namespace: Some(reply.namespace.clone()), ..SyncRequest::default() };
             super::sync::follow(&client, &request, &dir).await?;
         }
         Ok(reply)

@@ -4,12 +4,9 @@ mod maintenance;
 
 pub use maintenance::names;
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::{StatusCode, header};
@@ -19,20 +16,18 @@ use axum::{Json, Router};
 use granary_cache::Tree;
 use granary_core::{Kind, NamespaceName};
 use granary_meta::NamespaceInfo;
-use tokio::sync::mpsc;
 
 use super::mounts::MountOrder;
 use super::peer::{Peer, missing};
+use super::sync::{self, PROGRESS_INTERVAL, Wanted, as_lines};
 use super::table::Space;
-use super::{Node, blocking, metrics};
+use super::{Node, blocking, empty, metrics};
 use crate::exit::{Failure, Outcome};
 use crate::wire::*;
 use crate::{namespaces, removal};
 
 /// A request's body is at most this long.
 const BODY_BYTES_MAX: usize = 64 << 10;
-/// How often a sync tells its progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub fn router(node: Arc<Node>) -> Router {
     Router::new()
@@ -40,6 +35,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/mount", post(mount))
         .route("/v1/unmount", post(unmount))
         .route("/v1/sync", post(sync))
+        .route("/v1/drain", post(drain))
         .route("/v1/namespaces", get(list))
         .route("/v1/namespaces/create", post(create))
         .route("/v1/namespaces/set", post(set))
@@ -145,6 +141,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         cache_disk_free_bytes: free,
         read_cache_bytes: node.reads.usage().0,
         read_cache_bytes_max: node.settings.limits.cache_bytes_max,
+        emptying: node.mounts.is_emptying(),
         service: node.source.link_status(),
         mounts,
         draining,
@@ -159,8 +156,13 @@ fn show_space(space: &Space) -> SpaceStatus {
         oldest_dirty_ms: space.status.oldest_dirty_ms,
         uploaded_bytes: space.status.uploaded_bytes,
         uploaded_objects: space.status.uploaded_objects,
+        drain_bytes_per_s: space.status.drain_bytes_per_s,
+        left_ms: space.status.left_ms,
         usage: space.usage,
         error: space.status.error.clone(),
+        retry_in_ms: space.status.retry_in_ms,
+        durability: space.durability,
+        policy: space.status.policy,
         service: space.service.clone(),
     }
 }
@@ -265,68 +267,39 @@ async fn unmount(
 }
 
 async fn sync(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<SyncRequest>) -> Outcome<Response> {
-    let tree = match (&request.dir, &request.namespace) {
-        (Some(dir), None) => space_at(&node, &peer, dir).await?.1,
-        (None, Some(name)) => {
-            let name: NamespaceName = name.parse()?;
-            let wanted = name.clone();
-            blocking(move || peer.check(&wanted)).await?;
-            node.mounts.table().tree(&name).ok_or_else(|| missing(&name))?
-        }
-        _ => return Err(Failure::usage("give a sync either `dir` or `namespace`")),
-    };
-    // The task ends when the caller goes away (nobody receives), or the node stops.
-    let (lines, answer) = mpsc::channel(4);
-    let stop = node.stop.begin.clone();
-    tokio::spawn(async move {
-        let last = tokio::select! {
-            last = follow(&tree, &lines) => last,
-            () = stop.cancelled() => Some(SyncLine::Failed(Failure::of_kind(
-                Kind::Unavailable,
-                "the node was told to stop; what is not in the store is kept on its disk, and stored after the next start",
-            ))),
-        };
-        if let Some(last) = last {
-            let _ = lines.send(last).await; // the caller may be gone
-        }
-    });
-    Ok(as_lines(answer))
-}
-
-/// An answer of JSON lines, as they come.
-fn as_lines<L: serde::Serialize + Send + 'static>(lines: mpsc::Receiver<L>) -> Response {
-    let body = futures::stream::unfold(lines, |mut lines| async move {
-        let line = lines.recv().await?;
-        let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
-        bytes.push(b'\n');
-        Some((Ok::<_, Infallible>(Bytes::from(bytes)), lines))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
-}
-
-/// Syncs while telling progress; `None` when nobody listens any more.
-async fn follow(tree: &Arc<Tree>, lines: &mpsc::Sender<SyncLine>) -> Option<SyncLine> {
-    let work = tree.sync();
-    tokio::pin!(work);
-    let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
-    loop {
-        tokio::select! {
-            outcome = &mut work => return Some(match outcome {
-                Ok(()) => SyncLine::Done,
-                Err(e) => SyncLine::Failed(e.into()),
-            }),
-            _ = tick.tick() => {
-                let status = tree.status();
-                let line = SyncLine::Progress {
-                    dirty_bytes: status.dirty_bytes,
-                    dirty_files: status.dirty_files,
-                    uploaded_bytes: status.uploaded_bytes,
-                    error: status.error,
-                };
-                lines.send(line).await.ok()?;
+    let table = node.mounts.table();
+    let wanted = match (&request.dir, &request.namespace, request.all) {
+        (Some(dir), None, false) => {
+            let (name, tree, _) = space_at(&node, &peer, dir).await?;
+            if let Some(inode) = request.inode {
+                let meta = table.meta(&name).ok_or_else(|| missing(&name))?;
+                sync::check_inode(&*meta, inode, dir).await?;
             }
+            vec![Wanted { name, tree, inode: request.inode }]
         }
-    }
+        (None, Some(name), false) if request.inode.is_none() => {
+            let name: NamespaceName = name.parse()?;
+            let (asked, who) = (name.clone(), peer.clone());
+            blocking(move || who.check(&asked)).await?;
+            let tree = table.tree(&name).ok_or_else(|| missing(&name))?;
+            vec![Wanted { name, tree, inode: None }]
+        }
+        (None, None, true) if request.inode.is_none() => {
+            let mine =
+                blocking(move || Ok(table.trees().into_iter().filter(|(name, _)| peer.may(name)).collect()));
+            let mine: Vec<_> = mine.await?;
+            mine.into_iter().map(|(name, tree)| Wanted { name, tree, inode: None }).collect()
+        }
+        _ => return Err(Failure::usage("give a sync one of `dir`, `namespace` and `all`")),
+    };
+    Ok(sync::lines(&node, move |lines| sync::store(wanted, lines)))
+}
+
+async fn drain(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {
+    peer.check_administrator("drain the node")?;
+    tracing::info!(uid = peer.uid, "told to drain");
+    let own = node.clone();
+    Ok(sync::lines(&node, move |lines| empty::run(own, lines)))
 }
 
 async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<NamespaceInfo>>> {
@@ -353,7 +326,11 @@ async fn set(
     peer.check_administrator("change namespaces")?;
     let name: NamespaceName = request.namespace.parse()?;
     namespaces::check_change(&request.change)?;
-    Ok(Json(node.source.set(&name, request.change).await?))
+    let info = node.source.set(&name, request.change).await?;
+    if let Some(tree) = node.mounts.table().tree(&name) {
+        tree.settings_changed();
+    }
+    Ok(Json(info))
 }
 
 async fn remove(

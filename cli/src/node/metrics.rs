@@ -90,7 +90,7 @@ type Value = fn(&Space) -> u64;
 impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let spaces = self.table.spaces();
-        let gauges: [(&str, &str, Option<&Unit>, Value); 5] = [
+        let gauges: [(&str, &str, Option<&Unit>, Value); 11] = [
             ("granary_dirty", "Bytes not yet in the store", Some(&Unit::Bytes), |s| s.status.dirty_bytes),
             ("granary_dirty_files", "Files not yet in the store", None, |s| s.status.dirty_files),
             ("granary_oldest_dirty_milliseconds", "Age of the oldest byte not yet in the store", None, |s| {
@@ -99,6 +99,28 @@ impl Collector for NodeCollector {
             ("granary_drain_failing", "1 while storing fails and is tried again", None, |s| {
                 u64::from(s.status.error.is_some())
             }),
+            (
+                "granary_drain_bytes_per_second",
+                "Bytes a second that reach the store; 0 while nothing drains",
+                None,
+                |s| s.status.drain_bytes_per_s.unwrap_or(0),
+            ),
+            (
+                "granary_drain_left_milliseconds",
+                "How long what is dirty takes; 0 while that is not known",
+                None,
+                |s| s.status.left_ms.unwrap_or(0),
+            ),
+            ("granary_drain_retry_milliseconds", "When storing is tried again that fails", None, |s| {
+                s.status.retry_in_ms.unwrap_or(0)
+            }),
+            ("granary_dirty_max", "Limit of bytes not yet in the store", Some(&Unit::Bytes), |s| {
+                s.status.policy.dirty_bytes_max
+            }),
+            ("granary_dirty_files_max", "Limit of files not yet in the store", None, |s| {
+                s.status.policy.dirty_files_max
+            }),
+            ("granary_uploads_max", "Uploads at once", None, |s| u64::from(s.status.policy.uploads_max)),
             ("granary_mountpoints", "Directories at which the namespace is mounted", None, |s| {
                 s.dirs.len() as u64
             }),

@@ -15,6 +15,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use granary_cache::{Tree, TreeParts};
@@ -56,10 +57,14 @@ pub struct MountDone {
     pub bound: bool,
 }
 
+/// A stage directory whose namespace cannot be opened, and why.
+pub type Unopened = (String, Failure);
+
 type Reply<T> = oneshot::Sender<Outcome<T>>;
 
 enum Order {
-    Recover(Reply<()>),
+    Recover(Reply<Vec<Unopened>>),
+    Empty(Reply<Vec<Unopened>>),
     Mount(MountOrder, Reply<MountDone>),
     Unmount { dir: PathBuf, lazy: bool, reply: Reply<()> },
     Remove { name: NamespaceName, force: bool, reply: Reply<NamespaceId> },
@@ -70,14 +75,17 @@ enum Order {
 pub struct Mounts {
     orders: mpsc::Sender<Order>,
     table: Arc<Table>,
+    emptying: Arc<AtomicBool>,
 }
 
 impl Mounts {
     pub fn start(parts: Parts) -> Mounts {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let table = Arc::new(Table::default());
-        tokio::spawn(Keeper { parts: Arc::new(parts), table: table.clone() }.run(inbox));
-        Mounts { orders, table }
+        let emptying = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper { parts: Arc::new(parts), table: table.clone(), emptying: emptying.clone() };
+        tokio::spawn(keeper.run(inbox));
+        Mounts { orders, table, emptying }
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -87,7 +95,22 @@ impl Mounts {
     /// Opens every namespace that has bytes on this node, so that they go on to the store. One that cannot be opened is
     /// told in the log, and does not keep the others from being served.
     pub async fn recover(&self) -> Outcome<()> {
-        self.order(Order::Recover).await
+        for (dir, failure) in self.order(Order::Recover).await? {
+            tracing::error!(
+                "what is staged in {dir} cannot be brought back now ({failure}); it is kept, and tried again at the namespace's \
+                 next mount"
+            );
+        }
+        Ok(())
+    }
+
+    /// From now on new mounts are refused. Opens every namespace that has bytes on this node; those that cannot be.
+    pub async fn begin_emptying(&self) -> Outcome<Vec<Unopened>> {
+        self.order(Order::Empty).await
+    }
+
+    pub fn is_emptying(&self) -> bool {
+        self.emptying.load(Ordering::Relaxed)
     }
 
     /// Returns when the mount can be used.
@@ -124,6 +147,8 @@ impl Mounts {
 struct Keeper {
     parts: Arc<Parts>,
     table: Arc<Table>,
+    /// New mounts are refused.
+    emptying: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -132,6 +157,10 @@ impl Keeper {
         while let Some(order) = inbox.recv().await {
             match order {
                 Order::Recover(reply) => drop(reply.send(self.recover().await)),
+                Order::Empty(reply) => {
+                    self.emptying.store(true, Ordering::Relaxed);
+                    drop(reply.send(self.recover().await));
+                }
                 Order::Mount(order, reply) => drop(reply.send(self.mount(order).await)),
                 Order::Unmount { dir, lazy, reply } => drop(reply.send(self.unmount(dir, lazy).await)),
                 Order::Remove { name, force, reply } => drop(reply.send(self.remove(name, force).await)),
@@ -143,31 +172,32 @@ impl Keeper {
         }
     }
 
-    async fn recover(&self) -> Outcome<()> {
+    /// Opens what has a stage directory; what cannot be opened.
+    async fn recover(&self) -> Outcome<Vec<Unopened>> {
         let stage = self.parts.settings.cache.join("stage");
         let cannot = |e: &std::io::Error| Failure::io(format!("cannot look into {}", stage.display()), e);
         let entries = match std::fs::read_dir(&stage) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(cannot(&e)),
         };
+        let mut unopened = Vec::new();
         for entry in entries {
             let name = entry.map_err(|e| cannot(&e))?.file_name();
             let id = name.to_str().filter(|n| n.len() == 8).and_then(|n| u32::from_str_radix(n, 16).ok());
             let Some(id) = id else { continue };
             if let Err(failure) = self.reopen(NamespaceId(id)).await {
-                tracing::error!(
-                    "what is staged in {} cannot be brought back now ({failure}); it is kept, and tried again at the \
-                     namespace's next mount",
-                    stage.join(&name).display()
-                );
+                unopened.push((stage.join(&name).display().to_string(), failure));
             }
         }
-        Ok(())
+        Ok(unopened)
     }
 
     /// As the node itself reaches it.
     async fn reopen(&self, id: NamespaceId) -> Outcome<Served> {
+        if let Some(served) = self.table.get(id) {
+            return Ok(served);
+        }
         self.open(self.parts.source.by_id(id).await?).await
     }
 
@@ -201,6 +231,13 @@ impl Keeper {
     }
 
     async fn mount(&self, mut order: MountOrder) -> Outcome<MountDone> {
+        if self.emptying.load(Ordering::Relaxed) {
+            return Err(Failure::of_kind(
+                Kind::Busy,
+                "this node is being emptied (granary node drain) and takes no new mounts; to use it again, stop it with \
+                 `granary node stop` and start it",
+            ));
+        }
         if let Some(uid) = order.owner {
             (order.options.suid, order.options.dev) = (false, false);
             let dir = order.dir.clone();
@@ -233,7 +270,6 @@ impl Keeper {
             atime: order.options.atime,
             acl: order.options.acl,
             name: served.name.to_string(),
-            small_file_bytes_max: self.parts.settings.limits.small_file_bytes_max,
             ..VfsOptions::default()
         };
         let vfs = Vfs::new(served.meta.clone(), served.tree.clone(), options, self.parts.clock.clone());

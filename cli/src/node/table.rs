@@ -9,7 +9,7 @@ use granary_cache::{Tree, TreeStatus};
 use granary_core::{NamespaceId, NamespaceName};
 use granary_fuse::mount::holders;
 use granary_fuse::{Mode, Mounted};
-use granary_meta::{Metadata, Usage};
+use granary_meta::{Durability, Metadata, Usage};
 
 use super::source::Link;
 use crate::wire::LinkStatus;
@@ -60,6 +60,7 @@ impl Served {
 pub struct Space {
     pub name: NamespaceName,
     pub usage: Usage,
+    pub durability: Durability,
     pub status: TreeStatus,
     pub service: Option<LinkStatus>,
     /// Directories, and whether each was asked to be read-only.
@@ -93,6 +94,7 @@ impl Table {
     pub fn spaces(&self) -> Vec<Space> {
         let spaces = self.all().into_iter().map(|served| Space {
             usage: served.meta.usage(),
+            durability: served.meta.durability(),
             status: served.tree.status(),
             service: served.link.as_ref().map(|link| link()),
             dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
@@ -126,6 +128,14 @@ impl Table {
             .filter(|(users, _)| !users.is_empty())
             .map(|(users, dir)| format!("{} is used by {}", dir.display(), holders::list(&users)))
             .collect()
+    }
+
+    pub fn trees(&self) -> Vec<(NamespaceName, Arc<Tree>)> {
+        self.lock().values().map(|served| (served.name.clone(), served.tree.clone())).collect()
+    }
+
+    pub fn meta(&self, name: &NamespaceName) -> Option<Arc<dyn Metadata>> {
+        self.lock().values().find(|served| served.name == *name).map(|served| served.meta.clone())
     }
 
     pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {

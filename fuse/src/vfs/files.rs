@@ -200,7 +200,7 @@ impl Vfs {
                 self.pages.changed_by_kernel(ino, file.version());
             }
             // A file that is written anew will likely become what it was.
-            let passthrough = self.passes_through() && size_before > self.options.small_file_bytes_max;
+            let passthrough = self.passes_through() && size_before > self.tree.small_file_bytes_max();
             let direct = !access.read || self.many && access.write && self.maps_direct();
             let wish = Wish { passthrough, write: access.write, direct };
             self.nodes.settle(ino, &file, wish)

@@ -136,12 +136,7 @@ impl Cluster {
                 });
                 tree.set_peers(Arc::new(Neighbours(trees.clone())));
                 let options = MountOptions::parse(if mode == Mode::Data { "mode=data" } else { "" }).unwrap();
-                let vfs_options = VfsOptions {
-                    mode,
-                    name: "group/asr".into(),
-                    small_file_bytes_max: limits.small_file_bytes_max,
-                    ..VfsOptions::default()
-                };
+                let vfs_options = VfsOptions { mode, name: "group/asr".into(), ..VfsOptions::default() };
                 let vfs = Vfs::new(session.clone(), tree.clone(), vfs_options, clock.clone());
                 let metrics = Metrics::new("group/asr");
                 let parts = MountParts {

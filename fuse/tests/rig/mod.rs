@@ -133,7 +133,6 @@ impl Rig {
             atime: options.atime,
             acl: options.acl,
             name: "user/alice".into(),
-            small_file_bytes_max: setup.small_file_bytes_max,
             ..VfsOptions::default()
         };
         let vfs = Vfs::new(meta, tree.clone(), vfs_options, clock);

@@ -230,7 +230,7 @@ impl Metadata for Shared {
     fn headroom(&self) -> u64 {
         self.inner.headroom()
     }
-    fn durability(&self) -> Durability {
-        self.inner.durability()
+    fn write_settings(&self) -> WriteSettings {
+        self.inner.write_settings()
     }
 }

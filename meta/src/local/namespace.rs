@@ -1,7 +1,7 @@
 //! One namespace in this process: [`Metadata`] by applying operations in memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use crate::api::Metadata;
 use crate::changes::Changes;
 use crate::machine::check::{self, Problem};
 use crate::machine::{self, Operation, Records, Reply, View, read};
+use crate::settings::SharedSettings;
 use crate::types::*;
 
 /// Extents freed in one operation; a file with more is freed in several, by the committer.
@@ -33,7 +34,7 @@ pub struct LocalNamespace {
     /// Pending changes were taken by the committer, or never will be.
     room: Condvar,
     usage: SharedUsage,
-    durable_in_store: AtomicBool,
+    write_settings: SharedSettings,
 }
 
 #[derive(Debug)]
@@ -93,10 +94,11 @@ impl LocalNamespace {
             state: Mutex::new(State { overlay, opens: HashMap::new(), to_free, refused }),
             room: Condvar::new(),
             usage: SharedUsage::default(),
-            durable_in_store: AtomicBool::new(settings.durability == Durability::Object),
+            write_settings: SharedSettings::default(),
             shared,
         };
         space.usage.store(usage);
+        space.write_settings.store(&settings.write_settings());
         space.usage.capabilities.store(capabilities, Ordering::Relaxed);
         Ok(space)
     }
@@ -155,7 +157,7 @@ impl LocalNamespace {
         if let Some(Some(Value::Namespace(settings))) = changes.get(&Key::Namespace) {
             self.usage.bytes_max.store(settings.bytes_max, Ordering::Relaxed);
             self.usage.inodes_max.store(settings.inodes_max, Ordering::Relaxed);
-            self.durable_in_store.store(settings.durability == Durability::Object, Ordering::Relaxed);
+            self.write_settings.store(&settings.write_settings());
         }
         state.overlay.accumulating.absorb(changes);
     }
@@ -271,6 +273,7 @@ impl LocalNamespace {
                 gid: root.attr.gid,
                 mode: root.attr.mode,
                 durability: settings.durability,
+                policy: settings.policy,
                 usage,
             })
         })
@@ -505,7 +508,7 @@ impl Metadata for LocalNamespace {
         }
     }
 
-    fn durability(&self) -> Durability {
-        if self.durable_in_store.load(Ordering::Relaxed) { Durability::Object } else { Durability::Local }
+    fn write_settings(&self) -> WriteSettings {
+        self.write_settings.load()
     }
 }

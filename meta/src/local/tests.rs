@@ -268,11 +268,23 @@ fn namespaces_are_made_listed_changed_and_removed() {
         bytes_max: Some(99),
         mode: Some(0o700),
         durability: Some(Durability::Object),
+        policy: PolicyChange { small_period_ms: Some(500), uploads_max: Some(9), ..PolicyChange::default() },
         ..NamespaceChange::default()
     };
     let changed = volume.set_namespace(&b.name, change).unwrap();
     assert_eq!((changed.usage.bytes_max, changed.mode), (99, 0o700));
     assert_eq!((space.headroom(), space.durability()), (99, Durability::Object));
+    assert_eq!(space.write_settings().policy, changed.policy);
+    assert_eq!((changed.policy.small_period_ms, changed.policy.uploads_max), (Some(500), Some(9)));
+    // One goes back to the node's limits, the other stays; what cannot work changes nothing.
+    let back = PolicyChange { small_period_ms: Some(0), ..PolicyChange::default() };
+    let policy = |policy| NamespaceChange { policy, ..NamespaceChange::default() };
+    volume.set_namespace(&b.name, policy(back)).unwrap();
+    let bad = PolicyChange { small_period_ms: Some(1), uploads_max: Some(1000), ..PolicyChange::default() };
+    let e = volume.set_namespace(&b.name, policy(bad)).unwrap_err();
+    assert!(e.kind() == Kind::Invalid && e.to_string().contains("uploads_max = 1000"), "{e}");
+    let now = space.write_settings().policy;
+    assert_eq!((now.small_period_ms, now.uploads_max), (None, Some(9)));
     // A chmod of the mounted root shows.
     block_on(space.setattr(Ino::ROOT, SetAttr { mode: Some(0o711), ..SetAttr::default() })).unwrap();
     assert_eq!(volume.namespace_info(&b.name).unwrap().mode, 0o711);

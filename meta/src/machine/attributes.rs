@@ -85,10 +85,12 @@ fn resize(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) -> Result<()> {
 }
 
 pub(super) fn configure(tx: &mut Tx<'_>, change: NamespaceChange) -> Result<Reply> {
+    change.policy.validate()?;
     let mut settings = (*tx.settings()?).clone();
     settings.bytes_max = change.bytes_max.unwrap_or(settings.bytes_max);
     settings.inodes_max = change.inodes_max.unwrap_or(settings.inodes_max);
     settings.durability = change.durability.unwrap_or(settings.durability);
+    settings.policy = settings.policy.changed(&change.policy);
     tx.put_namespace(settings);
     if change.uid.is_some() || change.gid.is_some() || change.mode.is_some() {
         let set = SetAttr { uid: change.uid, gid: change.gid, mode: change.mode, ..SetAttr::default() };

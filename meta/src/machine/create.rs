@@ -5,7 +5,7 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::{Reply, Tx, View, view::Records, xattrs};
 use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, Orphan, Value};
-use crate::types::{Attr, FileType, NewInode, NewNamespace};
+use crate::types::{Attr, FileType, NamespacePolicy, NewInode, NewNamespace};
 
 const SETGID: u32 = 0o2000;
 
@@ -29,6 +29,7 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
         durability: new.durability,
         bytes_max: new.bytes_max,
         inodes_max: new.inodes_max,
+        policy: NamespacePolicy::default(),
     });
     Ok(Reply::Attr(attr))
 }

@@ -4,10 +4,11 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 2 + n | name: length u16, then the bytes |
 //! | 1 | durability: 1 local, 2 object |
 //! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
+//! | 7 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0 |
 //!
 //! Owner and mode are the root directory's. Counters:
 //!
@@ -28,11 +29,13 @@
 //! | 1 | 0: it lost its last name; 1: only extents are left; 2: it never had a name, and may get one |
 
 use granary_core::codec::{Put, Reader};
+use granary_core::policy::NamespacePolicy;
 use granary_core::{Ino, NamespaceName, Result};
 
 use crate::types::Durability;
 
 const VERSION: u8 = 1;
+const SETTINGS_VERSION: u8 = 2;
 const COUNTERS_VERSION: u8 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ pub struct NamespaceRecord {
     /// 0: no limit.
     pub bytes_max: u64,
     pub inodes_max: u64,
+    pub policy: NamespacePolicy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub enum Orphan {
 
 impl NamespaceRecord {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(VERSION);
+        out.put_u8(SETTINGS_VERSION);
         out.put_bytes16(self.name.as_str().as_bytes());
         out.put_u8(match self.durability {
             Durability::Local => 1,
@@ -72,11 +76,12 @@ impl NamespaceRecord {
         });
         out.put_u64(self.bytes_max);
         out.put_u64(self.inodes_max);
+        self.policy.values().into_iter().for_each(|value| out.put_u64(value));
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<NamespaceRecord> {
         let mut r = Reader::new(bytes, "a namespace's settings");
-        r.version(VERSION)?;
+        let version = r.version(SETTINGS_VERSION)?;
         let name = std::str::from_utf8(r.bytes16()?).ok().and_then(|s| s.parse().ok());
         let name = name.ok_or_else(|| r.corrupt("its name is impossible"))?;
         let durability = match r.u8()? {
@@ -84,7 +89,15 @@ impl NamespaceRecord {
             2 => Durability::Object,
             _ => return Err(r.corrupt("its durability is unknown")),
         };
-        let record = NamespaceRecord { name, durability, bytes_max: r.u64()?, inodes_max: r.u64()? };
+        let (bytes_max, inodes_max) = (r.u64()?, r.u64()?);
+        let mut values = [0; 7];
+        if version >= 2 {
+            for value in &mut values {
+                *value = r.u64()?;
+            }
+        }
+        let policy = NamespacePolicy::from_values(values);
+        let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy };
         r.finish()?;
         Ok(record)
     }

@@ -3,7 +3,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Attr, Copied, Durability, FileType, ObjectInfo, Place, VolumeInfo};
+use crate::types::{Attr, Copied, Durability, FileType, NamespacePolicy, ObjectInfo, Place, VolumeInfo};
 
 pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
     (any::<i64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Timestamp { secs, nanos })
@@ -135,10 +135,11 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
             }
         ),
-        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>()).prop_map(
-            |(name, o, bytes_max, inodes_max)| {
+        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 7]>()).prop_map(
+            |(name, o, bytes_max, inodes_max, values)| {
                 let durability = if o { Durability::Object } else { Durability::Local };
-                let record = NamespaceRecord { name, durability, bytes_max, inodes_max };
+                let policy = NamespacePolicy::from_values(values);
+                let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy };
                 (Key::Namespace, Value::Namespace(Arc::new(record)))
             }
         ),
@@ -286,4 +287,26 @@ fn counters_of_version_1_have_no_capabilities() {
         Value::decode(&Key::Counters, &Value::Counters(counters).encode()).unwrap(),
         Value::Counters(counters)
     );
+}
+
+#[test]
+fn settings_of_version_1_leave_all_to_the_nodes() {
+    let mut bytes = vec![1, 6, 0];
+    bytes.extend_from_slice(b"user/a");
+    bytes.push(2);
+    for n in [70_u64, 3] {
+        bytes.extend_from_slice(&n.to_le_bytes());
+    }
+    let record = NamespaceRecord {
+        name: "user/a".parse().unwrap(),
+        durability: Durability::Object,
+        bytes_max: 70,
+        inodes_max: 3,
+        policy: NamespacePolicy::default(),
+    };
+    let value = Value::Namespace(record.into());
+    assert_eq!(Value::decode(&Key::Namespace, &bytes).unwrap(), value);
+    let now = value.encode();
+    assert_eq!((now[0], now.len()), (2, bytes.len() + 7 * 8));
+    assert_eq!(Value::decode(&Key::Namespace, &now).unwrap(), value);
 }

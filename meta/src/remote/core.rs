@@ -5,6 +5,7 @@
 //! | lock | guards |
 //! |---|---|
 //! | `spaces` | the table of namespaces |
+//! | `settings` | the last word about each namespace's write settings |
 //! | a namespace's state | its leases, values, opens, locks |
 //! | `life` | session, incarnation, whether leases count |
 //! | `calls` | calls under way and what is to be sent; held while a frame is encoded |
@@ -24,7 +25,7 @@ use super::namespace::RemoteNamespace;
 use super::options::ClientLimits;
 use crate::call::{Answer, Call, Greeting, Held, Hello, Released, Response};
 use crate::lease::{LockRequest, Lost};
-use crate::types::VolumeInfo;
+use crate::types::{VolumeInfo, WriteSettings};
 use crate::wire::{pb, response, session};
 
 /// Clocks of two machines do not run quite alike: our lease time ends a hundredth earlier.
@@ -45,6 +46,8 @@ pub(super) struct Core {
     /// Until when leases count: the clock's nanoseconds. Read before each answer from what is kept.
     lease_until: AtomicU64,
     spaces: Mutex<HashMap<NamespaceId, Weak<RemoteNamespace>>>,
+    /// The last that was heard of namespaces' settings. Locked after `spaces`.
+    settings: Mutex<HashMap<NamespaceId, WriteSettings>>,
     link: Mutex<Link>,
     fence: Mutex<Option<(String, Duration)>>,
     /// The connection is to be given up.
@@ -109,6 +112,7 @@ impl Core {
             life: Mutex::default(),
             lease_until: AtomicU64::new(0),
             spaces: Mutex::default(),
+            settings: Mutex::default(),
             link: Mutex::new(link),
             fence: Mutex::default(),
             cut: Notify::new(),
@@ -233,6 +237,9 @@ impl Core {
         }
         if idle {
             self.drained.notify_waiters();
+        }
+        if let Ok(Answer::Namespace(info)) = &response.result {
+            self.settings(info.id, info.write_settings());
         }
         // Given up meanwhile: what it grants is not taken, and what it did is unknown here.
         let Some(pending) = pending else { return };
@@ -537,8 +544,20 @@ impl Core {
         spaces.retain(|_, space| space.strong_count() > 0);
         let id = info.id;
         let space = RemoteNamespace::new(self.clone(), info);
+        if let Some(heard) = lock(&self.settings).get(&id) {
+            space.write_settings.store(heard);
+        }
         spaces.insert(id, Arc::downgrade(&space));
         space
+    }
+
+    /// The service says how a namespace's writes reach the store from now on. Called in the order of its words.
+    pub fn settings(&self, ns: NamespaceId, settings: WriteSettings) {
+        let spaces = lock(&self.spaces);
+        lock(&self.settings).insert(ns, settings);
+        if let Some(space) = spaces.get(&ns).and_then(Weak::upgrade) {
+            space.write_settings.store(&settings);
+        }
     }
 
     pub fn find_space(&self, id: NamespaceId) -> Option<Arc<RemoteNamespace>> {

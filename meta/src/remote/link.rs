@@ -17,7 +17,7 @@ use super::options::TokenProvider;
 use crate::wire::bounds::SERVER_FRAME_BYTES_MAX;
 use crate::wire::pb::metadata_client::MetadataClient;
 use crate::wire::pb::server_item::Item;
-use crate::wire::{kind, pb, required, response, session};
+use crate::wire::{kind, namespace, pb, required, response, session};
 
 /// One attempt to reach a URL.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -187,7 +187,12 @@ impl Linker {
 
     fn frame(&mut self, frame: pb::ServerFrame) -> Result<()> {
         self.core.heard(frame.heard);
-        frame.items.into_iter().try_for_each(|item| self.item(item))
+        frame.items.into_iter().try_for_each(|item| self.item(item))?;
+        for wire in frame.settings {
+            let (ns, settings) = namespace::decode_settings(wire)?;
+            self.core.settings(ns, settings);
+        }
+        Ok(())
     }
 
     fn item(&mut self, item: pb::ServerItem) -> Result<()> {

@@ -264,8 +264,8 @@ impl Metadata for RemoteNamespace {
         }
     }
 
-    fn durability(&self) -> Durability {
-        self.info.durability
+    fn write_settings(&self) -> WriteSettings {
+        self.write_settings.load()
     }
 
     async fn tmpfile(&self, dir: Ino, new: NewInode) -> Result<Attr> {

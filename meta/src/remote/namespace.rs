@@ -15,6 +15,7 @@ use super::opens::Opens;
 use super::recall::Recalls;
 use crate::call::{Answer, Call, Held};
 use crate::lease::{Holder, LeaseKind, Lost, Scope};
+use crate::settings::SharedSettings;
 use crate::types::{Attr, NamespaceInfo, Usage};
 
 /// So many leases are given back at once.
@@ -29,6 +30,7 @@ pub struct RemoteNamespace {
     /// Guards the below; held for an operation in memory, never across a wait. The client's calls are locked after it.
     state: Mutex<State>,
     usage: UsageCells,
+    pub(super) write_settings: SharedSettings,
     pub(super) answers: Answers,
 }
 
@@ -97,9 +99,11 @@ impl RemoteNamespace {
             info,
             state: Mutex::new(state),
             usage: UsageCells::default(),
+            write_settings: SharedSettings::default(),
             answers: Answers::default(),
         });
         space.set_usage(&space.info.usage);
+        space.write_settings.store(&space.info.write_settings());
         space
     }
 

@@ -19,7 +19,7 @@ use crate::service::{Connection, Outgoing};
 use crate::wire::bounds::{FRAME_BYTES_SOFT, FRAME_ITEMS_MAX};
 use crate::wire::pb::client_item::Item as Asked;
 use crate::wire::pb::server_item::Item as Said;
-use crate::wire::{kind, malformed, pb, request, required, response};
+use crate::wire::{kind, malformed, namespace, pb, request, required, response};
 
 /// Frames that are read before what is to be sent is looked at again.
 const FRAMES_AT_ONCE: usize = 8;
@@ -170,9 +170,17 @@ impl Stream for SessionStream {
         if this.greeting.is_none() {
             let more = this.read(cx).is_ready();
             let items = this.gather(cx);
-            if !items.is_empty() || this.owes_word {
+            // After what was answered: of two words about settings the later one counts.
+            let settings = this.connection.settings();
+            if !items.is_empty() || !settings.is_empty() || this.owes_word {
                 this.owes_word = false;
-                return Poll::Ready(Some(Ok(pb::ServerFrame { heard: this.heard, greeting: None, items })));
+                let settings = settings.iter().map(|(ns, s)| namespace::encode_settings(*ns, s)).collect();
+                return Poll::Ready(Some(Ok(pb::ServerFrame {
+                    heard: this.heard,
+                    greeting: None,
+                    items,
+                    settings,
+                })));
             }
             if this.over {
                 return Poll::Ready(this.last.take().map(Err));
@@ -183,7 +191,7 @@ impl Stream for SessionStream {
             return Poll::Pending;
         }
         let greeting = this.greeting.take();
-        Poll::Ready(Some(Ok(pb::ServerFrame { heard: this.heard, greeting, items: Vec::new() })))
+        Poll::Ready(Some(Ok(pb::ServerFrame { heard: this.heard, greeting, ..Default::default() })))
     }
 }
 

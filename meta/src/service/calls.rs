@@ -23,6 +23,7 @@ use crate::record::{Answered, Key, ReplyRecord, Value};
 use crate::types::Attr;
 
 /// What became of a trial.
+#[allow(clippy::large_enum_variant)] // nearly all are answers; a box for each would cost more than the room
 pub(super) enum Flow {
     Answered(Parts),
     /// These scopes must be free first.
@@ -383,6 +384,7 @@ impl Service {
         parts.touched = trial.touched;
         if let Call::SetNamespace { .. } = job.request.call {
             parts.result = space.local.info().map(Answer::Namespace);
+            self.tell_settings(space);
         }
         Flow::Answered(parts)
     }

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use granary_core::{Error, Kind, SessionId};
+use granary_core::{Error, Kind, NamespaceId, SessionId};
 
 use super::outgoing::{Admitted, Outgoing};
 use super::session::Session;
 use super::space::{Job, Space};
 use super::{Service, run};
 use crate::call::{Call, Released, Request};
+use crate::types::WriteSettings;
 
 /// Calls go in by [`Connection::submit`]; everything that goes out, responses too, comes from [`Connection::next`] in one
 /// order. Dropping it ends nothing: the session lives until its time is over, or [`Connection::leave`].
@@ -81,6 +82,12 @@ impl Connection {
     /// The next thing to send, in order. Cancel-safe: nothing is lost when the future is dropped. One caller at a time.
     pub async fn next(&self) -> Outgoing {
         poll_fn(|cx| self.session.queue.poll_next(self.epoch, cx)).await
+    }
+
+    /// Settings of namespaces that the session has not heard of yet: each is told once, in no order with the rest. Who waits
+    /// for [`Connection::next`] is woken for them too.
+    pub fn settings(&self) -> Vec<(NamespaceId, WriteSettings)> {
+        self.session.queue.take_settings(self.epoch)
     }
 
     /// The session answers a recall. Answers to what was not asked, or was answered, are ignored.

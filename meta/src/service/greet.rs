@@ -13,6 +13,7 @@ use super::locks::{Asked, normal};
 use super::session::{About, Granted, Session};
 use super::space::{Job, Space};
 use super::{Connection, Service, grace, lock, stops};
+use crate::api::Metadata;
 use crate::call::{Greeting, Held, Hello, Recall};
 use crate::engine::Write;
 use crate::lease::{LeaseKind, Scope};
@@ -243,6 +244,7 @@ impl Service {
             }
             // What it was told may not have arrived.
             state.usage_told.remove(&session.member);
+            session.queue.tell_settings(space.id, space.local.write_settings());
         }
         epoch
     }

@@ -11,11 +11,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use granary_core::{Error, Kind, Result};
+use granary_core::{Error, Kind, NamespaceId, Result};
 
 use super::session::Session;
 use crate::call::{Recall, Response};
 use crate::changes::KeyHash;
+use crate::types::WriteSettings;
 
 /// One thing that the service says to a session.
 #[derive(Debug)]
@@ -94,6 +95,8 @@ struct Inner {
     epoch: u64,
     slots: VecDeque<Slot>,
     calls: HashMap<u64, UnderWay, KeyHash>,
+    /// Settings that it is to be told of: the last of each namespace. They keep no order with the rest.
+    settings: HashMap<NamespaceId, WriteSettings, KeyHash>,
     waker: Option<Waker>,
     ended: Option<Error>,
 }
@@ -179,6 +182,21 @@ impl Queue {
             inner.slots.push_back(Slot { what: Outgoing::Recall(recall), turn: None });
             wake(inner);
         }
+    }
+
+    /// Somebody changed how the writes of a namespace reach the store.
+    pub fn tell_settings(&self, ns: NamespaceId, settings: WriteSettings) {
+        let mut inner = lock(&self.inner);
+        if inner.ended.is_none() {
+            inner.settings.insert(ns, settings);
+            wake(inner);
+        }
+    }
+
+    /// What is to be told of settings.
+    pub fn take_settings(&self, epoch: u64) -> Vec<(NamespaceId, WriteSettings)> {
+        let mut inner = lock(&self.inner);
+        if inner.epoch == epoch { inner.settings.drain().collect() } else { Vec::new() }
     }
 
     /// The session is over, for good.

@@ -15,6 +15,7 @@ use super::session::{Granted, Session};
 use super::space::{Job, Space};
 use super::{Service, lock};
 use crate::Volume;
+use crate::api::Metadata;
 use crate::call::{Answer, Call, Response, SessionInfo};
 use crate::engine::Write;
 use crate::lease::PeerInfo;
@@ -96,8 +97,29 @@ impl Service {
             Call::RevokeToken { token } => self.revoke(token),
             other => Err(Error::new(Kind::Bug, format!("a call came into the volume's line: {other:?}"))),
         };
+        let told = match &result {
+            Ok(Answer::Namespace(info)) => Some((info.id, info.write_settings())),
+            _ => None,
+        };
         let response = Response { id, result, grants: Vec::new(), touched: Vec::new(), usage: None };
         session.queue.respond(session, job.epoch, response, None);
+        // Somebody may have changed them between the look at them and the answer, which then would be the later word.
+        if let Some((ns, told)) = told
+            && let Some(granted) = session.granted(ns)
+            && granted.space.local.write_settings() != told
+        {
+            session.queue.tell_settings(ns, granted.space.local.write_settings());
+        }
+    }
+
+    /// Everybody who was told of the namespace hears how its writes reach the store from now on.
+    pub(super) fn tell_settings(&self, space: &Space) {
+        let settings = space.local.write_settings();
+        for session in self.sessions.all() {
+            if session.granted(space.id).is_some() {
+                session.queue.tell_settings(space.id, settings);
+            }
+        }
     }
 
     /// The namespace of this name, from now on granted to the session; `NotFound` also when it is not theirs.

@@ -9,7 +9,10 @@ use super::bounds::{long_text, text};
 use super::{malformed, pb};
 use crate::call::SessionInfo;
 use crate::lease::PeerInfo;
-use crate::types::{Durability, NamespaceChange, NamespaceInfo, NewNamespace, VolumeInfo};
+use crate::types::{
+    Durability, NamespaceChange, NamespaceInfo, NamespacePolicy, NewNamespace, PolicyChange, VolumeInfo,
+    WriteSettings,
+};
 
 pub(super) fn name(name: &str) -> Result<NamespaceName> {
     name.parse().map_err(|_| malformed("a namespace's name is impossible"))
@@ -28,6 +31,55 @@ fn decode_durability(number: i32) -> Result<Durability> {
         Ok(pb::Durability::Object) => Ok(Durability::Object),
         Err(_) => Err(malformed("a durability is unknown")),
     }
+}
+
+fn encode_policy(values: [Option<u64>; 7]) -> pb::WritePolicy {
+    let [small_period, large_period, small_size, bandwidth, uploads, bytes, files] = values;
+    pb::WritePolicy {
+        small_period_ms: small_period,
+        large_period_ms: large_period,
+        small_file_bytes_max: small_size,
+        upload_bytes_per_s_max: bandwidth,
+        uploads_max: uploads,
+        dirty_bytes_max: bytes,
+        dirty_files_max: files,
+    }
+}
+
+fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 7] {
+    let p = p.unwrap_or_default();
+    [
+        p.small_period_ms,
+        p.large_period_ms,
+        p.small_file_bytes_max,
+        p.upload_bytes_per_s_max,
+        p.uploads_max,
+        p.dirty_bytes_max,
+        p.dirty_files_max,
+    ]
+}
+
+fn own_policy(p: &NamespacePolicy) -> Option<pb::WritePolicy> {
+    let own = p.values().map(|value| (value > 0).then_some(value));
+    (*p != NamespacePolicy::default()).then(|| encode_policy(own))
+}
+
+fn decode_own_policy(p: Option<pb::WritePolicy>) -> NamespacePolicy {
+    NamespacePolicy::from_values(decode_policy(p).map(Option::unwrap_or_default))
+}
+
+pub fn encode_settings(ns: NamespaceId, s: &WriteSettings) -> pb::WriteSettings {
+    pb::WriteSettings {
+        ns: ns.0,
+        durability: encode_durability(s.durability) as i32,
+        policy: own_policy(&s.policy),
+    }
+}
+
+pub fn decode_settings(s: pb::WriteSettings) -> Result<(NamespaceId, WriteSettings)> {
+    let settings =
+        WriteSettings { durability: decode_durability(s.durability)?, policy: decode_own_policy(s.policy) };
+    Ok((NamespaceId(s.ns), settings))
 }
 
 pub fn encode_new(n: &NewNamespace) -> pb::NewNamespace {
@@ -63,6 +115,7 @@ pub fn encode_change(name: &NamespaceName, c: &NamespaceChange) -> pb::SetNamesp
         bytes_max: c.bytes_max,
         inodes_max: c.inodes_max,
         durability: c.durability.map(|d| encode_durability(d) as i32),
+        policy: (c.policy != PolicyChange::default()).then(|| encode_policy(c.policy.values())),
     }
 }
 
@@ -74,6 +127,7 @@ pub fn decode_change(c: pb::SetNamespace) -> Result<(NamespaceName, NamespaceCha
         bytes_max: c.bytes_max,
         inodes_max: c.inodes_max,
         durability: c.durability.map(decode_durability).transpose()?,
+        policy: PolicyChange::from_values(decode_policy(c.policy)),
     };
     Ok((name(&c.name)?, change))
 }
@@ -87,6 +141,7 @@ pub fn encode_info(n: &NamespaceInfo) -> pb::NamespaceInfo {
         mode: n.mode,
         durability: encode_durability(n.durability) as i32,
         usage: Some(encode_usage(&n.usage)),
+        policy: own_policy(&n.policy),
     }
 }
 
@@ -99,6 +154,7 @@ pub fn decode_info(n: pb::NamespaceInfo) -> Result<NamespaceInfo> {
         mode: n.mode,
         durability: decode_durability(n.durability)?,
         usage: n.usage.map(decode_usage).unwrap_or_default(),
+        policy: decode_own_policy(n.policy),
     })
 }
 

@@ -248,10 +248,23 @@ fn call() -> impl Strategy<Value = Call> {
                 }
             }
         ),
-        (namespace_name(), option::of(any::<u32>()), option::of(any::<u64>()), option::of(durability()))
-            .prop_map(|(name, n, m, durability)| {
-                let change =
-                    NamespaceChange { uid: n, gid: None, mode: n, bytes_max: m, inodes_max: m, durability };
+        (
+            namespace_name(),
+            option::of(any::<u32>()),
+            option::of(any::<u64>()),
+            option::of(durability()),
+            policy()
+        )
+            .prop_map(|(name, n, m, durability, policy)| {
+                let change = NamespaceChange {
+                    uid: n,
+                    gid: None,
+                    mode: n,
+                    bytes_max: m,
+                    inodes_max: m,
+                    durability,
+                    policy,
+                };
                 Call::SetNamespace { name, change }
             }),
         (namespace_name(), any::<bool>()).prop_map(|(name, force)| Call::RemoveNamespace { name, force }),
@@ -264,10 +277,26 @@ fn usage() -> impl Strategy<Value = Usage> {
     any::<[u64; 4]>().prop_map(|n| Usage { bytes: n[0], inodes: n[1], bytes_max: n[2], inodes_max: n[3] })
 }
 
+fn policy() -> impl Strategy<Value = PolicyChange> {
+    proptest::array::uniform7(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
+}
+
 fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {
-    (any::<[u32; 4]>(), namespace_name(), durability(), usage()).prop_map(|(n, name, durability, usage)| {
-        NamespaceInfo { id: NamespaceId(n[0]), name, uid: n[1], gid: n[2], mode: n[3], durability, usage }
-    })
+    (any::<[u32; 4]>(), namespace_name(), durability(), usage(), policy()).prop_map(
+        |(n, name, durability, usage, p)| {
+            let policy = NamespacePolicy::default().changed(&p);
+            NamespaceInfo {
+                id: NamespaceId(n[0]),
+                name,
+                uid: n[1],
+                gid: n[2],
+                mode: n[3],
+                durability,
+                policy,
+                usage,
+            }
+        },
+    )
 }
 
 fn answer() -> impl Strategy<Value = Answer> {

@@ -509,8 +509,8 @@ impl Metadata for Client {
         self.service.meta.headroom()
     }
 
-    fn durability(&self) -> Durability {
-        self.service.meta.durability()
+    fn write_settings(&self) -> WriteSettings {
+        self.service.meta.write_settings()
     }
 
     fn is_shared(&self) -> bool {

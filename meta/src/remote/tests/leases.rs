@@ -4,6 +4,7 @@ use granary_core::{Ino, Kind};
 
 use super::rig::*;
 use crate::lease::{LeaseKind, Lock, LockKind, LockOwner, LockRequest, Scope};
+use crate::remote::RemoteNamespace;
 use crate::types::*;
 use crate::{Commit, Extent, Metadata, Place};
 
@@ -234,6 +235,50 @@ fn a_lock_that_is_not_waited_for_any_more_is_not_taken() {
         let got = tokio::spawn(async move { b2.lock(ino, waiting).await });
         a.lock(ino, LockRequest { unlock: true, ..exclusive() }).await.unwrap();
         soon(got).await.unwrap().unwrap();
+        rig.end().await;
+    });
+}
+
+#[test]
+fn a_session_hears_of_changed_settings_without_asking() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let ((client, a), (_cb, b)) = (rig.space().await, rig.space().await);
+        let admin = rig.client("admin").await;
+        let set = async |ms| {
+            let policy = PolicyChange { small_period_ms: Some(ms), ..PolicyChange::default() };
+            let change = NamespaceChange {
+                durability: Some(Durability::Object),
+                policy,
+                ..NamespaceChange::default()
+            };
+            admin.set_namespace(&NAME.parse().unwrap(), change).await.unwrap().write_settings()
+        };
+        let heard = async |space: &RemoteNamespace, wanted| {
+            soon(async {
+                while space.write_settings() != wanted {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        };
+        assert_eq!(a.write_settings(), WriteSettings::default());
+        let calls = rig.calls();
+        let told = set(700).await;
+        heard(&a, told).await;
+        heard(&b, told).await;
+        assert_eq!(rig.calls(), calls + 1, "nobody asked");
+        // While the service is away nothing is heard; with the connection comes what was missed.
+        rig.restart_service().await;
+        let told = set(900).await;
+        heard(&a, told).await;
+        rig.proxy.cut();
+        let told = set(0).await;
+        assert_eq!(told.policy, NamespacePolicy::default());
+        heard(&a, told).await;
+        drop(a);
+        let again = client.namespace(&NAME.parse().unwrap()).await.unwrap();
+        assert_eq!(again.write_settings(), told);
         rig.end().await;
     });
 }

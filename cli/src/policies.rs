@@ -1,0 +1,125 @@
+//! How a namespace's writes reach the store: read from the command line, and shown to people.
+
+use granary_core::policy::WritePolicy;
+use granary_meta::{NamespacePolicy, PolicyChange};
+
+use crate::args::PolicyFields;
+use crate::exit::{Failure, Outcome};
+use crate::units::{parse_bytes, parse_count, parse_period_ms, show_bytes, show_period_ms};
+
+/// What is given instead of a value to leave it to each node's limits.
+const DEFAULT: &str = "default";
+
+/// What is asked for, checked; 0 stands for `default`.
+pub fn change(what: &PolicyFields) -> Outcome<PolicyChange> {
+    let bandwidth = |text: &str| parse_bytes(text.strip_suffix("/s").unwrap_or(text));
+    let change = PolicyChange {
+        small_period_ms: value("--small-period", what.small_period.as_deref(), parse_period_ms)?,
+        large_period_ms: value("--large-period", what.large_period.as_deref(), parse_period_ms)?,
+        small_file_bytes_max: value("--small-size", what.small_size.as_deref(), parse_bytes)?,
+        upload_bytes_per_s_max: value("--upload-bandwidth", what.upload_bandwidth.as_deref(), bandwidth)?,
+        uploads_max: value("--uploads", what.uploads.as_deref(), parse_count)?,
+        dirty_bytes_max: value("--dirty-bytes", what.dirty_bytes.as_deref(), parse_bytes)?,
+        dirty_files_max: value("--dirty-files", what.dirty_files.as_deref(), parse_count)?,
+    };
+    change.validate()?;
+    Ok(change)
+}
+
+fn value(
+    flag: &str,
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Result<u64, String>,
+) -> Outcome<Option<u64>> {
+    let Some(text) = text else { return Ok(None) };
+    if text == DEFAULT {
+        return Ok(Some(0));
+    }
+    let cannot = |why: &str| {
+        Failure::usage(format!("{flag} cannot be used: {why}; or give `default` for the node's own setting"))
+    };
+    match parse(text) {
+        Ok(0) => Err(cannot("0 cannot work")),
+        Ok(value) => Ok(Some(value)),
+        Err(why) => Err(cannot(&why)),
+    }
+}
+
+/// Each flag of `granary ns set` and its value, or `default`.
+pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 7] {
+    let of = |value: Option<u64>, show: &dyn Fn(u64) -> String| value.map_or(DEFAULT.to_owned(), show);
+    [
+        ("small-period", of(policy.small_period_ms, &show_period_ms)),
+        ("large-period", of(policy.large_period_ms, &show_period_ms)),
+        ("small-size", of(policy.small_file_bytes_max, &show_bytes)),
+        ("upload-bandwidth", of(policy.upload_bytes_per_s_max, &|n| format!("{}/s", show_bytes(n)))),
+        ("uploads", of(policy.uploads_max, &|n| n.to_string())),
+        ("dirty-bytes", of(policy.dirty_bytes_max, &show_bytes)),
+        ("dirty-files", of(policy.dirty_files_max, &|n| n.to_string())),
+    ]
+}
+
+/// What it says itself, in one cell of a table.
+pub fn summary(policy: &NamespacePolicy) -> String {
+    let own = lines(policy).into_iter().filter(|(_, value)| value != DEFAULT);
+    let own: Vec<String> = own.map(|(name, value)| format!("{name} {value}")).collect();
+    if own.is_empty() { DEFAULT.to_owned() } else { own.join(", ") }
+}
+
+/// What counts on a node, in one line.
+pub fn effective(policy: &WritePolicy) -> String {
+    let bandwidth = match policy.upload_bytes_per_s_max {
+        0 => String::new(),
+        max => format!(" and {}/s", show_bytes(max)),
+    };
+    format!(
+        "small files (up to {}) are stored after {}, large ones after {}; at most {} uploads at once{bandwidth}",
+        show_bytes(policy.small_file_bytes_max),
+        show_period_ms(policy.small_period_ms),
+        show_period_ms(policy.large_period_ms),
+        policy.uploads_max
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_read_and_shown() {
+        let given = |text: &str| Some(text.to_owned());
+        let what = PolicyFields {
+            small_period: given("2s"),
+            large_period: given("default"),
+            small_size: given("64KiB"),
+            upload_bandwidth: given("100MiB/s"),
+            uploads: given("9"),
+            dirty_bytes: given("1GiB"),
+            dirty_files: given("1000"),
+        };
+        let change = change(&what).unwrap();
+        let policy =
+            NamespacePolicy { large_period_ms: Some(5), ..NamespacePolicy::default() }.changed(&change);
+        assert_eq!(policy.large_period_ms, None);
+        assert_eq!(
+            summary(&policy),
+            "small-period 2 s, small-size 64.0 KiB, upload-bandwidth 100.0 MiB/s, uploads 9, dirty-bytes 1.0 GiB, \
+             dirty-files 1000"
+        );
+        assert_eq!(summary(&NamespacePolicy::default()), "default");
+    }
+
+    #[test]
+    fn what_cannot_work_is_named_with_the_mend() {
+        let e = |what: PolicyFields| change(&what).unwrap_err();
+        let dear = e(PolicyFields { uploads: Some("1000".into()), ..PolicyFields::default() });
+        assert!(dear.exit == 2 && dear.message.contains("uploads_max = 1000"), "{dear}");
+        for (text, part) in [("0", "0 cannot work"), ("soon", "for example 2s")] {
+            let bad = e(PolicyFields { small_period: Some(text.into()), ..PolicyFields::default() });
+            assert!(
+                bad.exit == 2 && bad.message.contains(part) && bad.message.contains("`default`"),
+                "{bad}"
+            );
+        }
+    }
+}
