@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use granary_core::id::object_key;
-use granary_core::limits::OBJECT_PAYLOAD_MAX;
 use granary_core::{Error, Failpoint, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, LiveObject, ObjectInfo, Place};
 use granary_store::format::{Content, Object, decode_object};
@@ -147,8 +146,9 @@ async fn rest(shared: &Shared, moved: u64) {
 pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Result<u64> {
     let slot = shared.slot().await;
     let largest = group.iter().map(|o| o.object.total_len).max().unwrap_or(0);
-    let mut paced = shared.pace(group.iter().map(|o| o.live).sum()).await;
-    let memory = shared.memory_for(largest + OBJECT_PAYLOAD_MAX).await;
+    let live = group.iter().map(|o| o.live).sum();
+    let mut paced = shared.pace(live).await;
+    let memory = shared.memory_for(largest + live).await;
     let (mut parts, mut read, mut rewritten, mut cached) = (Vec::new(), 0, 0, false);
     for object in group {
         match live_parts(shared, object).await {
