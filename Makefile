@@ -6,13 +6,14 @@ STORE ?= file
 PEERS ?=
 NODES ?=
 DURATION ?=
+ROUNDS ?= 1000
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/granary
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build install bench check fuzz stress clean setup
+.PHONY: help demo test build install bench check fuzz stress kills clean setup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-8s  %s\n' "$$t" "$$d"; done
@@ -44,6 +45,9 @@ fuzz: setup ## fuzz every parser; DURATION=seconds for each [30]
 
 stress: setup ## break a real mount at random; DURATION=seconds [600]
 	@DURATION=$(DURATION) tools/test stress
+
+kills: setup ## stop a node at every failpoint and at random moments; ROUNDS=number [1000]
+	@ROUNDS=$(ROUNDS) tools/test kills
 
 clean: ## remove what cargo built here (the cache of tools/rocksdb stays)
 	@cargo clean

@@ -69,11 +69,13 @@ pub struct Lane {
 
 impl Lane {
     pub fn new(n: u64, seed: u64) -> Lane {
-        // Short periods: the drain, relocations and deletions are in the middle of it all.
+        // Short periods: the drain, relocations and deletions are in the middle of it all. On every other lane large files
+        // stay in the stage, to be replaced and deleted there.
+        let large_period = if n.is_multiple_of(2) { "60" } else { "1500" };
         let settings = [
             ("GRANARY_SMALL_FILE_BYTES_MAX", "65536"),
             ("GRANARY_SMALL_PERIOD_MS", "30"),
-            ("GRANARY_LARGE_PERIOD_MS", "60"),
+            ("GRANARY_LARGE_PERIOD_MS", large_period),
             ("GRANARY_LOG_SEGMENT_BYTES_MAX", "1048576"),
             ("GRANARY_SYNC_INTERVAL_MS", "300"),
             ("GRANARY_DEAD_OBJECT_GRACE_MS", "1"),

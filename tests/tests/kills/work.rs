@@ -40,11 +40,21 @@ impl<'a> Worker<'a> {
     pub fn run(mut self, count: &AtomicU64, enough: u64, tell: impl Fn(u64)) -> Option<io::Error> {
         while count.load(Ordering::Relaxed) < enough {
             if let Err(e) = self.step() {
-                return Some(e);
+                return Some(self.why(e));
             }
             tell(count.fetch_add(1, Ordering::Relaxed) + 1);
         }
         None
+    }
+
+    /// A page that could not be read when the mount went is an EIO: then the mount itself says more.
+    fn why(&self, e: io::Error) -> io::Error {
+        match fs::symlink_metadata(self.dir.join(format!("no such name {}", self.counter))) {
+            Err(gone) if e.raw_os_error() == Some(libc::EIO) && gone.kind() != io::ErrorKind::NotFound => {
+                gone
+            }
+            _ => e,
+        }
     }
 
     fn step(&mut self) -> io::Result<()> {
