@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use granary_core::{Failpoint, Ino, Kind, NodeId, Result};
 use granary_meta::{Attr, Extent, Place};
@@ -25,8 +26,8 @@ use crate::stage::{RecordKind, Shape, files};
 use crate::tree::Shared;
 use crate::util::blocking;
 
-/// Progress is logged after this many bytes of the log.
-const PROGRESS_BYTES: u64 = 1 << 30;
+/// Progress is logged this often at most.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Done {
@@ -35,6 +36,42 @@ struct Done {
     files: u64,
     /// Bytes of the log that are gone.
     lost: u64,
+}
+
+/// How far the log was read.
+#[derive(Debug)]
+struct Progress {
+    bytes: u64,
+    of: u64,
+    begun: Duration,
+    told: Duration,
+}
+
+impl Progress {
+    fn of(shared: &Shared, of: u64) -> Progress {
+        let now = shared.clock.monotonic();
+        Progress { bytes: 0, of, begun: now, told: now }
+    }
+
+    fn more(&mut self, shared: &Shared, bytes: u64, done: &Done) {
+        self.bytes += bytes;
+        let now = shared.clock.monotonic();
+        if now.saturating_sub(self.told) < PROGRESS {
+            return;
+        }
+        self.told = now;
+        let left_s = self.left(now).as_secs();
+        tracing::info!(
+            ns = %shared.ns, bytes = self.bytes, of = self.of, records = done.records, replayed = done.replayed, left_s,
+            "bringing back what is staged"
+        );
+    }
+
+    /// How long the rest takes at the rate so far.
+    fn left(&self, now: Duration) -> Duration {
+        let rest = self.of.saturating_sub(self.bytes) as f64 / self.bytes.max(1) as f64;
+        now.saturating_sub(self.begun).mul_f64(rest)
+    }
 }
 
 /// What is in the folders of stage files, of inodes that exist.
@@ -52,17 +89,15 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
         shared.log.announce(id)?;
     }
     let staged = find_stage_files(shared).await?;
-    let (mut bytes, mut told) = (0, 0);
-    let (newest, count) = (segments.last().copied(), segments.len());
-    for (i, id) in segments.into_iter().enumerate() {
+    let mut progress = Progress::of(shared, segments.iter().map(|&id| shared.log.len(id)).sum());
+    let newest = segments.last().copied();
+    for id in segments {
+        let len = shared.log.len(id);
         let scanned = adopt(shared, id, Some(id) == newest, &mut done).await?;
-        bytes += scanned.good_len() as u64;
         replay(shared, id, &scanned, &mut done).await?;
-        if bytes - told >= PROGRESS_BYTES {
-            told = bytes;
-            tracing::info!(ns = %shared.ns, segments = i + 1, of = count, bytes, "reading the stage log");
-        }
+        progress.more(shared, len, &done);
     }
+    let bytes = progress.bytes;
     if done.lost > 0 {
         // Files loaded before the damage was found may name what is lost.
         for file in shared.table.all().into_iter().filter(|f| f.is_loaded()) {
@@ -231,7 +266,7 @@ fn first_lost(node: NodeId, file: &File, s: &mut State) -> Result<Option<u64>> {
     let there = there.map_err(|e| granary_core::Error::io("cannot examine a stage file", e))?;
     let mut on_disk = RangeSet::default();
     there.into_iter().for_each(|range| on_disk.insert(range));
-    let mine = s.map.iter().filter(|e| e.place == Place::StageFile { node: node });
+    let mine = s.map.iter().filter(|e| e.place == Place::StageFile { node });
     Ok(mine.filter_map(|e| on_disk.gaps(e.offset..e.end()).first().map(|gap| gap.start)).min())
 }
 
@@ -359,4 +394,16 @@ async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
     file.rest();
     shared.table.retire(&file);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_the_rate() {
+        let progress = Progress { bytes: 25, of: 100, begun: Duration::from_secs(10), told: Duration::ZERO };
+        assert_eq!(progress.left(Duration::from_secs(15)), Duration::from_secs(15));
+        assert_eq!(Progress { bytes: 100, ..progress }.left(Duration::from_secs(15)), Duration::ZERO);
+    }
 }

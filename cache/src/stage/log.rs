@@ -393,6 +393,11 @@ impl Log {
         lock(&self.segments).by_id.get(&segment).is_some_and(|s| end <= s.info.len)
     }
 
+    /// Bytes of a segment, as far as they are known.
+    pub fn len(&self, id: u64) -> u64 {
+        lock(&self.segments).by_id.get(&id).map_or(0, |s| s.info.len)
+    }
+
     /// The bytes of a segment as they are on disk.
     pub fn read_all(&self, id: u64) -> Result<Vec<u8>> {
         let path = segment_path(&self.dir, id);
