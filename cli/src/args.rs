@@ -347,6 +347,9 @@ pub struct PolicyFields {
     /// The same for files
     #[arg(long, value_name = "COUNT")]
     pub dirty_files: Option<String>,
+    /// How new objects are compressed: none, lz4 or zstd [default: none]
+    #[arg(long, value_name = "CODEC")]
+    pub compression: Option<String>,
 }
 
 /// Serve a volume's metadata to many machines, look at that service, save metadata and bring it back

@@ -1,5 +1,6 @@
 //! How a namespace's writes reach the store: read from the command line, and shown to people.
 
+use granary_core::Codec;
 use granary_core::policy::WritePolicy;
 use granary_meta::{NamespacePolicy, PolicyChange};
 
@@ -13,6 +14,7 @@ const DEFAULT: &str = "default";
 /// What is asked for, checked; 0 stands for `default`.
 pub fn change(what: &PolicyFields) -> Outcome<PolicyChange> {
     let bandwidth = |text: &str| parse_bytes(text.strip_suffix("/s").unwrap_or(text));
+    let codec = |text: &str| text.parse().map(Codec::number).map_err(|e: granary_core::Error| e.to_string());
     let change = PolicyChange {
         small_period_ms: value("--small-period", what.small_period.as_deref(), parse_period_ms)?,
         large_period_ms: value("--large-period", what.large_period.as_deref(), parse_period_ms)?,
@@ -21,6 +23,7 @@ pub fn change(what: &PolicyFields) -> Outcome<PolicyChange> {
         uploads_max: value("--uploads", what.uploads.as_deref(), parse_count)?,
         dirty_bytes_max: value("--dirty-bytes", what.dirty_bytes.as_deref(), parse_bytes)?,
         dirty_files_max: value("--dirty-files", what.dirty_files.as_deref(), parse_count)?,
+        compression: value("--compression", what.compression.as_deref(), codec)?,
     };
     change.validate()?;
     Ok(change)
@@ -46,7 +49,7 @@ fn value(
 }
 
 /// Each flag of `granary ns set` and its value, or `default`.
-pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 7] {
+pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 8] {
     let of = |value: Option<u64>, show: &dyn Fn(u64) -> String| value.map_or(DEFAULT.to_owned(), show);
     [
         ("small-period", of(policy.small_period_ms, &show_period_ms)),
@@ -56,6 +59,7 @@ pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 7] {
         ("uploads", of(policy.uploads_max, &|n| n.to_string())),
         ("dirty-bytes", of(policy.dirty_bytes_max, &show_bytes)),
         ("dirty-files", of(policy.dirty_files_max, &|n| n.to_string())),
+        ("compression", of(policy.compression, &|n| Codec::of_number(n).unwrap_or_default().to_string())),
     ]
 }
 
@@ -72,8 +76,12 @@ pub fn effective(policy: &WritePolicy) -> String {
         0 => String::new(),
         max => format!(" and {}/s", show_bytes(max)),
     };
+    let compressed = match policy.compression {
+        Codec::None => String::new(),
+        codec => format!(", compressed by {codec}"),
+    };
     format!(
-        "small files (up to {}) are stored after {}, large ones after {}; at most {} uploads at once{bandwidth}",
+        "small files (up to {}) are stored after {}, large ones after {}{compressed}; at most {} uploads at once{bandwidth}",
         show_bytes(policy.small_file_bytes_max),
         show_period_ms(policy.small_period_ms),
         show_period_ms(policy.large_period_ms),
@@ -96,6 +104,7 @@ mod tests {
             uploads: given("9"),
             dirty_bytes: given("1GiB"),
             dirty_files: given("1000"),
+            compression: given("zstd"),
         };
         let change = change(&what).unwrap();
         let policy =
@@ -104,7 +113,7 @@ mod tests {
         assert_eq!(
             summary(&policy),
             "small-period 2 s, small-size 64.0 KiB, upload-bandwidth 100.0 MiB/s, uploads 9, dirty-bytes 1.0 GiB, \
-             dirty-files 1000"
+             dirty-files 1000, compression zstd"
         );
         assert_eq!(summary(&NamespacePolicy::default()), "default");
     }
@@ -114,6 +123,8 @@ mod tests {
         let e = |what: PolicyFields| change(&what).unwrap_err();
         let dear = e(PolicyFields { uploads: Some("1000".into()), ..PolicyFields::default() });
         assert!(dear.exit == 2 && dear.message.contains("uploads_max = 1000"), "{dear}");
+        let gzip = e(PolicyFields { compression: Some("gzip".into()), ..PolicyFields::default() });
+        assert!(gzip.exit == 2 && gzip.message.contains("none, lz4 or zstd"), "{gzip}");
         for (text, part) in [("0", "0 cannot work"), ("soon", "for example 2s")] {
             let bad = e(PolicyFields { small_period: Some(text.into()), ..PolicyFields::default() });
             assert!(

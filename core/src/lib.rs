@@ -4,6 +4,7 @@
 pub mod budget;
 pub mod clock;
 pub mod codec;
+pub mod compression;
 pub mod error;
 pub mod failpoint;
 pub mod id;
@@ -13,6 +14,7 @@ pub mod policy;
 
 pub use budget::{ByteBudget, BytePermit};
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
+pub use compression::Codec;
 pub use error::{Error, Kind, Result};
 pub use failpoint::Failpoint;
 pub use id::{FileKey, Ino, NamespaceId, NodeId, ObjectId, ObjectKind, SessionId};

@@ -92,7 +92,7 @@ impl Default for Limits {
 }
 
 /// Settings and the least and greatest value of each.
-const RANGES: [(&str, u64, u64); 18] = [
+const RANGES: [(&str, u64, u64); 19] = [
     ("small_file_bytes_max", 4 << 10, 8 << 20),
     ("small_period_ms", 1, 3_600_000),
     ("large_period_ms", 1, 86_400_000),
@@ -111,6 +111,7 @@ const RANGES: [(&str, u64, u64); 18] = [
     ("sync_interval_ms", 1, 600_000),
     ("retry_ms_max", 1, 86_400_000),
     ("dead_object_grace_ms", 1, 86_400_000),
+    ("compression", 1, 3),
 ];
 
 /// Refuses a value of a setting that cannot work, naming it, the reason and what would do.

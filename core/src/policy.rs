@@ -5,11 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::compression::Codec;
 use crate::error::Result;
 use crate::limits::{Limits, check};
 
 /// Settings of [`NamespacePolicy`], in the order of its values on disk. New ones come last.
-pub const POLICY_NAMES: [&str; 7] = [
+pub const POLICY_NAMES: [&str; 8] = [
     "small_period_ms",
     "large_period_ms",
     "small_file_bytes_max",
@@ -17,6 +18,7 @@ pub const POLICY_NAMES: [&str; 7] = [
     "uploads_max",
     "dirty_bytes_max",
     "dirty_files_max",
+    "compression",
 ];
 
 /// What a namespace says of its writes, by the names of [`Limits`]; `None`: as the node's limits say.
@@ -30,11 +32,14 @@ pub struct NamespacePolicy {
     pub uploads_max: Option<u64>,
     pub dirty_bytes_max: Option<u64>,
     pub dirty_files_max: Option<u64>,
+    /// [`Codec::number`] of what new objects are compressed with; nodes have no setting of their own for it.
+    #[serde(with = "crate::compression::by_name")]
+    pub compression: Option<u64>,
 }
 
 impl NamespacePolicy {
     /// In the order of [`POLICY_NAMES`]; 0: as the node's limits say.
-    pub fn values(&self) -> [u64; 7] {
+    pub fn values(&self) -> [u64; 8] {
         [
             self.small_period_ms,
             self.large_period_ms,
@@ -43,12 +48,13 @@ impl NamespacePolicy {
             self.uploads_max,
             self.dirty_bytes_max,
             self.dirty_files_max,
+            self.compression,
         ]
         .map(Option::unwrap_or_default)
     }
 
-    pub fn from_values(values: [u64; 7]) -> NamespacePolicy {
-        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files] =
+    pub fn from_values(values: [u64; 8]) -> NamespacePolicy {
+        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] =
             values.map(|value| (value > 0).then_some(value));
         NamespacePolicy {
             small_period_ms: small_period,
@@ -58,6 +64,7 @@ impl NamespacePolicy {
             uploads_max: uploads,
             dirty_bytes_max: bytes,
             dirty_files_max: files,
+            compression,
         }
     }
 
@@ -82,11 +89,13 @@ pub struct PolicyChange {
     pub uploads_max: Option<u64>,
     pub dirty_bytes_max: Option<u64>,
     pub dirty_files_max: Option<u64>,
+    /// [`Codec::number`].
+    pub compression: Option<u64>,
 }
 
 impl PolicyChange {
     /// In the order of [`POLICY_NAMES`].
-    pub fn values(&self) -> [Option<u64>; 7] {
+    pub fn values(&self) -> [Option<u64>; 8] {
         [
             self.small_period_ms,
             self.large_period_ms,
@@ -95,11 +104,12 @@ impl PolicyChange {
             self.uploads_max,
             self.dirty_bytes_max,
             self.dirty_files_max,
+            self.compression,
         ]
     }
 
-    pub fn from_values(values: [Option<u64>; 7]) -> PolicyChange {
-        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files] = values;
+    pub fn from_values(values: [Option<u64>; 8]) -> PolicyChange {
+        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] = values;
         PolicyChange {
             small_period_ms: small_period,
             large_period_ms: large_period,
@@ -108,6 +118,7 @@ impl PolicyChange {
             uploads_max: uploads,
             dirty_bytes_max: bytes,
             dirty_files_max: files,
+            compression,
         }
     }
 
@@ -132,6 +143,8 @@ pub struct WritePolicy {
     pub uploads_max: u32,
     pub dirty_bytes_max: u64,
     pub dirty_files_max: u64,
+    /// Of new objects.
+    pub compression: Codec,
 }
 
 impl WritePolicy {
@@ -145,6 +158,7 @@ impl WritePolicy {
             uploads_max: uploads.unwrap_or(limits.uploads_max).max(1),
             dirty_bytes_max: own.dirty_bytes_max.unwrap_or(limits.dirty_bytes_max),
             dirty_files_max: own.dirty_files_max.unwrap_or(limits.dirty_files_max),
+            compression: own.compression.and_then(Codec::of_number).unwrap_or_default(),
         }
     }
 }
@@ -173,14 +187,16 @@ mod tests {
             e.to_string(),
             "setting dirty_bytes_max = 1 cannot work; give a value from 67108864 to 1125899906842624"
         );
-        PolicyChange::from_values([Some(0); 7]).validate().unwrap();
+        PolicyChange::from_values([Some(0); 8]).validate().unwrap();
+        let unknown = PolicyChange { compression: Some(4), ..PolicyChange::default() };
+        assert!(unknown.validate().unwrap_err().to_string().contains("compression = 4"));
         for name in POLICY_NAMES {
             check(name, 0).unwrap_err();
         }
     }
 
-    fn change() -> impl Strategy<Value = [Option<u64>; 7]> {
-        prop::array::uniform7(prop::option::of(prop_oneof![Just(0), 1..5u64]))
+    fn change() -> impl Strategy<Value = [Option<u64>; 8]> {
+        prop::array::uniform8(prop::option::of(prop_oneof![Just(0), 1..5u64]))
     }
 
     proptest! {

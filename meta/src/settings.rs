@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use granary_core::policy::NamespacePolicy;
+use granary_core::policy::{NamespacePolicy, POLICY_NAMES};
 
 use crate::record::NamespaceRecord;
 use crate::types::{Durability, WriteSettings};
@@ -11,7 +11,7 @@ use crate::types::{Durability, WriteSettings};
 #[derive(Debug, Default)]
 pub(crate) struct SharedSettings {
     in_store: AtomicBool,
-    policy: [AtomicU64; 7],
+    policy: [AtomicU64; POLICY_NAMES.len()],
 }
 
 impl SharedSettings {

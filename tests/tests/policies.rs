@@ -26,6 +26,47 @@ fn write_durably(path: &Path, content: &[u8]) {
     file.sync_all().expect("fsync");
 }
 
+/// Log lines as a training job writes them, in small files and a large one: smaller in the store, the same for programs.
+#[test]
+fn objects_are_compressed_from_the_moment_it_is_asked_for() {
+    let mut node = Node::with_settings(StoreKind::Folder, &NEVER);
+    let dir = node.mount("user/alice", "");
+    let lines = |count: usize| -> String {
+        (0..count).map(|i| format!("step {i} loss {:.3} lr 0.0003\n", 1.0 / (i + 1) as f64)).collect()
+    };
+    let write = |name: &str| {
+        for i in 0..50 {
+            fs::write(dir.join(format!("{name}-{i}.log")), lines(100 + i)).expect("write");
+        }
+        fs::write(dir.join(format!("{name}.txt")), lines(100_000)).expect("write");
+        node.sync(&dir);
+    };
+    let stored = || -> u64 {
+        node.stored_objects().iter().map(|path| fs::metadata(path).expect("an object").len()).sum()
+    };
+    write("plain");
+    let plain = stored();
+    let mut before = plain;
+    for codec in ["lz4", "zstd"] {
+        node.ok(&["ns", "set", "user/alice", "--compression", codec]);
+        write(codec);
+        let compressed = stored() - before;
+        println!("{codec}: {compressed} bytes stored, {plain} without");
+        assert!(compressed < plain / 2, "{codec}: {compressed} bytes, {plain} without");
+        before += compressed;
+    }
+    node.ok(&["ns", "set", "user/alice", "--compression", "default"]);
+    let tree = read_tree(&dir);
+    node.umount(&dir);
+    node.stop();
+    node.empty_cache();
+    node.start();
+    let dir = node.mount("user/alice", "");
+    assert!(read_tree(&dir) == tree, "the tree differs");
+    node.umount(&dir);
+    node.stop();
+}
+
 #[test]
 fn a_policy_changes_under_a_mount() {
     let node = Node::with_settings(StoreKind::Folder, &NEVER);

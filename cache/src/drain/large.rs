@@ -203,13 +203,13 @@ fn build(
         bytes.resize(e.len as usize, 0);
         Ok::<_, Error>(Bytes::from(bytes))
     };
-    let id = shared.new_object();
+    let (id, codec) = (shared.new_object(), shared.policy().compression);
     let mut moves = Vec::with_capacity(extents.len());
     let sealed = if let [one] = extents {
         let mut block = BlockBuilder::new(shared.ns, id, BlockInfo { ino, file_offset: one.offset, version });
         block.push(read(one)?)?;
         moves.push(Move { ino, from: *one, to_offset: 0 });
-        block.seal()?
+        block.seal_with(codec)?
     } else {
         let hint = file.state().hint.clone();
         let (parent, name) = hint.map_or((granary_core::Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
@@ -221,7 +221,7 @@ fn build(
             let to_offset = pack.push(entry, vec![bytes])?;
             moves.push(Move { ino, from: *e, to_offset });
         }
-        pack.seal()?
+        pack.seal_with(codec)?
     };
     Ok(Uploaded { sealed, moves })
 }

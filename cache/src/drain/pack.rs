@@ -138,11 +138,12 @@ pub(super) fn sort(parts: &mut [Part]) {
 /// Packs of these parts, in this order.
 pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> {
     let task = shared.clone();
+    let codec = shared.policy().compression;
     blocking(&shared.runtime, move || {
         let mut packs = Vec::new();
         let mut pack: Option<(PackBuilder, Vec<Move>)> = None;
         let seal = |(builder, moves): (PackBuilder, Vec<Move>)| {
-            Ok::<_, Error>(Uploaded { sealed: builder.seal()?, moves })
+            Ok::<_, Error>(Uploaded { sealed: builder.seal_with(codec)?, moves })
         };
         for part in parts {
             let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));

@@ -8,7 +8,7 @@
 //! | 2 + n | name: length u16, then the bytes |
 //! | 1 | durability: 1 local, 2 object |
 //! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
-//! | 7 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0 |
+//! | 8 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0 |
 //!
 //! Owner and mode are the root directory's. Counters:
 //!
@@ -90,7 +90,7 @@ impl NamespaceRecord {
             _ => return Err(r.corrupt("its durability is unknown")),
         };
         let (bytes_max, inodes_max) = (r.u64()?, r.u64()?);
-        let mut values = [0; 7];
+        let mut values = [0; 8];
         if version >= 2 {
             for value in &mut values {
                 *value = r.u64()?;

@@ -135,7 +135,7 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
             }
         ),
-        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 7]>()).prop_map(
+        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 8]>()).prop_map(
             |(name, o, bytes_max, inodes_max, values)| {
                 let durability = if o { Durability::Object } else { Durability::Local };
                 let policy = NamespacePolicy::from_values(values);

@@ -33,8 +33,8 @@ fn decode_durability(number: i32) -> Result<Durability> {
     }
 }
 
-fn encode_policy(values: [Option<u64>; 7]) -> pb::WritePolicy {
-    let [small_period, large_period, small_size, bandwidth, uploads, bytes, files] = values;
+fn encode_policy(values: [Option<u64>; 8]) -> pb::WritePolicy {
+    let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] = values;
     pb::WritePolicy {
         small_period_ms: small_period,
         large_period_ms: large_period,
@@ -43,10 +43,11 @@ fn encode_policy(values: [Option<u64>; 7]) -> pb::WritePolicy {
         uploads_max: uploads,
         dirty_bytes_max: bytes,
         dirty_files_max: files,
+        compression,
     }
 }
 
-fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 7] {
+fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 8] {
     let p = p.unwrap_or_default();
     [
         p.small_period_ms,
@@ -56,6 +57,7 @@ fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 7] {
         p.uploads_max,
         p.dirty_bytes_max,
         p.dirty_files_max,
+        p.compression,
     ]
 }
 

@@ -278,7 +278,7 @@ fn usage() -> impl Strategy<Value = Usage> {
 }
 
 fn policy() -> impl Strategy<Value = PolicyChange> {
-    proptest::array::uniform7(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
+    proptest::array::uniform8(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
 }
 
 fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {

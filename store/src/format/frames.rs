@@ -6,7 +6,7 @@ use bytes::Bytes;
 use granary_core::limits::FRAME_BYTES;
 use granary_core::{Error, Kind, ObjectId, Result};
 
-use super::codec::Codec;
+use super::codec::{self, Codec};
 
 /// What a reader of ranges keeps of a footer: 4 bytes for each 64 KiB, and as much again when they are compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Compressed {
             if now.len() == len {
                 out.extend_from_slice(now);
             } else {
-                self.codec.decompress(now, len, &mut out).map_err(|why| damaged(&why))?;
+                codec::decompress(self.codec, now, len, &mut out).map_err(|why| damaged(&why))?;
             }
             stored = later;
         }
@@ -146,7 +146,7 @@ pub(super) fn compress(codec: Codec, payload: &[Bytes]) -> (Vec<Bytes>, Vec<u32>
     let (mut stored, mut lens) = (Vec::new(), Vec::new());
     let mut gathered: Vec<u8> = Vec::with_capacity(FRAME_BYTES as usize);
     let mut take = |frame: &[u8]| {
-        let bytes = match codec.compress(frame) {
+        let bytes = match codec::compress(codec, frame) {
             Some(smaller) => Bytes::from(smaller),
             None => Bytes::copy_from_slice(frame),
         };
