@@ -73,8 +73,8 @@ impl File {
                 write_all(&*self.shared.disk, &file, &[], bytes, extent.offset)?;
             }
             self.shared.disk.set_len(&file, s.size)?;
-            // What the metadata names may be durable in the log, which does not count any more from now on.
-            if s.promised || s.flushes != self.shared.flushes() || s.committed.stored > 0 {
+            // The content that the metadata names, holes included, may be durable; from now on this file is what counts.
+            if s.promised || s.flushes != self.shared.flushes() || s.committed.size > 0 {
                 self.shared.disk.sync_data(&file)?;
             }
             Ok(())

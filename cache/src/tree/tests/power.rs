@@ -8,7 +8,7 @@ use granary_meta::Metadata;
 use granary_meta::types::RenameMode;
 
 use super::super::committer::tick;
-use super::world::{World, pattern};
+use super::world::{World, limits, pattern};
 use crate::stage::disk::power::Loss;
 use crate::stage::disk::write_all;
 
@@ -51,6 +51,26 @@ async fn a_deleted_files_stage_file_stays_until_the_deletion_is_durable() {
         assert!(content == pattern(1, 50_000) || content == pattern(2, 50_000), "{} bytes", content.len());
         w.check().await;
     }
+}
+
+/// A file of holes alone is as long as it was made, though its first bytes make it outgrow the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_length_stays_when_a_file_outgrows_the_log() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    w.close(file).await;
+    w.stop().await;
+    w.start().await;
+    let file = w.open("f").await;
+    file.truncate(3000).await.unwrap();
+    w.tree_ref().sync().await.unwrap();
+    file.write(0, &pattern(1, 100), false).await.unwrap();
+    file.write(limits().small_file_bytes_max, b"x", false).await.unwrap();
+    drop(file);
+    w.lose_power(0, Loss::Tails(0.0)).await;
+    w.start().await;
+    assert!(w.attr("f").await.unwrap().size >= 3000);
+    w.check().await;
 }
 
 /// And once it is durable nothing of it stays.
