@@ -29,7 +29,7 @@ pub enum Command {
     Umount(UmountArgs),
     Sync(SyncArgs),
     Status(StatusArgs),
-    Ns(NsArgs),
+    Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),
     Rebuild(RebuildArgs),
