@@ -307,6 +307,6 @@ fn settings_of_version_1_leave_all_to_the_nodes() {
     let value = Value::Namespace(record.into());
     assert_eq!(Value::decode(&Key::Namespace, &bytes).unwrap(), value);
     let now = value.encode();
-    assert_eq!((now[0], now.len()), (2, bytes.len() + 7 * 8));
+    assert_eq!((now[0], now.len()), (2, bytes.len() + 8 * 8));
     assert_eq!(Value::decode(&Key::Namespace, &now).unwrap(), value);
 }
