@@ -272,13 +272,13 @@ impl Run {
             Op::Kill => {
                 self.files.iter_mut().for_each(|f| f.open = None);
                 self.w.kill().await;
-                self.after_crash(|f| f.copied).await;
+                self.after_crash(false, |f| f.copied).await;
                 self.compare().await;
             }
             Op::PowerLoss { keep, part } => {
                 self.files.iter_mut().for_each(|f| f.open = None);
                 self.w.cut_power(keep, part).await;
-                self.after_crash(|_| true).await;
+                self.after_crash(true, |_| true).await;
             }
         }
     }
@@ -350,11 +350,11 @@ impl Run {
         }
     }
 
-    /// Those that may have lost something are as they were at some moment before.
-    async fn after_crash(&mut self, may_lose: impl Fn(&Plain) -> bool) {
+    /// Those that may have lost something are as they were at some moment before. What recovery found in the log is durable;
+    /// a stage file's bytes are when somebody syncs them, or when a power loss left them (`durable`).
+    async fn after_crash(&mut self, durable: bool, may_lose: impl Fn(&Plain) -> bool) {
         for i in 0..FILES {
             if !may_lose(&self.files[i]) {
-                // What recovery found in the log is durable; a stage file's bytes are when somebody syncs them.
                 if !self.files[i].large {
                     self.files[i].promised();
                 }
@@ -368,8 +368,11 @@ impl Run {
                 self.files[i].since.iter().map(Vec::len).collect::<Vec<_>>()
             );
             self.files[i].now = content;
-            // What was found is on disk now.
-            self.files[i].promised();
+            if durable || !self.files[i].large {
+                self.files[i].promised();
+            } else {
+                self.files[i].changed();
+            }
         }
     }
 }
