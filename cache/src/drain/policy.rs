@@ -1,8 +1,10 @@
 //! When to upload what. Decides only.
 //!
-//! Small files: the log's active segment is sealed when its oldest record is as old as the *small* period; segments that are
-//! sealed (also because they are full) become packs at once, as many of the oldest as fit one. Large files: when nothing was
-//! written for the *large* period. Under pressure neither waits. After a failure everything waits, twice as long each time.
+//! Small files: the log's active segment is sealed when its oldest record is as old as the *small* period. Sealed segments,
+//! those that were full before too, become packs when their oldest record is that old, as many of the oldest as fit one: a
+//! burst of writes that is over sooner has the disk and the processors for itself, and what was deleted by then is not uploaded.
+//! Large files: when nothing was written for the *large* period. Under pressure neither waits. After a failure everything
+//! waits, twice as long each time.
 //!
 //! Who waits for the store (an fsync of a namespace with `durability = object`) has the segment that it waits for sealed as
 //! soon as no other pack that somebody waits for is under way: those who come meanwhile are in the next one, together.
@@ -43,6 +45,12 @@ pub(super) struct View<'a> {
     pub policy: &'a WritePolicy,
 }
 
+impl View<'_> {
+    fn small_period(&self) -> Duration {
+        Duration::from_millis(self.policy.small_period_ms)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// End the active segment.
@@ -65,6 +73,8 @@ pub(super) struct Policy {
     later: HashMap<Ino, Duration>,
     /// Somebody waits for the store to have this segment, which was being written then.
     wanted: Option<u64>,
+    /// Somebody waits, or waited, for the store to have the sealed segments up to this one.
+    awaited: Option<u64>,
     /// Sealed for somebody who waits, and not stored yet.
     urgent: HashSet<u64>,
     units: usize,
@@ -82,6 +92,7 @@ impl Policy {
             damaged: HashSet::new(),
             later: HashMap::new(),
             wanted: None,
+            awaited: None,
             urgent: HashSet::new(),
             units: 0,
             retry_at: Duration::ZERO,
@@ -90,8 +101,10 @@ impl Policy {
         }
     }
 
-    /// Somebody waits for the store: no waiting after failures, and damaged segments are looked at again.
-    pub fn hurry(&mut self) {
+    /// Somebody waits for the store to have the sealed segments up to `last`: they do not wait for their period, nor anything
+    /// after failures, and damaged segments are looked at again.
+    pub fn hurry(&mut self, last: u64) {
+        self.awaited = self.awaited.max(Some(last));
         self.retry_at = Duration::ZERO;
         self.damaged.clear();
     }
@@ -128,7 +141,7 @@ impl Policy {
                 return Step::Seal;
             }
         }
-        let pack = self.pack(view);
+        let (pack, pack_at) = self.pack(view);
         let (file, file_at) = self.file(view);
         let take_file = file.is_some() && (pack.is_empty() || self.file_next);
         if let Some(ino) = file.filter(|_| take_file) {
@@ -143,28 +156,36 @@ impl Policy {
             self.segments.extend(&pack);
             return Step::Pack(pack);
         }
-        let seal_at = view.active.map(|a| a.first_at + Duration::from_millis(view.policy.small_period_ms));
+        let seal_at = view.active.map(|a| a.first_at + view.small_period());
         // Under pressure nothing waits, but while uploads run there is no use in ever smaller segments.
         if seal_at.is_some_and(|at| at <= view.now || view.pressing && self.units == 0) {
             return Step::Seal;
         }
-        Step::Wait(seal_at.into_iter().chain(file_at).min().map(|at| at.saturating_sub(view.now)))
+        let next = seal_at.into_iter().chain(pack_at).chain(file_at).min();
+        Step::Wait(next.map(|at| at.saturating_sub(view.now)))
     }
 
-    /// The oldest sealed segments that fit one pack.
-    fn pack(&self, view: &View<'_>) -> Vec<u64> {
+    /// The oldest sealed segments that fit one pack, if they are due, and when they are.
+    fn pack(&self, view: &View<'_>) -> (Vec<u64>, Option<Duration>) {
+        let free = || {
+            view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id))
+        };
+        let Some(oldest) = free().next() else { return (Vec::new(), None) };
+        let due = oldest.first_at + view.small_period();
+        let waits = Some(oldest.id) > self.awaited && !self.urgent.contains(&oldest.id) && !view.pressing;
+        if waits && due > view.now {
+            return (Vec::new(), Some(due));
+        }
         let mut ids = Vec::new();
         let mut payload = 0;
-        for s in
-            view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id))
-        {
+        for s in free() {
             if !ids.is_empty() && payload + s.payload > OBJECT_PAYLOAD_MAX {
                 break;
             }
             payload += s.payload;
             ids.push(s.id);
         }
-        ids
+        (ids, None)
     }
 
     /// The file that waits longest, if one is due, and when the next one is.
@@ -271,10 +292,10 @@ mod tests {
         let mib = 1 << 20;
         let sealed =
             [segment(1, 5 * mib, 0), segment(2, 9 * mib, 0), segment(3, 2 * mib, 0), segment(4, mib, 0)];
-        assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![1, 2]));
-        assert_eq!(p.next(&view(0, None, &sealed, &[])), Step::Pack(vec![3, 4]));
+        assert_eq!(p.next(&view(2, None, &sealed, &[])), Step::Pack(vec![1, 2]));
+        assert_eq!(p.next(&view(2, None, &sealed, &[])), Step::Pack(vec![3, 4]));
         assert_eq!(
-            p.next(&view(0, Some(segment(5, 1, 0)), &sealed, &[])),
+            p.next(&view(2, Some(segment(5, 1, 0)), &sealed, &[])),
             Step::Wait(None),
             "no more than uploads_max"
         );
@@ -314,7 +335,7 @@ mod tests {
             p.pack_done(&[1], false, false, SECOND * now as u32, 0.0);
             assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Wait(Some(SECOND * wait)));
         }
-        p.hurry();
+        p.hurry(1);
         assert_eq!(p.next(&view(110, None, &sealed, &[])), Step::Pack(vec![1]));
         p.pack_done(&[1], false, true, SECOND * 110, 0.0);
         assert_eq!(
@@ -339,26 +360,40 @@ mod tests {
     }
 
     #[test]
+    fn full_segments_wait_for_the_period_as_well() {
+        let mut p = Policy::new();
+        let sealed: Vec<_> = (0..3).map(|i| segment(i, OBJECT_PAYLOAD_MAX, 5 + i)).collect();
+        assert_eq!(p.next(&view(6, None, &sealed, &[])), Step::Wait(Some(SECOND)));
+        assert_eq!(p.next(&view(7, None, &sealed, &[])), Step::Pack(vec![0]));
+        assert_eq!(p.next(&view(7, None, &sealed, &[])), Step::Wait(Some(SECOND)), "each its own");
+        p.hurry(1);
+        assert_eq!(p.next(&view(7, None, &sealed, &[])), Step::Pack(vec![1]), "somebody waits for it");
+        assert_eq!(p.next(&view(7, None, &sealed, &[])), Step::Wait(Some(SECOND * 2)));
+        let pressed = View { pressing: true, ..view(7, None, &sealed, &[]) };
+        assert_eq!(p.next(&pressed), Step::Pack(vec![2]));
+    }
+
+    #[test]
     fn those_who_wait_share_the_next_pack() {
         let mut p = Policy::new();
         let full = [segment(0, OBJECT_PAYLOAD_MAX, 0)];
-        assert_eq!(p.next(&view(0, None, &full, &[])), Step::Pack(vec![0]), "which nobody waits for");
+        assert_eq!(p.next(&view(2, None, &full, &[])), Step::Pack(vec![0]), "which nobody waits for");
         p.want(1);
-        assert_eq!(p.next(&view(0, Some(segment(1, 10, 0)), &[], &[])), Step::Seal, "nobody is before it");
-        let first = [segment(1, 10, 0)];
-        assert_eq!(p.next(&view(0, None, &first, &[])), Step::Pack(vec![1]));
+        assert_eq!(p.next(&view(2, Some(segment(1, 10, 2)), &[], &[])), Step::Seal, "nobody is before it");
+        let first = [segment(1, 10, 2)];
+        assert_eq!(p.next(&view(2, None, &first, &[])), Step::Pack(vec![1]));
         // More come while it is under way, to one segment.
-        let second = Some(segment(2, 10, 0));
+        let second = Some(segment(2, 10, 2));
         (0..5).for_each(|_| p.want(2));
-        assert_eq!(p.next(&view(0, second, &first, &[])), Step::Wait(Some(SECOND * 2)));
+        assert_eq!(p.next(&view(2, second, &first, &[])), Step::Wait(Some(SECOND * 2)));
         p.pack_done(&[1], true, false, SECOND, 0.0);
-        assert_eq!(p.next(&view(0, second, &[], &[])), Step::Seal);
-        assert_eq!(p.next(&view(0, None, &[segment(2, 10, 0)], &[])), Step::Pack(vec![2]));
+        assert_eq!(p.next(&view(2, second, &[], &[])), Step::Seal);
+        assert_eq!(p.next(&view(2, None, &[segment(2, 10, 2)], &[])), Step::Pack(vec![2]));
         p.pack_done(&[2], true, false, SECOND, 0.0);
         p.want(2);
-        let third = Some(segment(3, 10, 0));
+        let third = Some(segment(3, 10, 2));
         assert_eq!(
-            p.next(&view(0, third, &[], &[])),
+            p.next(&view(2, third, &[], &[])),
             Step::Wait(Some(SECOND * 2)),
             "that one is there already"
         );
@@ -376,7 +411,7 @@ mod tests {
                 let wait = p.retry_in(SECOND * 1000);
                 prop_assert!(wait <= bound && wait >= bound / 2, "{wait:?} of {bound:?}");
                 bound = (bound * 2).min(BACKOFF.1);
-                p.hurry();
+                p.hurry(1);
             }
         }
     }

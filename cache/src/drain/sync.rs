@@ -118,14 +118,12 @@ impl Shared {
 
     /// Returns when these segments are gone, and with them the metadata's last word of them.
     async fn store_segments(&self, segments: &[u64]) -> Result<()> {
-        if segments.is_empty() {
-            return Ok(());
-        }
+        let Some(&last) = segments.iter().max() else { return Ok(()) };
         let began = lock(&self.drain.failures).count();
         let active = self.log.active().map(|a| a.id).filter(|id| segments.contains(id));
         {
             let mut policy = lock(&self.drain.policy);
-            policy.hurry();
+            policy.hurry(last);
             active.into_iter().for_each(|id| policy.want(id));
         }
         self.drain.wake();
