@@ -56,6 +56,7 @@ pub struct Scale {
     pub large_bytes: u64,
     pub tree_files: usize,
     pub drain_bytes: u64,
+    pub drain_files: usize,
     pub million: usize,
     pub limits: Limits,
 }
@@ -69,7 +70,8 @@ impl Scale {
             medium: 3_000,
             large_bytes: 1 << 30,
             tree_files: 10_401,
-            drain_bytes: 600 << 20,
+            drain_bytes: 1 << 30,
+            drain_files: 100_000,
             million: 1_000_000,
             limits,
         }
@@ -84,6 +86,7 @@ impl Scale {
             large_bytes: 100 << 20,
             tree_files: 1_000,
             drain_bytes: 60 << 20,
+            drain_files: 5_000,
             million: 20_000,
             limits,
         }
@@ -95,7 +98,7 @@ const MEDIUM: Set = Set { name: "medium", size: 100 << 10, id: 2 };
 const MANY: Set = Set { name: "many", size: 4 << 10, id: 4 };
 const SYNCED: Set = Set { name: "synced", size: 4 << 10, id: 5 };
 const MILLION: Set = Set { name: "million", size: 1 << 10, id: 6 };
-const DRAINED: Set = Set { name: "drained", size: 100 << 10, id: 3 };
+const DRAINED: Set = Set { name: "drained", size: 10 << 10, id: 3 };
 /// Granary's default concurrency of uploads, and a block's payload.
 const UPLOADS_MAX: usize = 4;
 const OBJECT_BYTES: usize = 15 << 20;
@@ -364,50 +367,54 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// How fast what is written leaves, beside PUTs of the same size and concurrency by a program that does nothing else.
+    /// How fast what is staged leaves, beside PUTs of the same size and concurrency by a program that does nothing else.
     fn drain(&mut self) -> Result<()> {
-        let Scale { drain_bytes, .. } = self.plan.scale;
-        let target = self.plan.target;
-        let round = self.number + 1;
-        let stored = || Ok::<_, anyhow::Error>(target.usage(&format!("round-{round}"))?.bytes);
-        let all_there = |before: u64, written: u64| -> Result<()> {
-            let there = stored()? - before;
-            ensure!(there >= written, "granary sync returned with {there} of {written} bytes in the store");
+        let Scale { drain_bytes, drain_files, .. } = self.plan.scale;
+        let limits = Limits { seconds_max: 600.0, ..self.plan.scale.limits };
+        self.granary.hold_back(true)?;
+        let large = format!("drain of a file of {} MiB (blocks): `granary sync`", drain_bytes >> 20);
+        self.drain_of(&large, drain_bytes, |root, content| {
+            large::write(root, "2.ckpt", drain_bytes, content).map(|_| ())
+        })?;
+        let small = format!("drain of {drain_files} files of {} KiB (packs): `granary sync`", DRAINED.size >> 10);
+        let objects = self.drain_of(&small, (drain_files * DRAINED.size) as u64, |root, content| {
+            let made = create::files(root, DRAINED, drain_files, 8, content, limits, Then::Close)?.done;
+            ensure!(made == drain_files as u64, "only {made} of {drain_files} files were made");
             Ok(())
-        };
-        let raw = || {
-            let prefix = format!("raw-{round}");
-            target.raw_puts(&prefix, OBJECT_BYTES, (drain_bytes as usize).div_ceil(OBJECT_BYTES), UPLOADS_MAX)
-        };
-        let aim = Aim::RatioMin(0.8);
-
-        let blocks =
-            Row { base: RAW_PUTS, ..row("drain of a large file (blocks): `granary sync`", "MB/s", aim) };
-        self.report.add(&blocks, RAW_PUTS, raw()?.mb_rate());
-        let before = stored()?;
-        large::write(self.granary.root(), "2.ckpt", drain_bytes, &self.content)?;
-        let watch = Stopwatch::start();
-        self.granary.sync()?;
-        let outcome = Outcome { done: drain_bytes, seconds: watch.seconds() };
-        all_there(before, drain_bytes)?;
-        self.granary.settle()?;
-        self.report.add(&blocks, GRANARY, outcome.mb_rate());
-
-        let title = "drain of 100 KiB files (packs): first write to the end of `granary sync`";
-        let packs = Row { base: RAW_PUTS, ..row(title, "MB/s", aim) };
-        self.report.add(&packs, RAW_PUTS, raw()?.mb_rate());
-        let count = drain_bytes as usize / DRAINED.size;
-        let limits = Limits { seconds_max: 300.0, ..self.plan.scale.limits };
-        let before = stored()?;
-        let watch = Stopwatch::start();
-        let made =
-            create::files(self.granary.root(), DRAINED, count, 8, &self.content, limits, Then::Close)?.done;
-        self.granary.sync()?;
-        let outcome = Outcome { done: made * DRAINED.size as u64, seconds: watch.seconds() };
-        all_there(before, made * DRAINED.size as u64)?;
-        self.granary.settle()?;
-        self.report.add(&packs, GRANARY, outcome.mb_rate());
+        })?;
+        self.granary.hold_back(false)?;
+        let title = format!("objects made from {drain_files} files of {} KiB", DRAINED.size >> 10);
+        self.report.add(&row(title, "objects", Aim::ValueMax(80.0)), GRANARY, objects as f64);
         Ok(())
+    }
+
+    /// Times the way to the store of what `stage` writes; how many objects it became.
+    fn drain_of(
+        &mut self,
+        title: &str,
+        bytes: u64,
+        stage: impl FnOnce(&Path, &Content) -> Result<()>,
+    ) -> Result<u64> {
+        let (target, round) = (self.plan.target, self.number + 1);
+        let row = Row { base: RAW_PUTS, ..row(title, "MB/s", Aim::RatioMin(0.9)) };
+        let count = (bytes as usize).div_ceil(OBJECT_BYTES);
+        let raw = target.raw_puts(&format!("raw-{round}"), OBJECT_BYTES, count, UPLOADS_MAX)?;
+        self.report.add(&row, RAW_PUTS, raw.mb_rate());
+        let usage = || target.usage(&format!("round-{round}"));
+        let before = usage()?;
+        stage(self.granary.root(), &self.content)?;
+        rustix::fs::sync();
+        let early = usage()?.objects - before.objects;
+        ensure!(early == 0, "{early} objects were stored before they were to be");
+        let watch = Stopwatch::start();
+        self.granary.sync()?;
+        let outcome = Outcome { done: bytes, seconds: watch.seconds() };
+        let after = usage()?;
+        let there = after.bytes - before.bytes;
+        ensure!(there >= bytes, "granary sync returned with {there} of {bytes} bytes in the store");
+        self.granary.settle()?;
+        self.report.add(&row, GRANARY, outcome.mb_rate());
+        Ok(after.objects - before.objects)
     }
 
     /// What the node takes in memory, at its worst, while very many files are made; and the objects they become.

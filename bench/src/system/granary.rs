@@ -87,6 +87,13 @@ impl Granary {
         run(self.command("sync").arg(&self.root)).map(|_| ())
     }
 
+    /// Whether what is written waits on the node for an hour, or, as usual, for its short period.
+    pub fn hold_back(&self, hold: bool) -> Result<()> {
+        let (small, large) = if hold { ("1h", "1h") } else { ("default", "default") };
+        run(self.command("ns").args(["set", NAMESPACE, "--small-period", small, "--large-period", large]))
+            .map(|_| ())
+    }
+
     /// The same tree, mounted in another mode.
     pub fn remount(&self, mode: Mode) -> Result<()> {
         self.sync()?;
