@@ -376,7 +376,8 @@ impl Round<'_> {
         self.drain_of(&large, drain_bytes, |root, content| {
             large::write(root, "2.ckpt", drain_bytes, content).map(|_| ())
         })?;
-        let small = format!("drain of {drain_files} files of {} KiB (packs): `granary sync`", DRAINED.size >> 10);
+        let small =
+            format!("drain of {drain_files} files of {} KiB (packs): `granary sync`", DRAINED.size >> 10);
         let objects = self.drain_of(&small, (drain_files * DRAINED.size) as u64, |root, content| {
             let made = create::files(root, DRAINED, drain_files, 8, content, limits, Then::Close)?.done;
             ensure!(made == drain_files as u64, "only {made} of {drain_files} files were made");

@@ -167,9 +167,8 @@ impl Policy {
 
     /// The oldest sealed segments that fit one pack, if they are due, and when they are.
     fn pack(&self, view: &View<'_>) -> (Vec<u64>, Option<Duration>) {
-        let free = || {
-            view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id))
-        };
+        let free =
+            || view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id));
         let Some(oldest) = free().next() else { return (Vec::new(), None) };
         let due = oldest.first_at + view.small_period();
         let waits = Some(oldest.id) > self.awaited && !self.urgent.contains(&oldest.id) && !view.pressing;
