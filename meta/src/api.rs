@@ -66,6 +66,11 @@ pub trait Metadata: Send + Sync + 'static {
 
     /// All extents in order of offset, and the attributes they belong to.
     async fn extents(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)>;
+    /// The same, asked anew where answers are kept: for who did not find the bytes where it was told that they are. Another
+    /// node may have moved them to another object, which recalls no lease.
+    async fn extents_anew(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
+        self.extents(ino).await
+    }
     /// `Stale` when the inode is gone (unlinked and closed): its bytes may be dropped. Never refused for quota (writes
     /// are checked against [`Metadata::headroom`] before they are acknowledged).
     async fn commit(&self, commit: Commit) -> Result<Attr>;

@@ -60,7 +60,7 @@ impl Compaction {
         }
     }
 
-    fn is_left_alone(&self, id: ObjectId) -> bool {
+    pub(crate) fn is_left_alone(&self, id: ObjectId) -> bool {
         lock(&self.left_alone).contains(&id)
     }
 }
@@ -164,6 +164,10 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
                 cached |= shared.reads.has_some(object.object.id);
                 parts.extend(live);
             }
+            // Another node has moved what lived in it, and deleted it.
+            Err(e) if e.kind() == Kind::NotFound && !is_live(shared, object.object.id).await? => {
+                tracing::debug!(ns = %shared.ns, error = %e, "an object was compacted by another node");
+            }
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::NotFound) => {
                 shared.drain.compaction.leave_alone(object.object.id);
                 tracing::error!(
@@ -196,6 +200,13 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
     shared.drain.compaction.rewritten.fetch_add(rewritten, Ordering::Relaxed);
     shared.drain.compaction.written.fetch_add(written, Ordering::Relaxed);
     Ok(read + written)
+}
+
+/// Whether files have bytes in the object, as the metadata says now.
+async fn is_live(shared: &Shared, id: ObjectId) -> Result<bool> {
+    let before = ObjectId(id.0.saturating_sub(1));
+    let listed = shared.meta.live_objects(before, 1).await?;
+    Ok(listed.first().is_some_and(|object| object.object.id == id))
 }
 
 /// What an object's own directory names and the metadata says is still there, copied out of it.

@@ -27,11 +27,24 @@ impl File {
 
     /// Reads attributes and extents again; held state stays on top.
     pub(crate) async fn refresh(&self) -> Result<()> {
+        self.ask(false).await
+    }
+
+    /// The same for who did not find the bytes where the metadata said that they are.
+    pub(super) async fn refresh_anew(&self) -> Result<()> {
+        self.ask(true).await
+    }
+
+    async fn ask(&self, anew: bool) -> Result<()> {
         let mut lost_before: Option<Extent> = None;
         loop {
             let turn = self.turn().await;
             let moves = self.state().moves;
-            let (attr, extents) = self.shared.meta.extents(self.ino).await?;
+            let (attr, extents) = if anew || lost_before.is_some() {
+                self.shared.meta.extents_anew(self.ino).await?
+            } else {
+                self.shared.meta.extents(self.ino).await?
+            };
             let lost = extents.iter().find(|e| self.is_lost(e)).copied();
             if lost.is_some() && lost != lost_before {
                 // Perhaps it was moved to an object and deleted since we asked: then asking again says so.

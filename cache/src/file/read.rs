@@ -317,7 +317,7 @@ impl File {
                 // A node that does not answer may have uploaded them before it stopped.
                 Err(e) if e.kind() == Kind::Unavailable && !on_peers.is_empty() => {
                     silent = Some((on_peers, e));
-                    self.refresh().await?;
+                    self.refresh_anew().await?;
                     continue;
                 }
                 fetched => fetched?,
@@ -328,7 +328,7 @@ impl File {
                 return result.map(|bytes| (bytes, kept));
             }
             if attempt > 0 {
-                self.refresh().await?;
+                self.refresh_anew().await?;
             }
         }
         Err(self.gone("they moved away again and again, or what the metadata names is gone"))

@@ -192,9 +192,13 @@ impl Metadata for RemoteNamespace {
             let inode = cache.inode(ino)?;
             Some((inode.attr.clone()?, inode.extents.as_ref()?.to_vec()))
         });
-        if let Some(known) = known {
-            return Ok(known);
+        match known {
+            Some(known) => Ok(known),
+            None => self.extents_anew(ino).await,
         }
+    }
+
+    async fn extents_anew(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
         match self.call(Call::Extents { ino }).await? {
             Answer::Extents(attr, extents) => Ok((attr, extents)),
             other => Err(unexpected(&other)),

@@ -45,6 +45,15 @@ pub struct Service {
 pub struct Client {
     me: Session,
     service: Arc<Service>,
+    /// Answers that are given again, once [`Client::keep_extents`] said so.
+    kept_extents: Mutex<Option<HashMap<Ino, (Attr, Vec<Extent>)>>>,
+}
+
+impl Client {
+    /// From now on extents are kept, as a node does that nobody recalled them from.
+    pub fn keep_extents(&self) {
+        *self.kept_extents.lock().unwrap() = Some(HashMap::new());
+    }
 }
 
 /// Takes back what a change wanted.
@@ -80,7 +89,7 @@ impl Service {
     pub fn session(self: &Arc<Self>) -> Arc<Client> {
         let mut t = self.table();
         t.sessions += 1;
-        Arc::new(Client { me: t.sessions, service: self.clone() })
+        Arc::new(Client { me: t.sessions, service: self.clone(), kept_extents: Mutex::default() })
     }
 
     /// The session is gone with its node, and what it had is free; its node greets anew.
@@ -439,6 +448,17 @@ impl Metadata for Client {
     }
 
     async fn extents(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
+        if let Some(known) = self.kept_extents.lock().unwrap().as_ref().and_then(|kept| kept.get(&ino)) {
+            return Ok(known.clone());
+        }
+        self.extents_anew(ino).await.inspect(|answer| {
+            if let Some(kept) = &mut *self.kept_extents.lock().unwrap() {
+                kept.insert(ino, answer.clone());
+            }
+        })
+    }
+
+    async fn extents_anew(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
         self.read(|meta| Ok(Seen(now(meta.extents(ino))?, vec![Scope::Inode(ino)]))).await
     }
 

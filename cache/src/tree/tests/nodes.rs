@@ -1,16 +1,17 @@
 //! Several trees on one namespace, as nodes of one cluster.
 
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use granary_core::limits::Limits;
-use granary_core::{ByteBudget, EntryName, Ino, Kind, NamespaceId, NodeId, Result, TestClock};
+use granary_core::{ByteBudget, EntryName, Ino, Kind, NamespaceId, NodeId, ObjectId, Result, TestClock};
 use granary_meta::engine::memory::MemoryEngine;
 use granary_meta::lease::{Holder, LeaseKind, Lost, Scope};
 use granary_meta::local::Volume;
 use granary_meta::types::{Durability, FileType, NewInode, NewNamespace, VolumeInfo};
-use granary_meta::{Attr, Extent, Metadata, Place};
+use granary_meta::{Attr, Extent, LiveObject, Metadata, Place};
 use granary_store::memory::MemoryStore;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -18,6 +19,8 @@ use tokio::sync::Semaphore;
 
 use super::leases::{Client, Service};
 use super::world::{limits, pattern};
+use crate::drain::compact::{rewrite, run_once};
+use crate::drain::dead::delete_dead;
 use crate::peer::Peers;
 use crate::{File, NoPages, PathHint, ReadCache, Tree, TreeParts};
 
@@ -519,5 +522,54 @@ async fn bytes_on_a_node_that_is_down_are_an_error_until_it_is_back() {
     nodes.kill(0).await;
     assert!(nodes.content(1, "large").await == pattern(1, 50_000), "it is in the store by now");
     nodes.start(0).await;
+    nodes.end().await;
+}
+
+/// Another node's compaction moves bytes without a recall: who keeps where they were finds them gone, and asks anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_node_compacted_is_found_where_it_is_now() {
+    const FILES: u64 = 40;
+    let nodes = Nodes::new(2).await;
+    for i in 0..FILES {
+        let file = nodes.create(0, &i.to_string()).await;
+        file.write(0, &pattern(i, 1000), false).await.unwrap();
+        nodes.tree(0).close(file).await.unwrap();
+        nodes.tree(0).sync().await.unwrap();
+    }
+    nodes.sessions[1].keep_extents();
+    let mut files = Vec::new();
+    for i in 0..FILES {
+        files.push(nodes.open(1, &i.to_string()).await);
+    }
+    let tree = nodes.tree(0);
+    assert!(run_once(&tree.shared).await.unwrap() > 0);
+    nodes.clock.advance(Duration::from_secs(61));
+    assert!(delete_dead(&tree.shared).await.unwrap().deleted > 1);
+    for (i, file) in files.into_iter().enumerate() {
+        assert_eq!(file.read(0, 1000).await.unwrap(), pattern(i as u64, 1000), "file {i}");
+        nodes.tree(1).close(file).await.unwrap();
+    }
+    nodes.end().await;
+}
+
+/// Two nodes that chose the same objects: the second finds them gone, and nothing is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_comes_too_late_does_nothing() {
+    let nodes = Nodes::new(2).await;
+    for i in 0..40 {
+        let file = nodes.create(0, &i.to_string()).await;
+        file.write(0, &pattern(i, 1000), false).await.unwrap();
+        nodes.tree(0).close(file).await.unwrap();
+        nodes.tree(0).sync().await.unwrap();
+    }
+    let chosen = nodes.sessions[1].live_objects(ObjectId(0), 100).await.unwrap();
+    let tree = nodes.tree(0);
+    run_once(&tree.shared).await.unwrap();
+    nodes.clock.advance(Duration::from_secs(61));
+    delete_dead(&tree.shared).await.unwrap();
+    let late = nodes.tree(1);
+    assert_eq!(rewrite(&late.shared, &chosen).await.unwrap(), 0);
+    let alone = |o: &&LiveObject| late.shared.drain.compaction.is_left_alone(o.object.id);
+    assert_eq!(chosen.iter().filter(alone).count(), 0, "none is taken for damaged");
     nodes.end().await;
 }

@@ -55,8 +55,8 @@ impl Inode {
         }
     }
 
-    /// Kept are only extents that nobody else moves without a recall: what another node has staged goes into an object one
-    /// day, and who then finds it gone must get another answer.
+    /// Kept are only extents that nobody else moves soon: what another node has staged goes into an object one day. What is in
+    /// an object moves too, when another node compacts; who finds it gone asks by `extents_anew`.
     pub fn put_extents(&mut self, extents: &[Extent], node: NodeId) {
         let stays = |e: &Extent| match e.place {
             Place::Object { .. } => true,

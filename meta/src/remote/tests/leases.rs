@@ -1,6 +1,6 @@
 //! Leases between two nodes: what is kept, what is given back, what is opened without asking.
 
-use granary_core::{Ino, Kind};
+use granary_core::{Ino, Kind, ObjectId, ObjectKind};
 
 use super::rig::*;
 use crate::lease::{LeaseKind, Lock, LockKind, LockOwner, LockRequest, Scope};
@@ -279,6 +279,36 @@ fn a_session_hears_of_changed_settings_without_asking() {
         drop(a);
         let again = client.namespace(&NAME.parse().unwrap()).await.unwrap();
         assert_eq!(again.write_settings(), told);
+        rig.end().await;
+    });
+}
+
+/// Extents are kept while the inode's lease is held; that another node moved them to another object recalls nothing, and so
+/// there is a way to ask all the same.
+#[test]
+fn extents_that_another_node_compacted_are_asked_for_anew() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let ((_ca, a), (_cb, b)) = (rig.space().await, rig.space().await);
+        let made = create(&a, Ino::ROOT, "f").await.unwrap();
+        let (ino, mtime, ctime) = (made.ino, made.mtime, made.mtime);
+        let place = Place::Log { node: granary_core::NodeId(1), segment: 1, offset: 0 };
+        let staged = Extent { offset: 0, len: 9, place, crc: 1 };
+        let (extents, holes) = (vec![staged], vec![]);
+        a.commit(Commit { ino, size: 9, mtime, ctime, extents, holes, staged_seq: 1 }).await.unwrap();
+        let stored_in = async |id: u128, from: Extent| {
+            let (id, kind) = (ObjectId(id), ObjectKind::Pack);
+            let object = ObjectInfo { id, kind, payload_len: 9, total_len: 100 };
+            let moved = a.relocate(object, vec![Move { ino, from, to_offset: 0 }]).await.unwrap();
+            assert_eq!(moved, [[(0, 9)]]);
+            Extent { place: Place::Object { kind, id, offset: 0 }, ..from }
+        };
+        let first = stored_in(1, staged).await;
+        assert_eq!(b.extents(ino).await.unwrap().1, [first]);
+        let second = stored_in(2, first).await;
+        assert_eq!(at_once(b.extents(ino)).unwrap().1, [first], "they are kept");
+        assert_eq!(b.extents_anew(ino).await.unwrap().1, [second]);
+        assert_eq!(at_once(b.extents(ino)).unwrap().1, [second]);
         rig.end().await;
     });
 }
