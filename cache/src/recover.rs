@@ -2,7 +2,8 @@
 //!
 //! 1. Segments, in order: each good record whose inode exists, whose sequence is above the inode's, and whose predecessor is
 //!    known is applied; one commit for each inode and segment. A gap in an inode's chain ends it there: what comes back of a
-//!    file is a prefix of what was done to it. A torn tail is cut off.
+//!    file is a prefix of what was done to it. What a power loss took of the log (its torn tail, or pages in the middle of what
+//!    was not durable, as the newest record tells) is passed over from then on; what else is no good record is damage, and told.
 //! 2. Whole stage files that are not clean are the content of their files, whatever the log says.
 //!    Where other nodes change the namespace too, neither counts when another node changed the inode meanwhile: the chain of
 //!    records must go on exactly where the inode's sequence is, and a whole stage file counts only if that is this node's. What
@@ -16,12 +17,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::{Failpoint, Ino, Kind, NodeId, Result};
+use granary_core::{Failpoint, Ino, Kind, NamespaceId, NodeId, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use crate::file::{File, Stage, State};
 use crate::range_set::RangeSet;
-use crate::stage::record::{self, Found, Scanned};
+use crate::stage::record::{self, Damage, Found, Scanned};
 use crate::stage::{RecordKind, Shape, files};
 use crate::tree::Shared;
 use crate::util::blocking;
@@ -90,10 +91,10 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
     }
     let staged = find_stage_files(shared).await?;
     let mut progress = Progress::of(shared, segments.iter().map(|&id| shared.log.len(id)).sum());
-    let newest = segments.last().copied();
+    let promised = promised(shared, &segments).await?;
     for id in segments {
         let len = shared.log.len(id);
-        let scanned = adopt(shared, id, Some(id) == newest, &mut done).await?;
+        let scanned = adopt(shared, id, promised, &mut done).await?;
         replay(shared, id, &scanned, &mut done).await?;
         progress.more(shared, len, &done);
     }
@@ -121,30 +122,64 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
     Ok(())
 }
 
-/// Reads a segment, makes its content known to the log, and cuts its torn tail.
-async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> Result<Scanned> {
+/// What of the log an earlier run had made durable before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promised {
+    /// All up to this sequence.
+    UpTo(u64),
+    /// All but the end of this segment: version 1 does not say more.
+    AllBut(u64),
+}
+
+impl Promised {
+    /// Whether a power loss may have taken what is missing there, without breaking a promise.
+    fn allows(self, segment: u64, good_len: usize, lost: &Damage) -> bool {
+        match self {
+            Promised::UpTo(seq) => seq <= lost.after,
+            Promised::AllBut(newest) => segment == newest && lost.range.start >= good_len,
+        }
+    }
+}
+
+/// Asks the newest record. Sequences, and what is durable, only grow.
+async fn promised(shared: &Arc<Shared>, segments: &[u64]) -> Result<Promised> {
+    for &id in segments.iter().rev() {
+        let task = shared.clone();
+        let last = blocking(&shared.runtime, move || {
+            let scanned = record::scan(&task.log.read_all(id)?, task.ns, id);
+            Ok(scanned.records.into_iter().rev().find(|r| r.head.kind != RecordKind::Gap))
+        });
+        if let Some(last) = last.await? {
+            return Ok(last.head.durable.map_or(Promised::AllBut(id), Promised::UpTo));
+        }
+    }
+    Ok(Promised::UpTo(0))
+}
+
+/// Reads a segment, makes its content known to the log, cuts its torn tail, and fills the gaps that a power loss left.
+async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised, done: &mut Done) -> Result<Scanned> {
     let task = shared.clone();
     let (scanned, lost) = blocking(&shared.runtime, move || {
         let bytes = task.log.read_all(id)?;
         let scanned = record::scan(&bytes, task.ns, id);
         let good = scanned.good_len();
-        let segment = format_args!("{id:016x}").to_string();
+        let mut gaps = Vec::new();
         for damage in &scanned.damage {
-            let (from, to) = (damage.range.start, damage.range.end);
-            if from >= good && newest {
-                tracing::info!(ns = %task.ns, segment, bytes = to - from, "the stage log's torn tail is cut off");
-            } else {
-                tracing::error!(
-                    ns = %task.ns, segment, from, to, why = damage.why,
-                    "the stage log is damaged; what precedes and follows is recovered"
-                );
+            let is_lost = !task.log.is_recovered(id) && promised.allows(id, good, damage);
+            tell(task.ns, id, damage, is_lost);
+            // Records are no shorter; what is, was never one.
+            if is_lost && damage.range.start < good && damage.range.len() >= record::GAP_HEADER {
+                gaps.push((damage.after, damage.range.clone()));
             }
         }
-        task.log.keep(id, good as u64)?;
+        task.log.keep(id, good as u64, &gaps)?;
         Failpoint::RecoverAfterAdopt.reach();
-        let inodes: HashSet<Ino> = scanned.records.iter().map(|r| r.head.ino).collect();
+        let inodes: HashSet<Ino> = scanned.files().map(|r| r.head.ino).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
-        task.log.adopt(id, good as u64, payload, inodes.len() as u64);
+        let known = scanned.records.iter().filter(|r| r.head.kind == RecordKind::Gap).map(|r| &r.payload);
+        let all = gaps.iter().map(|(_, gap)| gap).chain(known);
+        let all = all.map(|gap| gap.start as u64..gap.end as u64).collect();
+        task.log.adopt(id, good as u64, payload, inodes.len() as u64, all);
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
         Ok((scanned, lost as u64))
     })
@@ -153,10 +188,28 @@ async fn adopt(shared: &Arc<Shared>, id: u64, newest: bool, done: &mut Done) -> 
     Ok(scanned)
 }
 
+fn tell(ns: NamespaceId, id: u64, damage: &Damage, is_lost: bool) {
+    let segment = format_args!("{id:016x}").to_string();
+    let (from, to) = (damage.range.start, damage.range.end);
+    if is_lost {
+        tracing::info!(
+            %ns, segment, from, to,
+            "a part of the stage log that was not durable was lost with the power; it is passed over"
+        );
+    } else {
+        tracing::error!(
+            %ns, segment, from, to, why = damage.why,
+            "the stage log is damaged; what precedes and follows is recovered"
+        );
+    }
+}
+
 async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mut Done) -> Result<()> {
     let mut by_ino: BTreeMap<Ino, Vec<&Found>> = BTreeMap::new();
     for r in &scanned.records {
         shared.log.stay_above(r.head.seq);
+    }
+    for r in scanned.files() {
         by_ino.entry(r.head.ino).or_default().push(r);
     }
     if shared.log.is_recovered(segment) {
@@ -217,6 +270,7 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64
                 s.zero(h.offset..h.offset + h.len);
                 s.size = s.size.max(h.offset + h.len);
             }
+            RecordKind::Gap => continue,
             RecordKind::StageFile => s.hint = h.hint.clone().or(s.hint.take()),
             RecordKind::Shared => {
                 tracing::info!(

@@ -130,7 +130,7 @@ impl Shared {
         loop {
             let mut progress = std::pin::pin!(self.drain.progress.notified());
             progress.as_mut().enable();
-            if !segments.iter().any(|&id| self.log.has(id, 0)) {
+            if !segments.iter().any(|&id| self.log.has(id, 0..0)) {
                 return Ok(());
             }
             if let Some(e) = lock(&self.drain.failures).since(began, segments) {

@@ -95,7 +95,7 @@ impl File {
         match extent.place {
             Place::Object { .. } => false,
             Place::Log { node, segment, offset } => {
-                node == self.shared.node && !self.shared.log.has(segment, offset + extent.len)
+                node == self.shared.node && !self.shared.log.has(segment, offset..offset + extent.len)
             }
             Place::StageFile { node } => node == self.shared.node && stage.is_none(),
         }

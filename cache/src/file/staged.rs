@@ -21,7 +21,7 @@ impl File {
         whole: &Extent,
     ) -> Result<Option<Bytes>> {
         let Place::Log { segment, offset, .. } = part.place else { return Ok(None) };
-        if !shared.log.has(segment, offset.saturating_add(part.len)) {
+        if !shared.log.has(segment, offset..offset.saturating_add(part.len)) {
             return Ok(None);
         }
         read_record(shared, ino, part, whole)

@@ -109,6 +109,7 @@ impl File {
             prev_seq: s.last_seq,
             mtime: self.shared.clock.now(),
             crc: 0,
+            durable: None,
             hint: s.hint.clone(),
         }
     }

@@ -16,6 +16,7 @@ mod tests;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -71,6 +72,8 @@ struct Segment {
     /// Complete: nothing is appended to it any more. Said in the same place that lists it, so that the segment being
     /// written is never taken for one to upload and delete.
     sealed: bool,
+    /// What a power loss took out of the middle, in order.
+    gaps: Vec<Range<u64>>,
     /// Open for reading; the bound is kept by `Segments::open`.
     file: Option<Arc<File>>,
 }
@@ -94,6 +97,8 @@ struct Active {
 struct Writer {
     active: Option<Active>,
     next_seq: u64,
+    /// Of the last record that was appended, 0: none was.
+    last_seq: u64,
     /// What `log/sequence` says.
     bound: u64,
     header: Vec<u8>,
@@ -117,6 +122,8 @@ pub(crate) struct Log {
     /// The table of segments and their descriptors; held for look-ups only.
     segments: Mutex<Segments>,
     group: GroupSync,
+    /// The last record of this run that survives a power loss.
+    durable: AtomicU64,
     /// Segments below this were replayed by an earlier start, those below `begin` are by this one.
     recovered: u64,
     begin: u64,
@@ -164,6 +171,7 @@ impl Log {
             writer: Mutex::new(Writer {
                 active: None,
                 next_seq,
+                last_seq: 0,
                 bound: next_seq + SEQUENCE_STEP,
                 header: Vec::with_capacity(record::HEADER_MAX),
                 unsynced: Vec::new(),
@@ -172,6 +180,7 @@ impl Log {
             }),
             segments: Mutex::default(),
             group: GroupSync::default(),
+            durable: AtomicU64::new(0),
             recovered,
             begin: next_seq,
             payload_bytes: AtomicU64::new(0),
@@ -207,16 +216,16 @@ impl Log {
             .map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?
             .len();
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, file: None });
+        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, gaps: Vec::new(), file: None });
         Ok(())
     }
 
-    /// Takes a segment of an earlier run, `len` bytes of which are good.
-    pub fn adopt(&self, id: u64, len: u64, payload: u64, files: u64) {
+    /// Takes a segment of an earlier run, `len` bytes of which are good, but for the gaps.
+    pub fn adopt(&self, id: u64, len: u64, payload: u64, files: u64, gaps: Vec<Range<u64>>) {
         let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
-        lock(&self.segments).by_id.insert(id, Segment { info, sealed: true, file: None });
+        lock(&self.segments).by_id.insert(id, Segment { info, sealed: true, gaps, file: None });
     }
 
     /// Whether an earlier start has brought all of the segment into the metadata that could be.
@@ -260,6 +269,7 @@ impl Log {
             w.active = Some(self.begin_segment(w)?);
         }
         head.seq = w.next_seq;
+        head.durable = Some(self.durable.load(Ordering::SeqCst));
         let Some(active) = w.active.as_mut() else { unreachable!("made above") };
         let at = active.info.len;
         w.header.clear();
@@ -277,6 +287,7 @@ impl Log {
             return Err(e);
         }
         Failpoint::LogAfterAppend.reach();
+        w.last_seq = head.seq;
         w.next_seq = above(w.next_seq, self.mark);
         let first = at == 0;
         active.info.len += more;
@@ -307,7 +318,9 @@ impl Log {
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, file: Some(file.clone()) });
+        lock(&self.segments)
+            .by_id
+            .insert(id, Segment { info, sealed: false, gaps: Vec::new(), file: Some(file.clone()) });
         Ok(Active { file, info, inodes: HashSet::new() })
     }
 
@@ -380,17 +393,17 @@ impl Log {
         Ok(Some(bytes))
     }
 
-    /// Whether the segment is there and has its first `end` bytes.
-    pub fn has(&self, segment: u64, end: u64) -> bool {
+    /// Whether the segment is there and has these bytes.
+    pub fn has(&self, segment: u64, bytes: Range<u64>) -> bool {
         {
             let w = lock(&self.writer);
             if let Some(a) = &w.active
                 && a.info.id == segment
             {
-                return end <= a.info.len;
+                return bytes.end <= a.info.len;
             }
         }
-        lock(&self.segments).by_id.get(&segment).is_some_and(|s| end <= s.info.len)
+        lock(&self.segments).by_id.get(&segment).is_some_and(|s| s.has(&bytes))
     }
 
     /// Bytes of a segment, as far as they are known.
@@ -404,14 +417,20 @@ impl Log {
         fs::read(&path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))
     }
 
-    /// Keeps the first `len` bytes of a segment of an earlier run, and makes them durable: that run may have been killed
-    /// before it did.
-    pub fn keep(&self, id: u64, len: u64) -> Result<()> {
+    /// Keeps the first `len` bytes of a segment of an earlier run, with gaps in the place of lost records (each with the
+    /// sequence before it), and makes them durable: that run may have been killed before it did.
+    pub fn keep(&self, id: u64, len: u64, gaps: &[(u64, Range<usize>)]) -> Result<()> {
         let path = segment_path(&self.dir, id);
         let keep = || {
             let file = open_rw(&path)?;
             if file.metadata()?.len() > len {
                 self.disk.set_len(&file, len)?;
+            }
+            for (after, gap) in gaps {
+                let mut header = Vec::with_capacity(record::GAP_HEADER);
+                let at = gap.start as u64;
+                record::encode(&Head::gap(*after, gap.len()), self.ns, id, at, &mut header);
+                write_all(&*self.disk, &file, &header, &[], at)?;
             }
             self.disk.sync_data(&file)
         };
@@ -451,6 +470,13 @@ fn above(seq: u64, mark: Option<u16>) -> u64 {
     match mark {
         None => seq + 1,
         Some(mark) => (((seq >> NODE_BITS) + 1) << NODE_BITS) | u64::from(mark),
+    }
+}
+
+impl Segment {
+    fn has(&self, bytes: &Range<u64>) -> bool {
+        let lost = |gap: &Range<u64>| gap.start < bytes.end && bytes.start < gap.end;
+        bytes.end <= self.info.len && !self.gaps.iter().any(lost)
     }
 }
 

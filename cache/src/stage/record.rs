@@ -5,25 +5,30 @@
 //! | offset | size | what |
 //! |---|---|---|
 //! | 0 | 4 | magic `GSLr` |
-//! | 4 | 1 | version: 1 |
-//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file, 6 ranges shared past the log |
+//! | 4 | 1 | version: 2 |
+//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file, 6 ranges shared past the log, 7 gap |
 //! | 6 | 2 | header length `h` in bytes, its checksum included |
 //! | 8 | 4 | namespace id |
 //! | 12 | 8 | inode |
 //! | 20 | 8 | file offset; truncate: the new size |
-//! | 28 | 8 | length in bytes: of the payload (write), of the range (zero, range written), 0 (the others) |
+//! | 28 | 8 | length in bytes: of the payload (write), of the range (zero, range written), of what follows the header (gap), 0 (the others) |
 //! | 36 | 8 | sequence, growing within the namespace's stage |
 //! | 44 | 8 | sequence of the record before it of the same inode that this node knew of, 0: none. Replay stops at a gap |
 //! | 52 | 8 | modification time, seconds |
 //! | 60 | 4 | modification time, nanoseconds |
 //! | 64 | 4 | crc32c of the payload |
 //! | 68 | 8 | inode of the directory the file was in, 0: not known |
-//! | 76 | 2 | length of the name `n`, 0 to 255 |
-//! | 78 | n | the name it had there |
+//! | 76 | 8 | sequence of the last record of this run of the node that was known to survive a power loss, 0: none yet. Not in version 1 |
+//! | 84 | 2 | length of the name `n`, 0 to 255 |
+//! | 86 | n | the name it had there |
 //! | h-4 | 4 | crc32c of the segment number (8 bytes), the offset of the record in the segment (8 bytes) and the header so far |
-//! | h | length | a write's payload |
+//! | h | length | a write's payload; what a gap passes over, of which nothing is known |
 //!
 //! Because segment and offset are in the checksum, a copy of a log in a file's bytes is never taken for a record.
+//!
+//! A power loss may take any page of what was not synced, also one with later ones behind it. The newest record tells how far the
+//! log was durable: records that are lost behind that were never promised, and recovery puts a *gap* in their place, so that
+//! nobody takes them for damage later. Records that are lost before it were damaged.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,8 +39,12 @@ use granary_core::{Ino, NamespaceId, Result, Timestamp};
 use crate::tree::PathHint;
 
 pub(crate) const MAGIC: [u8; 4] = *b"GSLr";
-const VERSION: u8 = 1;
-const FIXED: usize = 78;
+const VERSION: u8 = 2;
+/// A header without the name and the checksum.
+const FIXED: usize = 86;
+const FIXED_V1: usize = 78;
+/// The header of a gap, and of any record without a name.
+pub(crate) const GAP_HEADER: usize = FIXED + 4;
 /// Longest header: a name of 255 bytes.
 pub(crate) const HEADER_MAX: usize = FIXED + 255 + 4;
 /// Longest payload of one record. A larger write becomes several.
@@ -49,6 +58,8 @@ pub(crate) enum RecordKind {
     StageFile,
     StageRange,
     Shared,
+    /// Lost with a power loss, before it was durable.
+    Gap,
 }
 
 impl RecordKind {
@@ -60,6 +71,7 @@ impl RecordKind {
             RecordKind::StageFile => 4,
             RecordKind::StageRange => 5,
             RecordKind::Shared => 6,
+            RecordKind::Gap => 7,
         }
     }
 
@@ -71,6 +83,7 @@ impl RecordKind {
             4 => RecordKind::StageFile,
             5 => RecordKind::StageRange,
             6 => RecordKind::Shared,
+            7 => RecordKind::Gap,
             _ => return None,
         })
     }
@@ -90,6 +103,8 @@ pub(crate) struct Head {
     pub mtime: Timestamp,
     /// crc32c of the payload.
     pub crc: u32,
+    /// Sequence of the last record that was durable when the log appended this one. `None`: version 1 does not say.
+    pub durable: Option<u64>,
     pub hint: Option<Arc<PathHint>>,
 }
 
@@ -100,6 +115,27 @@ impl Head {
 
     pub fn payload_len(&self) -> u64 {
         if self.kind == RecordKind::Write { self.len } else { 0 }
+    }
+
+    /// Bytes between the header and the next record.
+    fn body_len(&self) -> u64 {
+        if self.kind == RecordKind::Gap { self.len } else { self.payload_len() }
+    }
+
+    /// In the place of records that are lost, `len` bytes of them, after the one with sequence `seq`.
+    pub fn gap(seq: u64, len: usize) -> Head {
+        Head {
+            kind: RecordKind::Gap,
+            ino: Ino(0),
+            offset: 0,
+            len: len.saturating_sub(GAP_HEADER) as u64,
+            seq,
+            prev_seq: 0,
+            mtime: Timestamp::default(),
+            crc: 0,
+            durable: Some(0),
+            hint: None,
+        }
     }
 }
 
@@ -126,6 +162,7 @@ pub(crate) fn encode(head: &Head, ns: NamespaceId, segment: u64, at: u64, out: &
     out.put_u32(head.mtime.nanos);
     out.put_u32(head.crc);
     out.put_u64(dir);
+    out.put_u64(head.durable.unwrap_or(0));
     out.put_bytes16(name);
     let crc = crc32c::crc32c_append(position_crc(segment, at), &out[start..]);
     out.put_u32(crc);
@@ -137,10 +174,11 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     if r.take(4)? != MAGIC {
         return Err(r.corrupt("it does not begin with the magic"));
     }
-    r.version(VERSION)?;
+    let version = r.version(VERSION)?;
+    let fixed = if version == 1 { FIXED_V1 } else { FIXED };
     let kind = r.u8()?;
     let len = usize::from(r.u16()?);
-    if !(FIXED + 4..=HEADER_MAX).contains(&len) || len > bytes.len() {
+    if !(fixed + 4..=fixed + 255 + 4).contains(&len) || len > bytes.len() {
         return Err(r.corrupt("its header's length is wrong"));
     }
     let (body, mut tail) =
@@ -154,20 +192,22 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     }
     let (ino, offset, length, seq, prev_seq) = (Ino(r.u64()?), r.u64()?, r.u64()?, r.u64()?, r.u64()?);
     let mtime = Timestamp { secs: r.i64()?, nanos: r.u32()? };
-    let (crc, dir, name) = (r.u32()?, r.u64()?, r.bytes16()?);
+    let (crc, dir) = (r.u32()?, r.u64()?);
+    let durable = if version == 1 { None } else { Some(r.u64()?) };
+    let name = r.bytes16()?;
     if offset.checked_add(length).is_none() || (kind == RecordKind::Write && length > PAYLOAD_MAX as u64) {
         return Err(r.corrupt("its length is impossible"));
     }
     let hint =
         (dir != 0 || !name.is_empty()).then(|| Arc::new(PathHint { dir: Ino(dir), name: name.to_vec() }));
-    Ok((Head { kind, ino, offset, len: length, seq, prev_seq, mtime, crc, hint }, len))
+    Ok((Head { kind, ino, offset, len: length, seq, prev_seq, mtime, crc, durable, hint }, len))
 }
 
 /// A record found by [`scan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub head: Head,
-    /// Where its payload is in the segment.
+    /// Where its payload is in the segment; of a gap, what it passes over.
     pub payload: Range<usize>,
 }
 
@@ -175,6 +215,8 @@ pub(crate) struct Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     pub range: Range<usize>,
+    /// Of the last good record before it in the segment; the segment's own number when there is none.
+    pub after: u64,
     pub why: String,
 }
 
@@ -187,6 +229,11 @@ pub(crate) struct Scanned {
 }
 
 impl Scanned {
+    /// The records of files: all but gaps.
+    pub fn files(&self) -> impl Iterator<Item = &Found> {
+        self.records.iter().filter(|r| r.head.kind != RecordKind::Gap)
+    }
+
     /// Bytes up to the end of the last good record.
     pub fn good_len(&self) -> usize {
         self.records.last().map_or(0, |r| r.payload.end)
@@ -198,18 +245,19 @@ pub(crate) fn scan(bytes: &[u8], ns: NamespaceId, segment: u64) -> Scanned {
     let mut out = Scanned::default();
     let mut at = 0;
     while at < bytes.len() {
+        let after = out.records.last().map_or(segment, |r| r.head.seq);
         let why = match decode(&bytes[at..], ns, segment, at as u64) {
             Ok((head, header)) => {
-                let payload = at + header..at + header + head.payload_len() as usize;
+                let payload = at + header..at + header + head.body_len() as usize;
                 match bytes.get(payload.clone()) {
-                    Some(p) if crc32c::crc32c(p) == head.crc => {
+                    Some(p) if head.kind == RecordKind::Gap || crc32c::crc32c(p) == head.crc => {
                         at = payload.end;
                         out.records.push(Found { head, payload });
                         continue;
                     }
                     Some(_) => {
                         let why = format!("the bytes of inode {} do not match their checksum", head.ino);
-                        out.damage.push(Damage { range: at..payload.end, why });
+                        out.damage.push(Damage { range: at..payload.end, after, why });
                         at = payload.end;
                         continue;
                     }
@@ -219,7 +267,7 @@ pub(crate) fn scan(bytes: &[u8], ns: NamespaceId, segment: u64) -> Scanned {
             Err(e) => e.to_string(),
         };
         let next = resync(bytes, ns, segment, at + 1);
-        out.damage.push(Damage { range: at..next, why });
+        out.damage.push(Damage { range: at..next, after, why });
         at = next;
     }
     out
@@ -245,6 +293,13 @@ mod tests {
 
     const NS: NamespaceId = NamespaceId(3);
 
+    /// Records whose every byte is known; and gaps, of whose bodies nothing is.
+    fn heads_and_gaps() -> impl Strategy<Value = (Head, Vec<u8>)> {
+        let gap = proptest::collection::vec(any::<u8>(), 0..200)
+            .prop_map(|body| (Head::gap(body.len() as u64, GAP_HEADER + body.len()), body));
+        prop_oneof![7 => heads(), 1 => gap]
+    }
+
     fn heads() -> impl Strategy<Value = (Head, Vec<u8>)> {
         let kind = prop_oneof![
             3 => Just(RecordKind::Write),
@@ -258,7 +313,7 @@ mod tests {
         let hint = proptest::option::of((1u64.., proptest::collection::vec(any::<u8>(), 0..=255)));
         (
             kind,
-            any::<[u64; 3]>(),
+            any::<[u64; 4]>(),
             0u64..1 << 50,
             0u64..1 << 50,
             any::<i64>(),
@@ -266,21 +321,24 @@ mod tests {
             payload,
             hint,
         )
-            .prop_map(|(kind, [ino, seq, prev_seq], offset, len, secs, nanos, payload, hint)| {
-                let payload = if kind == RecordKind::Write { payload } else { Vec::new() };
-                let head = Head {
-                    kind,
-                    ino: Ino(ino),
-                    offset,
-                    len: if kind == RecordKind::Write { payload.len() as u64 } else { len },
-                    seq,
-                    prev_seq,
-                    mtime: Timestamp { secs, nanos },
-                    crc: crc32c::crc32c(&payload),
-                    hint: hint.map(|(dir, name)| Arc::new(PathHint { dir: Ino(dir), name })),
-                };
-                (head, payload)
-            })
+            .prop_map(
+                |(kind, [ino, seq, prev_seq, durable], offset, len, secs, nanos, payload, hint)| {
+                    let payload = if kind == RecordKind::Write { payload } else { Vec::new() };
+                    let head = Head {
+                        kind,
+                        ino: Ino(ino),
+                        offset,
+                        len: if kind == RecordKind::Write { payload.len() as u64 } else { len },
+                        seq,
+                        prev_seq,
+                        mtime: Timestamp { secs, nanos },
+                        crc: crc32c::crc32c(&payload),
+                        durable: Some(durable),
+                        hint: hint.map(|(dir, name)| Arc::new(PathHint { dir: Ino(dir), name })),
+                    };
+                    (head, payload)
+                },
+            )
     }
 
     fn segment(records: &[(Head, Vec<u8>)]) -> Vec<u8> {
@@ -300,7 +358,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_found(records in proptest::collection::vec(heads(), 0..12)) {
+        fn what_is_written_is_found(records in proptest::collection::vec(heads_and_gaps(), 0..12)) {
             let bytes = segment(&records);
             let scanned = scan(&bytes, NS, 7);
             prop_assert_eq!(found(&scanned.records, &bytes), records);
@@ -354,6 +412,7 @@ mod tests {
             prev_seq: 0,
             mtime: Timestamp::default(),
             crc: crc32c::crc32c(payload),
+            durable: Some(0),
             hint: None,
         };
         let inner = segment(&[(write(b"inner"), b"inner".to_vec())]);
@@ -363,5 +422,49 @@ mod tests {
         assert!(scan(&inner, NS, 8).records.is_empty(), "another segment's bytes");
         assert!(scan(&inner, NamespaceId(4), 7).records.is_empty(), "another namespace's bytes");
         assert_eq!(scan(&inner, NS, 7).records.len(), 1);
+    }
+
+    /// The record as version 1 had it: without the sequence that was durable.
+    fn version_1(head: &Head, payload: &[u8]) -> Vec<u8> {
+        let mut new = Vec::new();
+        encode(head, NS, 7, 0, &mut new);
+        let len = (new.len() - 8) as u16;
+        let mut old = [&new[..76], &new[84..new.len() - 4]].concat();
+        old[4] = 1;
+        old[6..8].copy_from_slice(&len.to_le_bytes());
+        let crc = crc32c::crc32c_append(position_crc(7, 0), &old);
+        [&old, &crc.to_le_bytes()[..], payload].concat()
+    }
+
+    #[test]
+    fn what_version_1_wrote_is_read() {
+        let payload = b"bytes".to_vec();
+        let head = Head {
+            kind: RecordKind::Write,
+            ino: Ino(9),
+            offset: 3,
+            len: 5,
+            seq: 8,
+            prev_seq: 7,
+            mtime: Timestamp { secs: 1, nanos: 2 },
+            crc: crc32c::crc32c(&payload),
+            durable: None,
+            hint: Some(Arc::new(PathHint { dir: Ino(1), name: b"name".to_vec() })),
+        };
+        let bytes = version_1(&head, &payload);
+        let scanned = scan(&bytes, NS, 7);
+        assert_eq!(found(&scanned.records, &bytes), [(head, payload)]);
+        assert!(scanned.damage.is_empty());
+    }
+
+    #[test]
+    fn a_gap_takes_the_place_of_lost_records() {
+        let mut bytes = segment(&[(Head::gap(3, GAP_HEADER + 10), vec![0xee; 10])]);
+        bytes[GAP_HEADER + 4] = 1;
+        let scanned = scan(&bytes, NS, 7);
+        assert_eq!((scanned.records.len(), scanned.damage.len()), (1, 0));
+        assert_eq!(scanned.records[0].payload, GAP_HEADER..GAP_HEADER + 10);
+        let least = Head::gap(3, GAP_HEADER);
+        assert_eq!((least.len, least.encoded_len()), (0, GAP_HEADER), "it fits in the place of any record");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! It works on real files and keeps beside them what a power loss leaves for certain: of each file the bytes of its last sync,
 //! of each directory the entries of its last sync; and, in order, what was done since, of which a power loss may leave any part.
-//! Writes are lost by pages, whatever their order, but for a file that was only added to; entries one by one, but those of one name in order; a rename is lost as a
-//! whole.
+//! Writes are lost by pages, whatever their order; of a file that was only added to more often its end. Entries are lost one by
+//! one, but those of one name in order; a rename is lost as a whole.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -48,7 +48,7 @@ struct Kept {
 }
 
 impl Kept {
-    /// Such a file is written back in order, and is longer only when what is before is there: of the log a tail is lost.
+    /// Such a file is mostly written back in order: of the log a tail is lost.
     fn only_grows(&self) -> bool {
         let mut end = self.durable.len() as u64;
         self.since.iter().all(|made| match made {
@@ -279,7 +279,7 @@ fn surviving_names(shadow: &Shadow, loss: Loss, rng: &mut SmallRng) -> BTreeMap<
 fn surviving_bytes(kept: &Kept, loss: Loss, rng: &mut SmallRng) -> Vec<u8> {
     match loss {
         Loss::Tails(part) => first_part(kept, part),
-        Loss::Random(_) if kept.only_grows() => {
+        Loss::Random(_) if kept.only_grows() && rng.random_bool(0.6) => {
             first_part(kept, [0.0, 1.0, rng.random()][rng.random_range(0..3)])
         }
         Loss::Random(_) => random_pages(kept, rng),

@@ -1,5 +1,6 @@
 //! Group commit of the log: however many wait, one fdatasync at a time serves all that came before it.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use granary_core::{Error, Failpoint, Result};
@@ -60,11 +61,11 @@ impl Log {
     }
 
     fn sync_now(&self) {
-        let (target, files, new_entries) = {
+        let (target, last, files, new_entries) = {
             let mut w = lock(&self.writer);
             let mut files = std::mem::take(&mut w.unsynced);
             files.extend(w.active.as_ref().map(|a| a.file.clone()));
-            (w.next_seq - 1, files, std::mem::take(&mut w.new_entries))
+            (w.next_seq - 1, w.last_seq, files, std::mem::take(&mut w.new_entries))
         };
         Failpoint::LogBeforeSync.reach();
         let mut result = files.iter().try_for_each(|f| self.disk.sync_data(f));
@@ -73,6 +74,10 @@ impl Log {
         }
         Failpoint::LogAfterSync.reach();
         let failed = result.is_err();
+        if !failed {
+            // Told by the records to come, for a recovery that asks what was promised.
+            self.durable.fetch_max(last, Ordering::SeqCst);
+        }
         if let Err(e) = result {
             let e = Error::io(
                 format!(

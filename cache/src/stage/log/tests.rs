@@ -23,6 +23,7 @@ fn write(log: &Log, ino: u64, payload: &[u8]) -> Result<Appended> {
         prev_seq: 0,
         mtime: Timestamp::default(),
         crc: crc32c::crc32c(payload),
+        durable: None,
         hint: None,
     };
     log.append(&mut head, payload)
@@ -46,7 +47,7 @@ fn records_are_read_back_and_lie_in_order_of_sequence() {
     let scanned = scan(&bytes, NS, info.id);
     assert_eq!(scanned.records.len(), 100);
     assert!(scanned.damage.is_empty());
-    assert!(log.has(info.id, info.len) && !log.has(info.id, info.len + 1));
+    assert!(log.has(info.id, 0..info.len) && !log.has(info.id, 0..info.len + 1));
     assert_eq!(log.seal(), Some(info.id));
     assert_eq!(log.seal(), None);
     assert_eq!(log.read(info.id, info.len, 1).unwrap_err().kind(), Kind::Corrupt);
@@ -64,7 +65,7 @@ fn what_is_being_written_is_not_listed_as_sealed_and_not_deleted() {
         let at = write(&log, i, b"x").unwrap();
         assert!(log.sealed().is_empty());
         assert_eq!(log.delete(at.segment).unwrap_err().kind(), Kind::Bug);
-        assert!(log.has(at.segment, at.offset + 1));
+        assert!(log.has(at.segment, at.offset..at.offset + 1));
         assert_eq!(log.seal(), Some(at.segment));
         assert_eq!(log.sealed().iter().map(|s| s.id).collect::<Vec<_>>(), [at.segment]);
         log.delete(at.segment).unwrap();

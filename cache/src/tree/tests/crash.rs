@@ -192,3 +192,92 @@ async fn what_a_recovery_found_is_durable_when_it_ends() {
     w.cut_power(0, 0.0).await;
     assert_eq!(w.content("f").await, pattern(1, 1000));
 }
+
+/// Zeros in the place of a record, as a page that was not written back leaves them.
+fn lose(w: &World, from: u64, to: u64) {
+    let segment = fs::OpenOptions::new().write(true).open(&segments(w)[0]).unwrap();
+    segment.write_all_at(&vec![0; (to - from) as usize], from).unwrap();
+}
+
+fn log_len(w: &World) -> u64 {
+    fs::metadata(&segments(w)[0]).unwrap().len()
+}
+
+/// A page of the log is lost, with later ones behind it that are not: nothing was promised of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_what_was_not_durable_is_no_damage() {
+    let mut w = World::new().await;
+    let (a, b) = (w.create("a", false).await, w.create("b", false).await);
+    a.write(0, &pattern(1, 1000), false).await.unwrap();
+    w.tree_ref().flush().await.unwrap();
+    let from = log_len(&w);
+    a.write(1000, &pattern(2, 1000), false).await.unwrap();
+    let to = log_len(&w);
+    b.write(0, &pattern(3, 1000), false).await.unwrap();
+    a.write(2000, &pattern(4, 1000), false).await.unwrap();
+    lose(&w, from, to);
+    // The second time more is durable than the hole is old.
+    for round in 0..2 {
+        w.kill().await;
+        assert_eq!(w.content("a").await, pattern(1, 1000));
+        assert_eq!(w.content("b").await, pattern(3, 1000), "round {round}");
+        let file = w.create(&format!("c{round}"), false).await;
+        for _ in 0..2 {
+            file.write(0, &pattern(5, 1000), false).await.unwrap();
+            w.tree_ref().flush().await.unwrap();
+        }
+    }
+    w.tree_ref().sync().await.unwrap();
+    assert!(segments(&w).is_empty(), "nothing is kept for a person");
+    w.restart_from_the_store().await;
+    assert_eq!(w.content("a").await, pattern(1, 1000));
+    assert_eq!(w.content("b").await, pattern(3, 1000));
+    w.check().await;
+}
+
+/// The metadata was durable before the log was, and names bytes in the hole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_ends_before_a_hole_that_the_metadata_names() {
+    let mut w = World::new().await;
+    let (a, b) = (w.create("a", false).await, w.create("b", false).await);
+    a.write(0, &pattern(1, 1000), false).await.unwrap();
+    w.tree_ref().flush().await.unwrap();
+    let from = log_len(&w);
+    a.write(1000, &pattern(2, 1000), false).await.unwrap();
+    let to = log_len(&w);
+    b.write(0, &pattern(3, 1000), false).await.unwrap();
+    w.close(a).await;
+    w.close(b).await;
+    w.meta().sync().await.unwrap();
+    lose(&w, from, to);
+    for _ in 0..2 {
+        w.kill().await;
+        assert_eq!(w.content("a").await, pattern(1, 1000), "no zeros");
+        assert_eq!(w.content("b").await, pattern(3, 1000));
+    }
+    w.tree_ref().sync().await.unwrap();
+    assert!(segments(&w).is_empty());
+    w.check().await;
+}
+
+/// What a later record says was durable cannot have gone with the power.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_what_was_durable_is_damage() {
+    let mut w = World::new().await;
+    let (a, b) = (w.create("a", false).await, w.create("b", false).await);
+    w.tree_ref().flush().await.unwrap();
+    b.write(0, &pattern(1, 1000), false).await.unwrap();
+    let from = log_len(&w);
+    a.write(0, &pattern(2, 1000), false).await.unwrap();
+    let to = log_len(&w);
+    w.tree_ref().flush().await.unwrap();
+    b.write(1000, &pattern(3, 1000), false).await.unwrap();
+    lose(&w, from, to);
+    w.kill().await;
+    assert_eq!(w.content("b").await, [pattern(1, 1000), pattern(3, 1000)].concat());
+    let file = w.open("a").await;
+    assert_eq!(file.read(0, 1000).await.unwrap_err().kind(), Kind::Corrupt, "never zeros");
+    w.close(file).await;
+    assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(segments(&w).len(), 1, "it is kept for a person");
+}
