@@ -7,13 +7,15 @@ PEERS ?=
 NODES ?=
 DURATION ?=
 ROUNDS ?= 1000
+MINUTES ?= 10
+SEED ?=
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/granary
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build install bench check fuzz stress kills clean setup
+.PHONY: help demo test build install bench check fuzz stress kills soak clean setup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-8s  %s\n' "$$t" "$$d"; done
@@ -48,6 +50,9 @@ stress: setup ## break a real mount at random; DURATION=seconds [600]
 
 kills: setup ## stop a node at every failpoint and at random moments; ROUNDS=number [1000]
 	@ROUNDS=$(ROUNDS) tools/test kills
+
+soak: setup ## random programs amid kills, outages and full disks; MINUTES=number [10], SEED=n repeats one
+	@MINUTES=$(MINUTES) SEED=$(SEED) tools/test soak
 
 clean: ## remove what cargo built here (the cache of tools/rocksdb stays)
 	@cargo clean

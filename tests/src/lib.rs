@@ -6,21 +6,30 @@
 use std::io::Read;
 
 mod cluster;
+mod image;
 mod launcher;
 mod locker;
+mod mapping;
+mod model;
 mod node;
 mod program;
 mod proxy;
 mod service;
 mod tree;
+mod weather;
+mod worker;
 
 pub use cluster::Cluster;
+pub use image::Image;
 pub use locker::Locker;
+pub use model::{Entry, Found, Model, read};
 pub use node::{Node, StoreKind, drop_page_cache};
-pub use program::{Output, run, run_ok, until};
+pub use program::{Output, run, run_ok, until, until_within};
 pub use proxy::Proxy;
 pub use service::{Service, free_port};
 pub use tree::{Tree, fill, read_tree};
+pub use weather::{Outage, Weather};
+pub use worker::{Failure, Worker};
 
 /// A seed that is printed, so that a failure can be had again: `GRANARY_TEST_SEED` sets it.
 pub fn seed() -> u64 {

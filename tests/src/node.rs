@@ -213,7 +213,12 @@ impl Node {
     /// What a new machine has: nothing but metadata and store. The node must be stopped.
     pub fn empty_cache(&mut self) {
         assert!(self.child.is_none());
-        fs::remove_dir_all(self.path("cache")).expect("the cache directory is there");
+        // The directory itself may be a disk of its own.
+        for entry in fs::read_dir(self.path("cache")).expect("the cache directory is there") {
+            let path = entry.expect("an entry").path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
         drop_page_cache();
     }
 

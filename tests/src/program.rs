@@ -32,11 +32,16 @@ pub fn run_ok<S: AsRef<OsStr>>(script: &str, args: &[S]) -> String {
 
 /// Waits until `ready` says so: asks again as fast as the thing can answer, and gives up after a minute, which no
 /// working system reaches.
+pub fn until(what: &str, ready: impl FnMut() -> bool) {
+    until_within(what, Duration::from_secs(60), ready);
+}
+
+/// The same for what may take longer than a minute.
 #[allow(clippy::disallowed_methods)] // a bound on a hang, not a measurement
-pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
+pub fn until_within(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        assert!(start.elapsed() < patience, "{what}: not within {patience:?}");
         std::thread::yield_now();
     }
 }

@@ -8,12 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use granary_core::Failpoint;
-use granary_tests::{Node, StoreKind};
+use granary_tests::{Model, Node, StoreKind, Worker, read};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-use super::model::{Model, read};
-use super::work::Worker;
 
 const THREADS: usize = 3;
 /// Every so many rounds all is compared from the store alone.
@@ -188,15 +185,8 @@ impl Lane {
             threads.into_iter().filter_map(|thread| thread.join().expect("a worker")).collect::<Vec<_>>()
         });
         self.acknowledged += count.into_inner();
-        for e in &failures {
-            let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENODEV];
-            let log = || self.node.log();
-            assert!(
-                e.raw_os_error().is_some_and(|code| gone.contains(&code)),
-                "{}: {e}\n{}",
-                self.what,
-                log()
-            );
+        for failure in &failures {
+            assert!(failure.is_gone(), "{}: {failure:?}\n{}", self.what, self.node.log());
         }
         failures.len()
     }

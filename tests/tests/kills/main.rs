@@ -1,15 +1,13 @@
 //! A node that stops at every failpoint in turn, and at random moments: nothing that was acknowledged is lost.
 //!
 //! Several threads work in directories of their own, each noting what it does before it does it and what fsync promised
-//! after it returned ([`model`], [`work`]). The node stops, is started again (and stops again, within its recovery), and every
+//! after it returned ([`granary_tests::Model`], [`granary_tests::Worker`]). The node stops, is started again (and stops again, within its recovery), and every
 //! byte of every file is read and compared; now and then also after everything was drained and the node's own disk emptied.
 //!
 //! `GRANARY_KILL_ROUNDS` sets how many rounds [50], `GRANARY_TEST_SEED` repeats a seed as far as threads and time allow,
 //! `GRANARY_KILL_AT` takes one failpoint alone.
 
 mod lane;
-mod model;
-mod work;
 
 use std::sync::Mutex;
 

@@ -1,0 +1,58 @@
+//! How many operations were done, for those who wait for it without doing anything else.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Longer than any operation takes, whatever happens.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Default)]
+struct State {
+    done: u64,
+    over: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// For the workers, who share it.
+    pub count: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Progress {
+    pub fn reached(&self, operation: u64) {
+        let mut state = self.state.lock().expect("progress");
+        state.done = state.done.max(operation);
+        self.changed.notify_all();
+    }
+
+    /// When it is dropped, also by a panic, nobody works any more.
+    pub fn until_dropped(&self) -> impl Drop {
+        End(self)
+    }
+
+    /// Returns when so many are done in all, or no more will be: `false`.
+    pub fn wait_for(&self, operation: u64) -> bool {
+        let state = self.state.lock().expect("progress");
+        let going_on = |s: &mut State| s.done < operation && !s.over;
+        let (state, late) = self.changed.wait_timeout_while(state, PATIENCE, going_on).expect("progress");
+        let done = state.done;
+        assert!(!late.timed_out(), "the work hangs after {done} operations, {operation} are awaited");
+        !state.over
+    }
+
+    pub fn total(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+struct End<'a>(&'a Progress);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
+        self.0.changed.notify_all();
+    }
+}
