@@ -46,8 +46,10 @@ pub struct Client {
     me: Session,
     service: Arc<Service>,
     /// Answers that are given again, once [`Client::keep_extents`] said so.
-    kept_extents: Mutex<Option<HashMap<Ino, (Attr, Vec<Extent>)>>>,
+    kept_extents: Mutex<Option<KeptExtents>>,
 }
+
+type KeptExtents = HashMap<Ino, (Attr, Vec<Extent>)>;
 
 impl Client {
     /// From now on extents are kept, as a node does that nobody recalled them from.
