@@ -8,7 +8,8 @@
 //!    Where other nodes change the namespace too, neither counts when another node changed the inode meanwhile: the chain of
 //!    records must go on exactly where the inode's sequence is, and a whole stage file counts only if that is this node's. What
 //!    was overtaken is kept aside for a person.
-//! 3. Sparse stage files stay where extents name them. Clean copies stay where they are of the current version.
+//! 3. Sparse stage files stay where extents name them. Clean copies stay where they are of the current version, and are verified
+//!    afterwards (`tree/scrub.rs`).
 //!
 //! Everything is done again when it is interrupted: a record that was applied has its sequence in the inode.
 
@@ -405,12 +406,16 @@ async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, done: &mut Done)
     }
     for (ino, version) in staged.clean {
         match attr_of(shared, ino).await? {
-            Some(attr) if attr.version == version => shared.clean.insert(ino, version, attr.stored),
+            Some(attr) if attr.version == version => shared.clean.found(ino, version),
             _ => shared.files.remove(ino, Shape::Clean(version))?,
         }
     }
     let task = shared.clone();
-    blocking(&shared.runtime, move || task.files.sync_folders()).await
+    blocking(&shared.runtime, move || {
+        task.files.sweep_sums()?;
+        task.files.sync_folders()
+    })
+    .await
 }
 
 /// The stage file is the file's content.

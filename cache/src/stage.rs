@@ -7,6 +7,7 @@
 //! <stage_dir>/files/<inode, 16 hex digits>               whole content of a large file, changed since it was uploaded
 //! <stage_dir>/sparse/<inode>                             changed ranges of a large file whose rest is in objects
 //! <stage_dir>/clean/<inode>.<content version>            whole content of an uploaded file: a cache
+//! <stage_dir>/sums/<inode>.<content version>             checksums of a clean copy
 //! <stage_dir>/tmp/<inode>                                a stage file being filled; removed at start
 //! ```
 
@@ -14,6 +15,7 @@ pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod log;
 pub(crate) mod record;
+pub(crate) mod sums;
 
 pub(crate) use files::{Shape, StageFiles};
 pub(crate) use log::{Appended, Log};

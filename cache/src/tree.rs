@@ -4,6 +4,7 @@ mod clean;
 mod committer;
 pub(crate) mod dirty;
 mod objects;
+pub(crate) mod scrub;
 mod shared;
 mod staged;
 mod table;
@@ -94,7 +95,7 @@ struct Tasks {
     /// Ends when it is told, after its uploads have.
     drain: JoinHandle<()>,
     /// The committer, compaction, and the one that deletes dead objects: may be aborted anywhere.
-    others: [JoinHandle<()>; 3],
+    others: [JoinHandle<()>; 4],
 }
 
 impl fmt::Debug for Tree {
@@ -151,6 +152,7 @@ impl Tree {
             runtime.spawn(committer::run(shared.clone())),
             runtime.spawn(drain::compact::run(shared.clone())),
             runtime.spawn(drain::dead::run(shared.clone())),
+            runtime.spawn(scrub::run(shared.clone())),
         ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
         Ok(Arc::new(Tree { shared, tasks }))

@@ -12,6 +12,15 @@ pub(super) fn evict(shared: &Shared) {
         bytes > shared.limits.cache_bytes_max / SHARE
             || bytes > 0 && shared.files.free_bytes() < shared.limits.cache_free_bytes_min
     };
+    // What is not verified yet serves nobody.
+    while shared.files.free_bytes() < shared.limits.cache_free_bytes_min
+        && let Some((ino, version)) = shared.clean.next_unverified()
+    {
+        shared.clean.take_unverified(ino);
+        if let Err(e) = shared.files.remove(ino, Shape::Clean(version)) {
+            tracing::warn!(error = %e, "a clean stage file stays until the next start");
+        }
+    }
     let mut left = shared.clean.len();
     while left > 0 && too_much() {
         left -= 1;

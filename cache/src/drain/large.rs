@@ -18,6 +18,7 @@ use crate::file::File;
 use crate::range_set::RangeSet;
 use crate::stage::Shape;
 use crate::stage::disk::read_up_to;
+use crate::stage::sums::Sums;
 use crate::tree::Shared;
 use crate::util::blocking;
 
@@ -260,13 +261,14 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
     }
     // What is called clean is believed after a power loss too.
     file.sync_stage().await?;
+    let version = keep_sums(shared, file).await?;
     {
         let mut guard = file.state();
         let s = &mut *guard;
-        if !is_stored(s) {
+        if !is_stored(s) || s.committed.version != version {
             return Ok(false);
         }
-        let (version, bytes) = (s.committed.version, s.map.covered());
+        let bytes = s.map.covered();
         let Some(stage) = &mut s.stage else { return Ok(false) };
         match stage.shape {
             Shape::Sparse => {
@@ -288,6 +290,26 @@ async fn make_clean(shared: &Arc<Shared>, file: &Arc<File>) -> Result<bool> {
     let task = shared.clone();
     blocking(&shared.runtime, move || task.files.sync_folders()).await?;
     Ok(true)
+}
+
+/// Writes down what the copy is, for a later run that finds it: of this content version.
+async fn keep_sums(shared: &Arc<Shared>, file: &Arc<File>) -> Result<u64> {
+    let (version, size, descriptor) = {
+        let mut s = file.state();
+        let is_whole = s.stage.as_ref().is_some_and(|stage| stage.shape == Shape::Whole);
+        (s.committed.version, s.size, if is_whole { Some(file.stage_file(&mut s)?) } else { None })
+    };
+    let Some(descriptor) = descriptor else { return Ok(version) };
+    let (task, ino) = (shared.clone(), file.ino());
+    let kept = blocking(&shared.runtime, move || {
+        let failed = |e| Error::io(format!("cannot read the stage file of inode {ino}"), e);
+        let sums = Sums::compute(&descriptor, ino.0, version, size).map_err(failed)?;
+        task.files.write_sums(ino, &sums)
+    });
+    if let Err(e) = kept.await {
+        tracing::debug!(%ino, error = %e, "a clean copy without checksums serves until the next start only");
+    }
+    Ok(version)
 }
 
 #[cfg(test)]

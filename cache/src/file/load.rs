@@ -82,6 +82,8 @@ impl File {
             } else {
                 self.shared.clean.drop_copy(&self.shared.files, self.ino);
             }
+        } else {
+            self.shared.clean.hurry(self.ino);
         }
     }
 

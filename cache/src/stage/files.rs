@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::disk::{Disk, make_dirs};
+use super::disk::{Disk, make_dirs, write_all};
+use super::sums::Sums;
 use crate::util::lock;
 use granary_core::{Error, Ino, Kind, Result, Timestamp};
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
@@ -51,7 +52,8 @@ pub(crate) struct Stat {
 /// `fcntl`'s command that sets the signal of a broken lease, from the kernel's `fcntl.h` (crate libc lacks it).
 const F_SETSIG: libc::c_int = 10;
 
-const FOLDERS: [&str; 4] = ["files", "sparse", "clean", "tmp"];
+/// The first three have stage files.
+const FOLDERS: [&str; 5] = ["files", "sparse", "clean", "tmp", "sums"];
 
 impl StageFiles {
     /// Opens the folders below `dir`, made if missing; half-filled stage files are removed.
@@ -80,6 +82,47 @@ impl StageFiles {
             Shape::Sparse => self.dir.join("sparse").join(format!("{ino}")),
             Shape::Clean(version) => self.dir.join("clean").join(format!("{ino}.{version:016x}")),
         }
+    }
+
+    fn sums_path(&self, ino: Ino, version: u64) -> PathBuf {
+        self.dir.join("sums").join(format!("{ino}.{version:016x}"))
+    }
+
+    /// Keeps the checksums of what is about to be a clean copy.
+    pub fn write_sums(&self, ino: Ino, sums: &Sums) -> Result<()> {
+        let path = self.sums_path(ino, sums.version);
+        let written = self
+            .disk
+            .create(&path, false)
+            .and_then(|file| write_all(&*self.disk, &file, &[], &sums.encode(), 0));
+        written.map_err(|e| Error::io(format!("cannot write {}", path.display()), e))
+    }
+
+    /// `NotFound`: the copy has none.
+    pub fn read_sums(&self, ino: Ino, version: u64) -> Result<Sums> {
+        let path = self.sums_path(ino, version);
+        let bytes = fs::read(&path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
+        Sums::decode(&bytes).map_err(|e| e.context(path.display()))
+    }
+
+    /// The copy is gone, or may be changed.
+    fn forget_sums(&self, ino: Ino, shape: Shape) {
+        if let Shape::Clean(version) = shape {
+            let _ = self.disk.remove(&self.sums_path(ino, version)); // what stays is removed at the next start
+        }
+    }
+
+    /// Removes checksums whose copy is not there.
+    pub fn sweep_sums(&self) -> Result<()> {
+        let dir = self.dir.join("sums");
+        let fail = |e| Error::io(format!("cannot list {}", dir.display()), e);
+        for entry in fs::read_dir(&dir).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if !self.dir.join("clean").join(entry.file_name()).exists() {
+                self.disk.remove(&entry.path()).map_err(fail)?;
+            }
+        }
+        Ok(())
     }
 
     fn temporary(&self, ino: Ino) -> PathBuf {
@@ -139,7 +182,9 @@ impl StageFiles {
     }
 
     pub fn reshape(&self, ino: Ino, from: Shape, to: Shape) -> Result<()> {
-        self.rename(&self.path(ino, from), &self.path(ino, to))
+        self.rename(&self.path(ino, from), &self.path(ino, to))?;
+        self.forget_sums(ino, from);
+        Ok(())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -153,6 +198,7 @@ impl StageFiles {
     /// Removes one; who has it open or mapped keeps it. One that is not there is no error.
     pub fn remove(&self, ino: Ino, shape: Shape) -> Result<()> {
         let path = self.path(ino, shape);
+        self.forget_sums(ino, shape);
         match self.disk.remove(&path) {
             Ok(()) => self.changed.store(true, Ordering::SeqCst),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}

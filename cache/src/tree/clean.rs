@@ -22,12 +22,16 @@ struct Inner {
     by_age: BTreeMap<u64, Ino>,
     bytes: u64,
     next_age: u64,
+    /// Of earlier runs, not known to be what they were; whose turn is next comes last.
+    unverified: Vec<(Ino, u64)>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct CleanFiles {
     /// Guards the table; no I/O but the removal of one file happens under it.
     inner: Mutex<Inner>,
+    /// Who verifies copies. Held over one.
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -48,6 +52,30 @@ impl CleanFiles {
         inner.by_ino.insert(ino, Copy { version, bytes, age });
         inner.by_age.insert(age, ino);
         inner.bytes += bytes;
+    }
+
+    /// A copy that an earlier run left: nobody reads it before it was verified.
+    pub fn found(&self, ino: Ino, version: u64) {
+        lock(&self.inner).unverified.push((ino, version));
+    }
+
+    pub fn next_unverified(&self) -> Option<(Ino, u64)> {
+        lock(&self.inner).unverified.last().copied()
+    }
+
+    /// Takes it out of those that are to be verified.
+    pub fn take_unverified(&self, ino: Ino) -> Option<(Ino, u64)> {
+        let unverified = &mut lock(&self.inner).unverified;
+        let at = unverified.iter().rposition(|(of, _)| *of == ino)?;
+        Some(unverified.remove(at))
+    }
+
+    /// Somebody reads the file: its copy has the next turn.
+    pub fn hurry(&self, ino: Ino) {
+        let unverified = &mut lock(&self.inner).unverified;
+        if let Some(at) = unverified.iter().rposition(|(of, _)| *of == ino) {
+            unverified[at..].rotate_left(1);
+        }
     }
 
     pub fn version(&self, ino: Ino) -> Option<u64> {

@@ -346,3 +346,37 @@ async fn a_full_disk_under_a_stage_file_leaves_one_truth() {
     assert_eq!(w.content("f").await, here, "the store has what was read here");
     w.check().await;
 }
+
+/// The kernel, which reads clean copies by itself, verifies nothing: so a later run does, before it lets anybody read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_copy_that_the_disk_changed_is_dropped_and_the_store_read() {
+    let mut w = World::new().await;
+    for (name, seed) in [("good", 1), ("flipped", 2), ("short", 3), ("unsummed", 4)] {
+        w.write_new(name, &pattern(seed, 3 << 20)).await;
+    }
+    settle(&w).await;
+    let path = async |name: &str| {
+        let attr = w.attr(name).await.unwrap();
+        format!("{}.{:016x}", attr.ino, attr.version)
+    };
+    let (flipped, short, unsummed) = (path("flipped").await, path("short").await, path("unsummed").await);
+    assert_eq!(folder(&w, "clean").len(), 4);
+    w.stop().await;
+    let clean = |name: &str| w.stage_dir().join("clean").join(name);
+    let file = fs::OpenOptions::new().read(true).write(true).open(clean(&flipped)).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 2_500_000).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], 2_500_000).unwrap();
+    fs::OpenOptions::new().write(true).open(clean(&short)).unwrap().set_len(1 << 20).unwrap();
+    fs::remove_file(w.stage_dir().join("sums").join(&unsummed)).unwrap();
+    w.start().await;
+    assert_eq!((folder(&w, "clean").len(), folder(&w, "sums").len()), (1, 1));
+    for (name, seed) in [("good", 1), ("flipped", 2), ("short", 3), ("unsummed", 4)] {
+        assert!(w.content(name).await == pattern(seed, 3 << 20), "{name}");
+    }
+    let file = w.open("good").await;
+    assert!(file.begin_passthrough(false).unwrap().is_some());
+    file.end_passthrough(false);
+    w.close(file).await;
+    w.check().await;
+}

@@ -107,6 +107,7 @@ impl World {
         )
         .unwrap();
         let tree = self.tree(&self.stage_dir(), meta.clone(), reads.clone()).await;
+        crate::tree::scrub::run(tree.shared.clone()).await; // with the tree's own, and never behind it
         self.up = Some(Up { faulty, volume, meta, reads, tree });
     }
 
