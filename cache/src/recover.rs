@@ -142,8 +142,9 @@ impl Promised {
     }
 }
 
-/// Asks the newest record. Sequences, and what is durable, only grow.
+/// Asks the newest record, and what is known beside the log. Sequences, and what is durable, only grow.
 async fn promised(shared: &Arc<Shared>, segments: &[u64]) -> Result<Promised> {
+    let known = shared.log.was_durable();
     for &id in segments.iter().rev() {
         let task = shared.clone();
         let last = blocking(&shared.runtime, move || {
@@ -151,10 +152,13 @@ async fn promised(shared: &Arc<Shared>, segments: &[u64]) -> Result<Promised> {
             Ok(scanned.records.into_iter().rev().find(|r| r.head.kind != RecordKind::Gap))
         });
         if let Some(last) = last.await? {
-            return Ok(last.head.durable.map_or(Promised::AllBut(id), Promised::UpTo));
+            return Ok(match last.head.durable {
+                None if known == 0 => Promised::AllBut(id),
+                durable => Promised::UpTo(durable.unwrap_or(0).max(known)),
+            });
         }
     }
-    Ok(Promised::UpTo(0))
+    Ok(Promised::UpTo(known))
 }
 
 /// Reads a segment, makes its content known to the log, cuts its torn tail, and fills the gaps that a power loss left.
@@ -164,23 +168,26 @@ async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised, done: &mut Don
         let bytes = task.log.read_all(id)?;
         let scanned = record::scan(&bytes, task.ns, id);
         let good = scanned.good_len();
-        let mut gaps = Vec::new();
+        let (mut gaps, mut end) = (Vec::new(), good);
         for damage in &scanned.damage {
             let is_lost = !task.log.is_recovered(id) && promised.allows(id, good, damage);
             tell(task.ns, id, damage, is_lost);
+            if !is_lost {
+                end = end.max(damage.range.end); // what was promised is an error to read, and stays for a person
+            }
             // Records are no shorter; what is, was never one.
             if is_lost && damage.range.start < good && damage.range.len() >= record::GAP_HEADER {
                 gaps.push((damage.after, damage.range.clone()));
             }
         }
-        task.log.keep(id, good as u64, &gaps)?;
+        task.log.keep(id, end as u64, &gaps)?;
         Failpoint::RecoverAfterAdopt.reach();
         let inodes: HashSet<Ino> = scanned.files().map(|r| r.head.ino).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
         let known = scanned.records.iter().filter(|r| r.head.kind == RecordKind::Gap).map(|r| &r.payload);
         let all = gaps.iter().map(|(_, gap)| gap).chain(known);
         let all = all.map(|gap| gap.start as u64..gap.end as u64).collect();
-        task.log.adopt(id, good as u64, payload, inodes.len() as u64, all);
+        task.log.adopt(id, end as u64, payload, inodes.len() as u64, all);
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
         Ok((scanned, lost as u64))
     })

@@ -1,8 +1,7 @@
 //! Reading: the extent map says where the bytes are, the log, the stage file and the object cache have them.
 //!
-//! A record's checksum is verified when all of it is read, or when it is short enough to be read as a whole for a part of it.
-//! Parts of longer records are read as they are: the record was verified when it was found at start, and is again before it
-//! is uploaded a few seconds after it was written. Bytes of objects are verified by the object cache.
+//! A record's checksum is verified whatever part of it is read; the last long one is kept for who reads it part by part. Bytes of
+//! objects are verified by the object cache. Stage files that are changed have no checksums, and are read as the disk gives them.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,9 +16,10 @@ use super::{File, Stage, State};
 use crate::extent_map::Piece;
 use crate::stage::disk::read_up_to;
 use crate::tree::Shared;
+use crate::util::lock;
 
-/// Records up to this length are read and verified as a whole, whatever part of them is wanted.
-const VERIFY_WHOLE_MAX: u64 = 128 << 10;
+/// Records longer than this are kept when they were read for a part of them.
+const KEEP_MIN: u64 = 128 << 10;
 /// Objects read at once for one request.
 const OBJECTS_AT_ONCE: usize = 8;
 /// How often a read follows bytes that move away under it. The drain moves them once, a compaction once more.
@@ -71,24 +71,41 @@ pub(super) fn read_record(shared: &Shared, ino: Ino, part: &Extent, whole: &Exte
     else {
         return Err(Error::new(Kind::Bug, "a log source is not in the log"));
     };
-    let verify = whole.crc != 0 && (part.len == whole.len || whole.len <= VERIFY_WHOLE_MAX);
-    if !verify {
-        return Ok(shared.log.read(segment, offset, part.len as usize)?.map(Bytes::from));
+    if whole.crc == 0 {
+        // What a later write left of a record has no checksum of its own: the record has.
+        let verified = shared.log.verify(segment, offset..offset + part.len);
+        return match verified.map_err(|e| e.context(format_args!("cannot read inode {ino}")))? {
+            Some(()) => Ok(shared.log.read(segment, offset, part.len as usize)?.map(Bytes::from)),
+            None => Ok(None),
+        };
+    }
+    let range = (offset - start) as usize..(offset - start + part.len) as usize;
+    if let Some((of, at, bytes)) = lock(&shared.last_record).clone()
+        && (of, at) == (segment, start)
+    {
+        return Ok(Some(bytes.slice(range)));
     }
     let Some(bytes) = shared.log.read(segment, start, whole.len as usize)? else { return Ok(None) };
     if crc32c::crc32c(&bytes) != whole.crc {
-        return Err(Error::new(
-            Kind::Corrupt,
-            format!(
-                "bytes {}..{} of inode {ino} were damaged on this node's disk (stage log segment {segment:016x}); restore them from \
-                 another copy",
-                whole.offset,
-                whole.end(),
-            ),
-        ));
+        return Err(damaged(ino, whole, segment));
     }
-    let from = (offset - start) as usize;
-    Ok(Some(Bytes::from(bytes).slice(from..from + part.len as usize)))
+    let bytes = Bytes::from(bytes);
+    if part.len < whole.len && whole.len > KEEP_MIN {
+        *lock(&shared.last_record) = Some((segment, start, bytes.clone()));
+    }
+    Ok(Some(bytes.slice(range)))
+}
+
+fn damaged(ino: Ino, whole: &Extent, segment: u64) -> Error {
+    Error::new(
+        Kind::Corrupt,
+        format!(
+            "bytes {}..{} of inode {ino} were damaged on this node's disk (stage log segment {segment:016x}); restore them from \
+             another copy",
+            whole.offset,
+            whole.end(),
+        ),
+    )
 }
 
 /// What of the plan only other nodes have.

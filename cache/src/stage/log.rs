@@ -29,7 +29,7 @@ use super::disk::{Disk, make_dirs, read_up_to, write_all};
 use super::record::{self, Head};
 use crate::util::lock;
 
-use bound::{RECOVERED, SEQUENCE};
+use bound::{DURABLE, RECOVERED, SEQUENCE};
 use group::GroupSync;
 
 /// Sequence numbers that a start reserves: more than a process appends in its life.
@@ -74,6 +74,9 @@ struct Segment {
     sealed: bool,
     /// What a power loss took out of the middle, in order.
     gaps: Vec<Range<u64>>,
+    /// Records up to here were verified by [`Log::verify`], and are good but for those.
+    verified: u64,
+    damaged: Vec<Range<u64>>,
     /// Open for reading; the bound is kept by `Segments::open`.
     file: Option<Arc<File>>,
 }
@@ -122,8 +125,11 @@ pub(crate) struct Log {
     /// The table of segments and their descriptors; held for look-ups only.
     segments: Mutex<Segments>,
     group: GroupSync,
-    /// The last record of this run that survives a power loss.
+    /// The last record of this run that survives a power loss, and the file that says so to the next one.
     durable: AtomicU64,
+    durable_file: File,
+    /// What that file said of earlier runs.
+    was_durable: u64,
     /// Segments below this were replayed by an earlier start, those below `begin` are by this one.
     recovered: u64,
     begin: u64,
@@ -161,6 +167,9 @@ impl Log {
         bound::write(&*disk, dir, &dir_file, SEQUENCE, next_seq + SEQUENCE_STEP)
             .map_err(|e| Error::io(doing("number"), e))?;
         Failpoint::RecoverAfterNumbering.reach();
+        let was_durable = bound::read_durable(dir);
+        let durable_file = open_rw(&dir.join(DURABLE)).or_else(|_| disk.create(&dir.join(DURABLE), true));
+        let durable_file = durable_file.map_err(|e| Error::io(doing("open"), e))?;
         let log = Log {
             dir: dir.to_owned(),
             dir_file,
@@ -181,6 +190,8 @@ impl Log {
             segments: Mutex::default(),
             group: GroupSync::default(),
             durable: AtomicU64::new(0),
+            durable_file,
+            was_durable,
             recovered,
             begin: next_seq,
             payload_bytes: AtomicU64::new(0),
@@ -216,7 +227,10 @@ impl Log {
             .map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?
             .len();
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(id, Segment { info, sealed: false, gaps: Vec::new(), file: None });
+        lock(&self.segments).by_id.insert(
+            id,
+            Segment { info, sealed: false, gaps: Vec::new(), verified: 0, damaged: Vec::new(), file: None },
+        );
         Ok(())
     }
 
@@ -225,7 +239,22 @@ impl Log {
         let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
-        lock(&self.segments).by_id.insert(id, Segment { info, sealed: true, gaps, file: None });
+        lock(&self.segments)
+            .by_id
+            .insert(id, Segment { info, sealed: true, gaps, verified: 0, damaged: Vec::new(), file: None });
+    }
+
+    /// Up to where the log of earlier runs was durable, as far as it is known beside the log; 0: not known.
+    pub fn was_durable(&self) -> u64 {
+        self.was_durable
+    }
+
+    /// Records up to this one of this run survive a power loss. Blocks.
+    fn now_durable(&self, seq: u64) {
+        if self.durable.fetch_max(seq, Ordering::SeqCst) < seq {
+            // Only a recovery asks for it, and would promise less.
+            let _ = write_all(&*self.disk, &self.durable_file, &[], &bound::encode(seq), 0);
+        }
     }
 
     /// Whether an earlier start has brought all of the segment into the metadata that could be.
@@ -318,9 +347,17 @@ impl Log {
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments)
-            .by_id
-            .insert(id, Segment { info, sealed: false, gaps: Vec::new(), file: Some(file.clone()) });
+        lock(&self.segments).by_id.insert(
+            id,
+            Segment {
+                info,
+                sealed: false,
+                gaps: Vec::new(),
+                verified: 0,
+                damaged: Vec::new(),
+                file: Some(file.clone()),
+            },
+        );
         Ok(Active { file, info, inodes: HashSet::new() })
     }
 
@@ -391,6 +428,40 @@ impl Log {
             ));
         }
         Ok(Some(bytes))
+    }
+
+    /// Returns when every record that has bytes of `range` was verified, once in this run of the node. `None` when the segment is
+    /// gone; `Corrupt` when one of them is no good record.
+    pub fn verify(&self, segment: u64, range: Range<u64>) -> Result<Option<()>> {
+        let active = lock(&self.writer).active.as_ref().map(|a| a.info).filter(|info| info.id == segment);
+        let (from, end) = match lock(&self.segments).by_id.get(&segment) {
+            Some(s) => (s.verified, active.map_or(s.info.len, |info| info.len)),
+            None => return Ok(None),
+        };
+        if range.end > from {
+            let Some(bytes) = self.read(segment, from, (end - from) as usize)? else { return Ok(None) };
+            let scanned = record::scan_from(&bytes, self.ns, segment, from);
+            if let Some(s) = lock(&self.segments).by_id.get_mut(&segment).filter(|s| s.verified == from) {
+                s.verified = end;
+                let bad =
+                    scanned.damage.iter().map(|d| d.range.start as u64 + from..d.range.end as u64 + from);
+                s.damaged.extend(bad);
+            }
+        }
+        let is_bad = |s: &Segment| s.damaged.iter().any(|d| d.start < range.end && range.start < d.end);
+        match lock(&self.segments).by_id.get(&segment).map(is_bad) {
+            None => Ok(None),
+            Some(false) => Ok(Some(())),
+            Some(true) => Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "bytes {}..{} of {} are in no good record: they were damaged on this node's disk",
+                    range.start,
+                    range.end,
+                    segment_path(&self.dir, segment).display()
+                ),
+            )),
+        }
     }
 
     /// Whether the segment is there and has these bytes.

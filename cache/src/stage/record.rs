@@ -242,11 +242,17 @@ impl Scanned {
 
 /// All records of a segment, payloads verified. Damage is passed over: the scan goes on at the next good header.
 pub(crate) fn scan(bytes: &[u8], ns: NamespaceId, segment: u64) -> Scanned {
+    scan_from(bytes, ns, segment, 0)
+}
+
+/// The same of a part of the segment that begins at byte `base`, where a record does. What is found is told by its place in
+/// `bytes`.
+pub(crate) fn scan_from(bytes: &[u8], ns: NamespaceId, segment: u64, base: u64) -> Scanned {
     let mut out = Scanned::default();
     let mut at = 0;
     while at < bytes.len() {
         let after = out.records.last().map_or(segment, |r| r.head.seq);
-        let why = match decode(&bytes[at..], ns, segment, at as u64) {
+        let why = match decode(&bytes[at..], ns, segment, base + at as u64) {
             Ok((head, header)) => {
                 let payload = at + header..at + header + head.body_len() as usize;
                 match bytes.get(payload.clone()) {
@@ -266,7 +272,7 @@ pub(crate) fn scan(bytes: &[u8], ns: NamespaceId, segment: u64) -> Scanned {
             }
             Err(e) => e.to_string(),
         };
-        let next = resync(bytes, ns, segment, at + 1);
+        let next = resync(bytes, ns, segment, base, at + 1);
         out.damage.push(Damage { range: at..next, after, why });
         at = next;
     }
@@ -274,11 +280,11 @@ pub(crate) fn scan(bytes: &[u8], ns: NamespaceId, segment: u64) -> Scanned {
 }
 
 /// Where the next good header begins, or the end.
-fn resync(bytes: &[u8], ns: NamespaceId, segment: u64, from: usize) -> usize {
+fn resync(bytes: &[u8], ns: NamespaceId, segment: u64, base: u64, from: usize) -> usize {
     let mut at = from;
     while let Some(found) = bytes.get(at..).and_then(|rest| rest.windows(4).position(|w| w == MAGIC)) {
         at += found;
-        if decode(&bytes[at..], ns, segment, at as u64).is_ok() {
+        if decode(&bytes[at..], ns, segment, base + at as u64).is_ok() {
             return at;
         }
         at += 1;

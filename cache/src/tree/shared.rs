@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use granary_core::limits::Limits;
 use granary_core::policy::WritePolicy;
 use granary_core::{ByteBudget, Clock, Error, Failpoint, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
@@ -58,6 +59,9 @@ pub(crate) struct Shared {
     pub objects: Objects,
     pub dirty: Dirty,
     pub drain: Drain,
+    /// A verified record of the log that is read part by part, of at most 4 MiB: its segment, offset and bytes. Records never
+    /// change, nor is a segment's number used twice.
+    pub last_record: Mutex<Option<(u64, u64, Bytes)>>,
     /// Other nodes change the namespace too.
     pub many: bool,
     /// Reads what other nodes have staged.
@@ -113,6 +117,7 @@ impl Shared {
             objects: Objects::default(),
             dirty: Dirty::default(),
             drain,
+            last_record: Mutex::default(),
             many,
             peers: OnceLock::new(),
             fenced: Mutex::default(),

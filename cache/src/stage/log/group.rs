@@ -1,6 +1,5 @@
 //! Group commit of the log: however many wait, one fdatasync at a time serves all that came before it.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use granary_core::{Error, Failpoint, Result};
@@ -75,8 +74,7 @@ impl Log {
         Failpoint::LogAfterSync.reach();
         let failed = result.is_err();
         if !failed {
-            // Told by the records to come, for a recovery that asks what was promised.
-            self.durable.fetch_max(last, Ordering::SeqCst);
+            self.now_durable(last);
         }
         if let Err(e) = result {
             let e = Error::io(

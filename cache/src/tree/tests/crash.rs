@@ -5,9 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 
 use granary_core::Kind;
+use granary_core::limits::Limits;
 use granary_meta::Metadata;
+use granary_meta::types::Durability;
 
-use super::world::{World, pattern};
+use super::world::{World, limits, pattern};
 
 fn segments(w: &World) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(w.stage_dir().join("log")).unwrap().map(|e| e.unwrap().path());
@@ -278,6 +280,68 @@ async fn a_hole_in_what_was_durable_is_damage() {
     let file = w.open("a").await;
     assert_eq!(file.read(0, 1000).await.unwrap_err().kind(), Kind::Corrupt, "never zeros");
     w.close(file).await;
+    assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(segments(&w).len(), 1, "it is kept for a person");
+}
+
+/// Of a long record, whatever part of it is read, and of what a later write left of one; before and after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_never_read_in_parts() {
+    let limits = Limits { small_file_bytes_max: 1 << 20, log_segment_bytes_max: 32 << 20, ..limits() };
+    let mut w = World::with(limits, 0, Durability::Local).await;
+    for (name, seed) in [("good", 1), ("whole", 2), ("cut", 3)] {
+        let file = w.create(name, false).await;
+        file.write(0, &pattern(seed, 600_000), false).await.unwrap();
+        if name != "whole" {
+            file.write(100_000, b"in the middle", false).await.unwrap();
+        }
+        w.close(file).await;
+    }
+    w.tree_ref().flush().await.unwrap();
+    let path = segments(&w)[0].clone();
+    let mut bytes = fs::read(&path).unwrap();
+    for seed in [2, 3] {
+        let begins = pattern(seed, 64);
+        let at = bytes.windows(64).position(|b| b == begins).unwrap();
+        bytes[at + 500_000] ^= 1;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let mut plain = pattern(1, 600_000);
+    plain[100_000..100_013].copy_from_slice(b"in the middle");
+    for _ in 0..2 {
+        assert!(w.content("good").await == plain);
+        for name in ["whole", "cut"] {
+            let file = w.open(name).await;
+            for at in [0, 200_000, 499_990] {
+                let e = file.read(at, 100).await.unwrap_err();
+                assert_eq!(e.kind(), Kind::Corrupt, "{name} at {at}: {e}");
+                assert!(e.to_string().contains("damaged on this node's disk"), "{e}");
+            }
+            w.close(file).await;
+        }
+        w.kill().await;
+    }
+}
+
+/// The last record before a crash has no later one that says it was durable; the file beside the log does.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_at_the_end_of_what_was_durable_is_no_torn_tail() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    file.write(1000, &pattern(2, 1000), false).await.unwrap();
+    file.fsync().await.unwrap();
+    w.close(file).await;
+    let end = log_len(&w);
+    lose(&w, end - 500, end);
+    for _ in 0..2 {
+        w.kill().await;
+        let file = w.open("f").await;
+        assert_eq!(file.size(), 2000, "it is not cut");
+        assert_eq!(file.read(1500, 100).await.unwrap_err().kind(), Kind::Corrupt);
+        assert_eq!(file.read(0, 1000).await.unwrap(), pattern(1, 1000));
+        w.close(file).await;
+    }
     assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Corrupt);
     assert_eq!(segments(&w).len(), 1, "it is kept for a person");
 }
