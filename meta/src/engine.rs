@@ -58,6 +58,12 @@ pub trait Engine: Send + Sync + Debug {
     /// What was written before the call is durable at return.
     fn sync(&self) -> Result<()>;
 
+    /// After a write or a sync that failed: makes the engine work again, if its disk does. At return all that earlier writes
+    /// were told to have written is there and durable; of those that failed some may be. Reads go on, unless it fails.
+    ///
+    /// Errors: why it does not work yet; `Corrupt` for ever when something that was written is gone.
+    fn revive(&self) -> Result<()>;
+
     /// Syncs and lets go of files and locks. Later calls fail with `Unavailable`; a second close does nothing.
     fn close(&self) -> Result<()>;
 }

@@ -13,7 +13,9 @@
 //! that a returned `sync` covered.
 //!
 //! When the engine fails, the volume refuses all further changes with that error (what is on disk is unknown, so going
-//! on could lose acknowledged operations silently) and every `sync` fails; reads go on. Opening it again mends it.
+//! on could lose acknowledged operations silently) and every `sync` fails; reads go on. What was acknowledged and not written
+//! stays in memory. Every second, and whenever somebody waits for a sync, the committer has the engine look whether its disk
+//! works again ([`Engine::revive`]); then it writes what it kept, durably, and changes are accepted again.
 //!
 //! Locks, in the order in which they are taken; none is held across `.await`:
 //!
@@ -222,6 +224,11 @@ impl Volume {
         let spaces = Spaces::default();
         let thread = committer::spawn(shared.clone(), spaces.clone(), limits)?;
         Ok(Arc::new(Volume { info, shared, spaces, admin: Mutex::new(()), thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// Why changes are refused, while the engine fails.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.bell.failure()
     }
 
     pub fn info(&self) -> &VolumeInfo {

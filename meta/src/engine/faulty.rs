@@ -119,6 +119,12 @@ impl Engine for FaultyEngine {
         self.inner.sync()
     }
 
+    /// Fails as a write does, but is not counted as one.
+    fn revive(&self) -> Result<()> {
+        self.pass()?;
+        self.inner.revive()
+    }
+
     fn close(&self) -> Result<()> {
         self.inner.close()
     }

@@ -158,6 +158,10 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn revive(&self) -> Result<()> {
+        self.sync()
+    }
+
     fn close(&self) -> Result<()> {
         let mut inner = self.lock();
         inner.unsynced.clear();

@@ -2,9 +2,16 @@
 //!
 //! Memory is bounded: two memtables, one block cache that also holds index and filter blocks. Descriptors are bounded by
 //! `max_open_files`. RocksDB checksums its blocks and its log, so the records above carry no checksum of their own.
+//!
+//! After a failed write RocksDB takes no more until it is opened again. [`Engine::revive`] does that, once a file as large as
+//! opening may need could be written beside it; the database's sequence number, which counts all records ever written, then
+//! tells whether everything is there that was acknowledged.
 
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use granary_core::{Error, Kind, Result};
 use rocksdb::{
@@ -25,12 +32,25 @@ const LOG_BYTES_MAX: u64 = 128 << 20;
 const OPEN_FILES_MAX: i32 = 256;
 /// RocksDB's own text log: two files of a MiB.
 const INFO_LOG_BYTES: usize = 1 << 20;
+/// Opening writes what the log holds into a table, and this much at most beside it.
+const OPENING_BYTES: u64 = 1 << 20;
 
 /// A RocksDB database in a folder of its own.
 pub struct RocksEngine {
     dir: PathBuf,
-    /// `None` once closed. A lock for reading during each call, for writing by `close`, which so waits for them.
-    db: RwLock<Option<DB>>,
+    /// A lock for reading during each call, for writing by `close` and `revive`, which so wait for them.
+    db: RwLock<State>,
+    /// RocksDB's number of the last record that was acknowledged.
+    acknowledged: AtomicU64,
+    /// Snapshots that somebody looks at, perhaps for long.
+    looks: AtomicUsize,
+}
+
+enum State {
+    Open(DB),
+    /// It was to be opened again, and could not be.
+    Unopened(Error),
+    Closed,
 }
 
 impl std::fmt::Debug for RocksEngine {
@@ -46,13 +66,84 @@ impl RocksEngine {
         std::fs::create_dir_all(&dir)
             .map_err(|e| Error::io(format!("cannot make metadata directory {}", dir.display()), e))?;
         let db = DB::open(&options(), &dir).map_err(|e| opening(&dir, e))?;
-        Ok(Arc::new(RocksEngine { dir, db: RwLock::new(Some(db)) }))
+        let acknowledged = AtomicU64::new(db.latest_sequence_number());
+        Ok(Arc::new(RocksEngine {
+            dir,
+            db: RwLock::new(State::Open(db)),
+            acknowledged,
+            looks: AtomicUsize::new(0),
+        }))
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with<T>(&self, what: &str, f: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T> {
-        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let db = guard.as_ref().ok_or_else(closed)?;
-        f(db).map_err(|e| failed(&self.dir, what, e))
+        f(self.state().db()?).map_err(|e| failed(&self.dir, what, e))
+    }
+
+    /// Refuses while the disk would not take what opening the database again may write.
+    fn probe(&self) -> Result<()> {
+        let in_memory = match &*self.state() {
+            State::Open(db) => {
+                let sizes = db.property_int_value(rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES);
+                sizes.ok().flatten().unwrap_or(LOG_BYTES_MAX)
+            }
+            State::Unopened(_) => MEMTABLE_BYTES as u64,
+            State::Closed => return Err(closed()),
+        };
+        let path = self.dir.join("granary.probe");
+        let written = write_probe(&path, in_memory + OPENING_BYTES);
+        // One that stays is written over by the next.
+        let _ = std::fs::remove_file(&path);
+        written.map_err(|e| {
+            Error::io(
+                format!(
+                    "metadata in {} cannot be written; free some space on its disk, or repair it",
+                    self.dir.display()
+                ),
+                e,
+            )
+        })
+    }
+}
+
+impl State {
+    fn db(&self) -> Result<&DB> {
+        match self {
+            State::Open(db) => Ok(db),
+            State::Unopened(e) => Err(e.duplicate()),
+            State::Closed => Err(closed()),
+        }
+    }
+}
+
+fn write_probe(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let n = left.min(zeros.len() as u64);
+        file.write_all(&zeros[..n as usize])?;
+        left -= n;
+    }
+    file.sync_all()
+}
+
+/// Counts a look at a snapshot for as long as it lasts.
+struct Looking<'a>(&'a AtomicUsize);
+
+impl<'a> Looking<'a> {
+    fn begin(looks: &'a AtomicUsize) -> Looking<'a> {
+        looks.fetch_add(1, Ordering::SeqCst);
+        Looking(looks)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -111,8 +202,10 @@ fn opening(dir: &Path, e: rocksdb::Error) -> Error {
 
 fn failed(dir: &Path, what: &str, e: rocksdb::Error) -> Error {
     let text = e.to_string();
-    let (kind, mend) = if text.contains("No space left") {
-        (Kind::NoSpace, "free space on its disk, then restart")
+    let (kind, mend) = if text.contains("No space left") || text.contains("quota exceeded") {
+        (Kind::NoSpace, "free some space on its disk")
+    } else if text.contains("Read-only file system") {
+        (Kind::ReadOnly, "its disk was made read-only: look why, and mount it writable")
     } else if e.kind() == rocksdb::ErrorKind::Corruption {
         (Kind::Corrupt, "restore it from a copy; do not delete files in it")
     } else {
@@ -173,16 +266,17 @@ impl Engine for RocksEngine {
     }
 
     fn scan(&self, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let guard = self.state();
+        let db = guard.db()?;
         // An iterator is a snapshot of the moment it is made.
         let (mode, read) = span(prefix, from);
         visit_all(&self.dir, db.iterator_opt(mode, read), prefix, visit)
     }
 
     fn snapshot(&self, look: &mut Look<'_>) -> Result<()> {
-        let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let guard = self.state();
+        let db = guard.db()?;
+        let _looking = Looking::begin(&self.looks);
         look(&Moment { dir: &self.dir, at: db.snapshot() })
     }
 
@@ -200,18 +294,58 @@ impl Engine for RocksEngine {
                 },
             }
         }
-        self.with("write", |db| db.write_opt(rocks, &write_options(sync)))
+        let written = self.with("write", |db| {
+            db.write_opt(rocks, &write_options(sync))?;
+            Ok(db.latest_sequence_number())
+        })?;
+        self.acknowledged.fetch_max(written, Ordering::SeqCst);
+        Ok(())
     }
 
     fn sync(&self) -> Result<()> {
         self.with("sync", |db| db.flush_wal(true))
     }
 
+    fn revive(&self) -> Result<()> {
+        if self.looks.load(Ordering::SeqCst) > 0 {
+            return Err(Error::new(Kind::Busy, "the metadata is being read (a backup?); it is tried again"));
+        }
+        self.probe()?;
+        let mut state = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Closed) {
+            return Err(closed());
+        }
+        // RocksDB locks the folder: the old one goes first.
+        *state = State::Unopened(Error::new(Kind::Unavailable, "the metadata is being opened again"));
+        match DB::open(&options(), &self.dir) {
+            Ok(db) => *state = State::Open(db),
+            Err(e) => {
+                let e = opening(&self.dir, e);
+                *state = State::Unopened(e.duplicate());
+                return Err(e);
+            }
+        }
+        let there = state.db()?.latest_sequence_number();
+        drop(state);
+        if there < self.acknowledged.load(Ordering::SeqCst) {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "the disk of the metadata in {} lost what was written last; look at it, and restart granary, which then \
+                     goes on as after a power loss",
+                    self.dir.display()
+                ),
+            ));
+        }
+        self.sync()
+    }
+
     fn close(&self) -> Result<()> {
-        let taken = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
-        match taken {
-            Some(db) => db.flush_wal(true).map_err(|e| failed(&self.dir, "sync", e)),
-            None => Ok(()),
+        let mut state = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *state, State::Closed) {
+            State::Open(db) => db.flush_wal(true).map_err(|e| failed(&self.dir, "sync", e)),
+            State::Unopened(e) => Err(e),
+            State::Closed => Ok(()),
         }
     }
 }

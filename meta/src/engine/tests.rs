@@ -135,3 +135,43 @@ fn a_snapshot_is_one_moment() {
         assert_eq!(engine.snapshot(&mut |_| Ok(())).unwrap_err().kind(), Kind::Unavailable);
     }
 }
+
+#[test]
+fn an_engine_that_was_opened_again_has_all_that_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for engine in [RocksEngine::open(dir.path()).unwrap(), MemoryEngine::new()] {
+        let put = |key: &[u8], value: &[u8]| Write::Put(key.to_vec(), value.to_vec());
+        engine.write(vec![put(b"a", b"1")], true).unwrap();
+        engine.write(vec![put(b"a", b"2"), put(b"b", b"2")], false).unwrap();
+        for _ in 0..2 {
+            engine.revive().unwrap();
+            assert_eq!(engine.get(b"a").unwrap(), Some(b"2".to_vec()));
+        }
+        engine.write(vec![put(b"c", b"3")], true).unwrap();
+        assert_eq!(dump(&*engine).len(), 3);
+        engine.close().unwrap();
+        assert_eq!(engine.revive().unwrap_err().kind(), Kind::Unavailable);
+    }
+}
+
+/// As when the disk loses what it never synced, and goes on.
+#[test]
+fn an_engine_that_lost_something_says_so_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(dir.path()).unwrap();
+    let put = |key: &[u8]| Write::Put(key.to_vec(), vec![]);
+    engine.write(vec![put(b"a")], true).unwrap();
+    engine.revive().unwrap();
+    engine.write(vec![put(b"b")], false).unwrap();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "log") {
+            std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
+        }
+    }
+    for _ in 0..2 {
+        let e = engine.revive().unwrap_err();
+        assert!(e.kind() == Kind::Corrupt && e.to_string().contains("restart granary"), "{e}");
+    }
+    assert!(engine.get(b"a").unwrap().is_some() && engine.get(b"b").unwrap().is_none());
+}

@@ -8,6 +8,9 @@ use granary_core::{Error, Kind, Result};
 
 use super::lock;
 
+/// How often an engine that failed is tried again.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Told once, when the operations before it are durable or never will be.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<()>) + Send>;
 
@@ -24,7 +27,7 @@ struct Asked {
     waiters: Vec<Waiter>,
     urgent: bool,
     stop: bool,
-    /// The engine failed: nothing more is written.
+    /// The engine failed: nothing more is written until it works again.
     failure: Option<Error>,
 }
 
@@ -72,12 +75,10 @@ impl Bell {
         }
     }
 
-    /// The waiter is called after the next sync; refused, and not called, when the engine failed or was closed.
+    /// The waiter is called after the next sync, or when an engine that failed still does; refused, and not called, when it
+    /// was closed.
     pub fn ask_sync(&self, waiter: Waiter) -> Result<()> {
         let mut asked = lock(&self.asked);
-        if let Some(e) = &asked.failure {
-            return Err(e.duplicate());
-        }
         if asked.stop {
             return Err(stopped());
         }
@@ -98,8 +99,15 @@ impl Bell {
         if lock(&self.asked).stop { Err(stopped()) } else { Ok(()) }
     }
 
+    /// The committer is called again soon, to look whether it still fails.
     pub fn fail(&self, e: &Error) {
-        lock(&self.asked).failure.get_or_insert_with(|| e.duplicate());
+        lock(&self.asked).failure = Some(e.duplicate());
+        self.rung.notify_one();
+    }
+
+    /// What failed works again.
+    pub fn mended(&self) {
+        lock(&self.asked).failure = None;
     }
 
     pub fn failure(&self) -> Option<Error> {
@@ -112,7 +120,7 @@ impl Bell {
     }
 
     /// Waits for a reason to work: somebody waits for a sync, memory, the end, or, while something is pending or
-    /// `unsynced`, the end of `interval`.
+    /// `unsynced`, the end of `interval`; after a failure that of [`MEND_INTERVAL`].
     pub fn wait(&self, interval: Duration, unsynced: bool) -> Call {
         let mut asked = lock(&self.asked);
         let mut tick = false;
@@ -121,7 +129,9 @@ impl Bell {
                 asked.urgent = false;
                 return Call { waiters: std::mem::take(&mut asked.waiters), tick, stop: asked.stop };
             }
-            if unsynced || self.dirty.load(Ordering::SeqCst) {
+            let failed = asked.failure.is_some();
+            if failed || unsynced || self.dirty.load(Ordering::SeqCst) {
+                let interval = if failed { MEND_INTERVAL } else { interval };
                 let (guard, timeout) =
                     self.rung.wait_timeout(asked, interval).unwrap_or_else(PoisonError::into_inner);
                 (asked, tick) = (guard, timeout.timed_out());

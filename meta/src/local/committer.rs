@@ -87,16 +87,55 @@ fn write_taken(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
     Ok(true)
 }
 
-/// From now on nothing is written and all changes are refused.
+/// Until it is mended nothing is written and all changes are refused.
 fn fail(shared: &Shared, spaces: &Spaces, e: &Error) {
     if shared.bell.failure().is_none() {
         tracing::error!(
-            "metadata cannot be written, changes are refused until the volume is opened again: {e}"
+            "metadata cannot be written; changes are refused until it can be, which is tried every second: {e}"
         );
-        let e = e.duplicate().context("metadata could not be written earlier, open the volume again");
+        let e = e.duplicate();
         shared.bell.fail(&e);
         refuse(spaces, &e);
     }
+}
+
+/// Looks whether an engine that failed works again, and then writes what it did not take. The caller holds the round.
+fn mend(shared: &Shared, spaces: &Spaces) -> Result<()> {
+    let Some(before) = shared.bell.failure() else { return Ok(()) };
+    let mended = shared.engine.revive().and_then(|()| write_kept(shared, spaces));
+    if let Err(e) = &mended {
+        if e.to_string() != before.to_string() {
+            tracing::warn!("metadata still cannot be written: {e}");
+        }
+        return Err(e.duplicate());
+    }
+    shared.unsynced.store(false, Ordering::SeqCst);
+    tracing::info!("metadata can be written again, and nothing of it was lost");
+    // Under the lock: who loads a namespace meanwhile sees the failure, or is accepted here.
+    let spaces = lock(spaces);
+    shared.bell.mended();
+    spaces.values().for_each(|space| space.accept());
+    Ok(())
+}
+
+/// Writes again, durably, what was taken when the engine failed: as much of it as may be there already.
+fn write_kept(shared: &Shared, spaces: &Spaces) -> Result<()> {
+    let mut batch = Vec::new();
+    let mut kept = Vec::new();
+    let all: Vec<_> = lock(spaces).values().cloned().collect();
+    for space in all {
+        if let Some(changes) = space.unwritten() {
+            changes.encode(space.id(), &mut batch);
+            kept.push((space, changes));
+        }
+    }
+    if !batch.is_empty() {
+        shared.engine.write(batch, true)?;
+    }
+    for (space, changes) in kept {
+        space.committed(&changes);
+    }
+    Ok(())
 }
 
 fn refuse(spaces: &Spaces, e: &Error) {
@@ -113,6 +152,8 @@ impl Committer {
             let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, unsynced);
             let shared = self.shared.clone();
             let round = lock(&shared.round);
+            // An error is told by the commit.
+            let _ = mend(&shared, &self.spaces);
             if stop {
                 // First, so that nothing is acknowledged that the last commit does not hold.
                 refuse(&self.spaces, &stopped());

@@ -186,6 +186,8 @@ impl LocalNamespace {
         match self.apply(state, Operation::Free { ino, extents_max: EXTENTS_FREED_AT_ONCE }) {
             Ok(Reply::Freed(false)) => state.to_free.push(ino),
             Ok(_) => {}
+            // Once changes are accepted again.
+            Err(_) if state.refused.is_some() => state.to_free.push(ino),
             Err(e) => {
                 tracing::warn!("inode {ino} of namespace {} is not freed until the next start: {e}", self.id)
             }
@@ -239,6 +241,16 @@ impl LocalNamespace {
         }
         let written = lock(&self.state).overlay.committed();
         drop(written);
+    }
+
+    /// What was taken and could not be written.
+    pub(super) fn unwritten(&self) -> Option<Arc<Changes>> {
+        lock(&self.state).overlay.unwritten()
+    }
+
+    /// Changes are accepted again.
+    pub(super) fn accept(&self) {
+        lock(&self.state).refused = None;
     }
 
     /// From now on changes are refused; who waits for room is told.

@@ -45,6 +45,11 @@ impl Overlay {
         Some(taken)
     }
 
+    /// What was taken and not given back, because it could not be written.
+    pub fn unwritten(&self) -> Option<Arc<Changes>> {
+        self.committing.clone()
+    }
+
     pub fn committed(&mut self) -> Option<Arc<Changes>> {
         self.committing.take()
     }
