@@ -28,9 +28,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::room::Level;
 use crate::tree::{Shared, TreeStatus};
 use crate::util::lock;
 use compact::Compaction;
+pub(crate) use evict::evict;
 use failures::{Failures, Say};
 use pace::Pace;
 use policy::{LargeFile, Policy, Step, View};
@@ -131,7 +133,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 units.spawn(async move { run_file(&shared, ino).await });
             }
             Step::Wait(until) => {
-                evict::evict(&shared);
+                keep_room(&shared);
                 let until = until.unwrap_or(LOOK_AROUND).clamp(Duration::from_millis(1), LOOK_AROUND);
                 tokio::select! {
                     () = shared.drain.stop.cancelled() => {}
@@ -144,6 +146,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
     // An upload that ends here leaves an object nobody names; nothing of the tree runs on after this.
     units.shutdown().await;
+}
+
+/// Copies of what is in the store go when they take too much of the disk.
+fn keep_room(shared: &Shared) {
+    shared.look_at_disk();
+    evict(shared, 0);
+    if shared.reads.room().look(0) > Level::Ample {
+        shared.reads.shrink(0);
+    }
 }
 
 fn next_step(shared: &Shared) -> Step {
@@ -161,7 +172,8 @@ fn next_step(shared: &Shared) -> Step {
         active: shared.log.active(),
         sealed: &sealed,
         large: &large,
-        pressing: shared.dirty.is_pressing(shared.log.dirty(), &write_policy),
+        pressing: shared.dirty.is_pressing(shared.log.dirty(), &write_policy)
+            || shared.reads.room().ask(0) > Level::Ample,
         policy: &write_policy,
     };
     policy.next(&view)
@@ -217,6 +229,7 @@ impl Shared {
             compaction_written_bytes,
             retry_in_ms: failure.as_ref().map(|_| retry.as_millis() as u64),
             error: self.fenced().or(failure),
+            disk_error: self.disk_error(),
             policy: self.policy(),
         }
     }

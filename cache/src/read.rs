@@ -46,6 +46,8 @@ use fetch::Fetcher;
 use memory::MemoryFrames;
 use sums::FrameSums;
 
+use crate::room::Room;
+
 pub use stats::{ReadSnapshot, ReadStats};
 
 /// Frames in memory at most; the kernel's page cache holds the rest.
@@ -59,6 +61,8 @@ pub struct ReadCache {
     fetcher: Arc<Fetcher>,
     /// Guards what is known of streams of reads; held for one decision.
     ahead: Mutex<Ahead>,
+    /// The disk's, which the stages of all namespaces share.
+    room: Arc<Room>,
 }
 
 impl ReadCache {
@@ -82,13 +86,14 @@ impl ReadCache {
         let stats = Arc::new(ReadStats::default());
         let disk_limits = DiskLimits {
             bytes_max: limits.cache_bytes_max,
-            free_bytes_min: limits.cache_free_bytes_min,
+            free_min: limits.cache_free_min(),
             open_files_max: limits.open_files_max as usize / 2, // the stage has the other half
         };
         let disk = Disk::open(dir, disk_limits, stats.clone())?;
+        let room = Arc::new(Room::open(dir, limits.cache_free_min())?);
         let frames = MemoryFrames::new(MEMORY_FRAMES_BYTES_MAX.min(memory.max() / 8));
         let fetcher = Fetcher::new(store, disk, frames, stats, clock, memory, limits.fetches_max, runtime);
-        Ok(Arc::new(ReadCache { fetcher: Arc::new(fetcher), ahead: Mutex::new(Ahead::new()) }))
+        Ok(Arc::new(ReadCache { fetcher: Arc::new(fetcher), ahead: Mutex::new(Ahead::new()), room }))
     }
 
     /// The payload bytes of `range`, from memory or disk only: `None` when a part is not cached (or the range is not
@@ -211,6 +216,21 @@ impl ReadCache {
     /// Counters, for metrics and `granary status`.
     pub fn stats(&self) -> ReadSnapshot {
         self.fetcher.stats.snapshot()
+    }
+
+    /// The room on the disk, for all that lies there.
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// What is wrong with the node's disk at this moment, for a person.
+    pub fn disk_trouble(&self) -> Option<String> {
+        self.room.trouble()
+    }
+
+    /// Drops what is cached until `bytes` are free beside what is left to others, or nothing is cached. Deletes files.
+    pub(crate) fn shrink(&self, bytes: u64) {
+        self.fetcher.disk.shrink(bytes);
     }
 
     /// Bytes on disk as the budget counts them, and the number of files.

@@ -13,6 +13,8 @@
 //!
 //! Everything is done again when it is interrupted: a record that was applied has its sequence in the inode.
 
+mod watch;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,51 +30,39 @@ use crate::stage::{RecordKind, Shape, files};
 use crate::tree::Shared;
 use crate::util::blocking;
 
+pub use watch::{RecoveryStep, RecoveryWatch};
+
 /// Progress is logged this often at most.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
-struct Done {
-    records: u64,
-    replayed: u64,
-    files: u64,
-    /// Bytes of the log that are gone.
-    lost: u64,
-}
-
-/// How far the log was read.
+/// Tells the watch, and once a second the log.
 #[derive(Debug)]
-struct Progress {
-    bytes: u64,
-    of: u64,
-    begun: Duration,
+struct Telling<'a> {
+    shared: &'a Shared,
+    watch: &'a RecoveryWatch,
     told: Duration,
+    done: RecoveryStep,
 }
 
-impl Progress {
-    fn of(shared: &Shared, of: u64) -> Progress {
-        let now = shared.clock.monotonic();
-        Progress { bytes: 0, of, begun: now, told: now }
-    }
-
-    fn more(&mut self, shared: &Shared, bytes: u64, done: &Done) {
-        self.bytes += bytes;
-        let now = shared.clock.monotonic();
+impl Telling<'_> {
+    fn add(&mut self, more: RecoveryStep) {
+        let now = self.shared.clock.monotonic();
+        self.watch.add(more, now);
+        self.done.bytes += more.bytes;
+        self.done.records += more.records;
+        self.done.replayed += more.replayed;
+        self.done.files += more.files;
+        self.done.lost += more.lost;
         if now.saturating_sub(self.told) < PROGRESS {
             return;
         }
         self.told = now;
-        let left_s = self.left(now).as_secs();
+        let all = self.watch.sums();
         tracing::info!(
-            ns = %shared.ns, bytes = self.bytes, of = self.of, records = done.records, replayed = done.replayed, left_s,
+            ns = %self.shared.ns, bytes = all.bytes, of = all.bytes_total, records = all.records, replayed = all.replayed,
+            files = all.files, left_s = all.left.as_secs(),
             "bringing back what is staged"
         );
-    }
-
-    /// How long the rest takes at the rate so far.
-    fn left(&self, now: Duration) -> Duration {
-        let rest = self.of.saturating_sub(self.bytes) as f64 / self.bytes.max(1) as f64;
-        now.saturating_sub(self.begun).mul_f64(rest)
     }
 }
 
@@ -84,34 +74,39 @@ struct Staged {
     clean: Vec<(Ino, u64)>,
 }
 
-pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<()> {
-    let mut done = Done::default();
+pub(crate) async fn recover(
+    shared: &Arc<Shared>,
+    segments: Vec<u64>,
+    watch: &RecoveryWatch,
+) -> Result<RecoveryStep> {
     // Loading a file looks whether its bytes are there: so first everything is known that is there.
     for &id in &segments {
         shared.log.announce(id)?;
     }
+    let begun = shared.clock.monotonic();
+    let _running = watch.begin(segments.iter().map(|&id| shared.log.len(id)).sum(), begun);
+    let mut telling = Telling { shared, watch, told: begun, done: RecoveryStep::default() };
     let staged = find_stage_files(shared).await?;
-    let mut progress = Progress::of(shared, segments.iter().map(|&id| shared.log.len(id)).sum());
     let promised = promised(shared, &segments).await?;
     for id in segments {
-        let len = shared.log.len(id);
-        let scanned = adopt(shared, id, promised, &mut done).await?;
-        replay(shared, id, &scanned, &mut done).await?;
-        progress.more(shared, len, &done);
+        let bytes = shared.log.len(id);
+        let (scanned, lost) = adopt(shared, id, promised).await?;
+        let replayed = replay(shared, id, &scanned).await?;
+        telling.add(RecoveryStep { bytes, lost, ..replayed });
     }
-    let bytes = progress.bytes;
-    if done.lost > 0 {
+    if telling.done.lost > 0 {
         // Files loaded before the damage was found may name what is lost.
         for file in shared.table.all().into_iter().filter(|f| f.is_loaded()) {
             file.refresh().await?;
         }
     }
-    take_stage_files(shared, staged, &mut done).await?;
+    take_stage_files(shared, staged, &mut telling).await?;
     shared.commit_all().await?;
+    let done = telling.done;
     if done.replayed > 0 || done.files > 0 {
         tracing::info!(
-            ns = %shared.ns, records = done.records, replayed = done.replayed, stage_files = done.files, bytes,
-            "recovered what was not in the metadata"
+            ns = %shared.ns, records = done.records, replayed = done.replayed, stage_files = done.files,
+            bytes = done.bytes, "recovered what was not in the metadata"
         );
     }
     Failpoint::RecoverBeforeSync.reach();
@@ -120,7 +115,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>, segments: Vec<u64>) -> Result<
     let task = shared.clone();
     blocking(&shared.runtime, move || task.log.mark_recovered()).await?;
     Failpoint::RecoverAfterSync.reach();
-    Ok(())
+    Ok(done)
 }
 
 /// What of the log an earlier run had made durable before it ended.
@@ -161,10 +156,11 @@ async fn promised(shared: &Arc<Shared>, segments: &[u64]) -> Result<Promised> {
     Ok(Promised::UpTo(known))
 }
 
-/// Reads a segment, makes its content known to the log, cuts its torn tail, and fills the gaps that a power loss left.
-async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised, done: &mut Done) -> Result<Scanned> {
+/// Reads a segment, makes its content known to the log, cuts its torn tail, and fills the gaps that a power loss left; what is
+/// in it, and the bytes that are damaged.
+async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised) -> Result<(Scanned, u64)> {
     let task = shared.clone();
-    let (scanned, lost) = blocking(&shared.runtime, move || {
+    blocking(&shared.runtime, move || {
         let bytes = task.log.read_all(id)?;
         let scanned = record::scan(&bytes, task.ns, id);
         let good = scanned.good_len();
@@ -191,9 +187,7 @@ async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised, done: &mut Don
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
         Ok((scanned, lost as u64))
     })
-    .await?;
-    done.lost += lost;
-    Ok(scanned)
+    .await
 }
 
 fn tell(ns: NamespaceId, id: u64, damage: &Damage, is_lost: bool) {
@@ -212,7 +206,8 @@ fn tell(ns: NamespaceId, id: u64, damage: &Damage, is_lost: bool) {
     }
 }
 
-async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mut Done) -> Result<()> {
+async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned) -> Result<RecoveryStep> {
+    let mut done = RecoveryStep::default();
     let mut by_ino: BTreeMap<Ino, Vec<&Found>> = BTreeMap::new();
     for r in &scanned.records {
         shared.log.stay_above(r.head.seq);
@@ -221,7 +216,7 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
         by_ino.entry(r.head.ino).or_default().push(r);
     }
     if shared.log.is_recovered(segment) {
-        return Ok(()); // what it has of inodes that are not in the metadata is not of those that may have their numbers now
+        return Ok(done); // what it has of inodes that are not in the metadata is not of those that may have their numbers now
     }
     done.records += scanned.records.len() as u64;
     for (ino, records) in by_ino {
@@ -242,7 +237,7 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned, done: &mu
         committed?;
         Failpoint::RecoverAfterInode.reach();
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Applies an inode's records to its state, up to the first gap; how many, and the writes that another node overtook.
@@ -403,10 +398,10 @@ async fn keep_overtaken(shared: &Arc<Shared>, ino: Ino) -> Result<Shape> {
     Ok(Shape::Sparse)
 }
 
-async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, done: &mut Done) -> Result<()> {
+async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, telling: &mut Telling<'_>) -> Result<()> {
     for ino in staged.whole {
-        done.files += 1;
         take_whole(shared, ino).await?;
+        telling.add(RecoveryStep { files: 1, ..RecoveryStep::default() });
     }
     for ino in staged.sparse {
         take_sparse(shared, ino).await?;
@@ -460,16 +455,4 @@ async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
     file.rest();
     shared.table.retire(&file);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_left_follows_the_rate() {
-        let progress = Progress { bytes: 25, of: 100, begun: Duration::from_secs(10), told: Duration::ZERO };
-        assert_eq!(progress.left(Duration::from_secs(15)), Duration::from_secs(15));
-        assert_eq!(Progress { bytes: 100, ..progress }.left(Duration::from_secs(15)), Duration::ZERO);
-    }
 }

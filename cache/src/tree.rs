@@ -29,7 +29,7 @@ use crate::drain;
 use crate::file::{File, PageCache};
 use crate::peer::Peers;
 use crate::read::ReadCache;
-use crate::recover;
+use crate::recover::{self, RecoveryStep, RecoveryWatch};
 use crate::stage::disk::{Disk, SystemDisk};
 use crate::stage::{Log, StageFiles};
 use crate::util::lock;
@@ -79,6 +79,8 @@ pub struct TreeStatus {
     pub left_ms: Option<u64>,
     /// The last failure of the drain, if it has not succeeded since.
     pub error: Option<String>,
+    /// Why the node's disk does not take what is written, if it does not.
+    pub disk_error: Option<String>,
     /// When it is tried again; 0: now.
     pub retry_in_ms: Option<u64>,
     /// What counts for the namespace here, at this moment.
@@ -87,6 +89,7 @@ pub struct TreeStatus {
 
 pub struct Tree {
     shared: Arc<Shared>,
+    recovered: RecoveryStep,
     /// Until the tree is stopped.
     tasks: Mutex<Option<Tasks>>,
 }
@@ -126,10 +129,20 @@ impl Tree {
     ///
     /// Errors: `Io`, `NoSpace` when the stage's disk does not work; those of the metadata.
     pub async fn open(parts: TreeParts) -> Result<Arc<Tree>> {
-        Tree::open_on(parts, Arc::new(SystemDisk)).await
+        Tree::open_watched(parts, &RecoveryWatch::default()).await
     }
 
+    /// The same; `watch` is told how far the bringing together is.
+    pub async fn open_watched(parts: TreeParts, watch: &RecoveryWatch) -> Result<Arc<Tree>> {
+        Tree::open_with(parts, Arc::new(SystemDisk), watch).await
+    }
+
+    #[cfg(test)]
     pub(crate) async fn open_on(parts: TreeParts, disk: Arc<dyn Disk>) -> Result<Arc<Tree>> {
+        Tree::open_with(parts, disk, &RecoveryWatch::default()).await
+    }
+
+    async fn open_with(parts: TreeParts, disk: Arc<dyn Disk>, watch: &RecoveryWatch) -> Result<Arc<Tree>> {
         let files = StageFiles::open(&parts.stage_dir, disk.clone())?;
         let (mut log, segments) = Log::open(
             &parts.stage_dir.join("log"),
@@ -142,10 +155,14 @@ impl Tree {
             log.mark_sequences(parts.node);
         }
         let shared = Shared::new(parts, disk, Arc::new(log), files);
-        if let Err(e) = recover::recover(&shared, segments).await {
-            shared.end();
-            return Err(e);
-        }
+        shared.reads.room().join(&shared);
+        let recovered = match recover::recover(&shared, segments, watch).await {
+            Ok(recovered) => recovered,
+            Err(e) => {
+                shared.end();
+                return Err(e);
+            }
+        };
         let runtime = &shared.runtime;
         let drain = runtime.spawn(drain::run(shared.clone()));
         let others = [
@@ -155,7 +172,7 @@ impl Tree {
             runtime.spawn(scrub::run(shared.clone())),
         ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
-        Ok(Arc::new(Tree { shared, tasks }))
+        Ok(Arc::new(Tree { shared, recovered, tasks }))
     }
 
     /// The file's state, loaded from metadata if nobody has it; counts one user. Every `open` or `create` is matched by
@@ -265,6 +282,16 @@ impl Tree {
     pub fn settings_changed(&self) {
         self.shared.dirty.freed.notify_waiters();
         self.shared.drain.look_again();
+    }
+
+    /// What its opening brought back.
+    pub fn recovered(&self) -> RecoveryStep {
+        self.recovered
+    }
+
+    /// Changes that others' had overtaken, and where they were put, for a person.
+    pub fn kept_aside(&self) -> Vec<String> {
+        self.shared.kept_aside()
     }
 
     pub fn status(&self) -> TreeStatus {

@@ -198,6 +198,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "Free space on the cache's disk left to others",
     ),
+    setting(
+        "cache_free_percent_min",
+        Unit::Count,
+        Scope::Limit,
+        "The same as a part of that disk, in percent; the larger counts",
+    ),
     setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
     setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once, of one namespace"),
     setting(

@@ -36,8 +36,9 @@ pub struct Limits {
     pub dirty_files_max: u64,
     /// Disk space of the read cache.
     pub cache_bytes_max: u64,
-    /// Free space on the cache disk that is left to others.
+    /// Free space on the cache disk that is left to others, in bytes, and as a part of the disk: the larger counts.
     pub cache_free_bytes_min: u64,
+    pub cache_free_percent_min: u64,
     /// Memory for data in flight: fetches, packs being built, uploads.
     pub memory_bytes_max: u64,
     /// PUTs at once, of one namespace.
@@ -75,6 +76,7 @@ impl Default for Limits {
             dirty_files_max: 1_000_000,
             cache_bytes_max: 64 << 30,
             cache_free_bytes_min: 1 << 30,
+            cache_free_percent_min: 10,
             memory_bytes_max: 256 << 20,
             uploads_max: 4,
             upload_bytes_per_s_max: 0,
@@ -92,13 +94,14 @@ impl Default for Limits {
 }
 
 /// Settings and the least and greatest value of each.
-const RANGES: [(&str, u64, u64); 19] = [
+const RANGES: [(&str, u64, u64); 20] = [
     ("small_file_bytes_max", 4 << 10, 8 << 20),
     ("small_period_ms", 1, 3_600_000),
     ("large_period_ms", 1, 86_400_000),
     ("dirty_bytes_max", 64 << 20, 1 << 50),
     ("dirty_files_max", 100, 1 << 32),
     ("cache_bytes_max", 64 << 20, 1 << 50),
+    ("cache_free_percent_min", 0, 90),
     ("memory_bytes_max", 64 << 20, 1 << 40),
     ("uploads_max", 1, 256),
     ("upload_bytes_per_s_max", 1 << 10, 1 << 50),
@@ -125,7 +128,37 @@ pub(crate) fn check(name: &'static str, value: u64) -> Result<()> {
     }
 }
 
+/// How much of a disk is left to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeMin {
+    pub bytes: u64,
+    pub percent: u64,
+}
+
+/// Caches go when the free space is less than what is left to others and one part in this many of it more, so that they are
+/// gone before anybody has to wait.
+const NEAR_PART: u64 = 8;
+/// That part is no smaller than this: a few uploads' worth.
+const NEAR_BYTES_MIN: u64 = 8 << 20;
+
+impl FreeMin {
+    /// Bytes of a disk of `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        self.bytes.max((u128::from(total) * u128::from(self.percent) / 100) as u64)
+    }
+
+    /// Caches leave so much free.
+    pub fn near(self, total: u64) -> u64 {
+        let min = self.of(total);
+        min.saturating_add((min / NEAR_PART).max(NEAR_BYTES_MIN))
+    }
+}
+
 impl Limits {
+    pub fn cache_free_min(&self) -> FreeMin {
+        FreeMin { bytes: self.cache_free_bytes_min, percent: self.cache_free_percent_min }
+    }
+
     /// Refuses values that cannot work, naming the setting, the reason and what would do.
     pub fn validate(&self) -> Result<()> {
         let values = [
@@ -135,6 +168,7 @@ impl Limits {
             ("dirty_bytes_max", self.dirty_bytes_max),
             ("dirty_files_max", self.dirty_files_max),
             ("cache_bytes_max", self.cache_bytes_max),
+            ("cache_free_percent_min", self.cache_free_percent_min),
             ("memory_bytes_max", self.memory_bytes_max),
             ("uploads_max", u64::from(self.uploads_max)),
             ("compaction_period_ms", self.compaction_period_ms),
@@ -169,5 +203,14 @@ mod tests {
         Limits::default().validate().unwrap();
         let e = Limits { dirty_bytes_max: 1, ..Limits::default() }.validate().unwrap_err();
         assert!(e.to_string().contains("dirty_bytes_max = 1"), "{e}");
+        assert!(Limits { cache_free_percent_min: 91, ..Limits::default() }.validate().is_err());
+    }
+
+    #[test]
+    fn of_what_is_left_free_the_larger_counts() {
+        let min = FreeMin { bytes: 1 << 30, percent: 10 };
+        assert_eq!((min.of(5 << 30), min.of(20 << 30)), (1 << 30, 2 << 30));
+        assert_eq!(min.near(20 << 30), (2 << 30) + (256 << 20));
+        assert_eq!(FreeMin { bytes: 0, percent: 0 }.near(u64::MAX), 8 << 20);
     }
 }

@@ -1,16 +1,18 @@
 //! Clean copies go, oldest first, when they take more than their share of the disk, or the disk becomes full.
 
+use crate::room::Level;
 use crate::stage::Shape;
 use crate::tree::Shared;
 
 /// Clean copies may take one part in this many of `cache_bytes_max`; the rest is the object cache's.
 const SHARE: u64 = 2;
 
-pub(super) fn evict(shared: &Shared) {
+/// `more` bytes are to be written to the disk.
+pub(crate) fn evict(shared: &Shared, more: u64) {
     let too_much = || {
         let bytes = shared.clean.bytes();
         bytes > shared.limits.cache_bytes_max / SHARE
-            || bytes > 0 && shared.files.free_bytes() < shared.limits.cache_free_bytes_min
+            || bytes > 0 && shared.reads.room().look(more) > Level::Ample
     };
     // What is not verified yet serves nobody.
     while shared.files.free_bytes() < shared.limits.cache_free_bytes_min

@@ -12,7 +12,9 @@ impl File {
         let mut guard = self.state();
         let s = &mut *guard;
         s.alive(self.ino)?;
-        if write && !self.shared.room_for_unbounded_writes() {
+        // Nobody can make such a writer wait.
+        let room = || self.shared.reads.room().ask(0) == crate::room::Level::Ample;
+        if write && !(self.shared.room_for_unbounded_writes() && room()) {
             return Ok(None);
         }
         if s.stage.is_none() && write && s.large && s.size == 0 && s.map.len() == 0 {

@@ -81,10 +81,7 @@ impl File {
         };
         if let Err(e) = fill() {
             self.shared.files.abandon(self.ino);
-            return Err(Error::io(
-                format!("cannot fill the stage file of inode {}; free some space", self.ino),
-                e,
-            ));
+            return Err(self.refused("fill", e));
         }
         Failpoint::StageBeforePublish.reach();
         self.shared.files.publish(self.ino)?;
@@ -130,10 +127,7 @@ impl File {
         Failpoint::StageBeforeWrite.reach();
         if let Err(e) = write_all(&*self.shared.disk, &file, &[], data, offset) {
             self.own_half_written(s, &file, offset, len);
-            return Err(Error::io(
-                format!("cannot write the stage file of inode {}; free some space", self.ino),
-                e,
-            ));
+            return Err(self.refused("write", e));
         }
         Failpoint::StageAfterWrite.reach();
         if let Some(stage) = &mut s.stage {
@@ -145,6 +139,20 @@ impl File {
         }
         s.put(self.staged(offset, len));
         Ok(())
+    }
+
+    /// The disk refused something.
+    fn refused(&self, doing: &str, e: std::io::Error) -> Error {
+        let dir = self.shared.files.dir().display();
+        let e = Error::io(
+            format!(
+                "cannot {doing} the stage file of inode {} in {dir}; free some space there, or repair the disk",
+                self.ino
+            ),
+            e,
+        );
+        self.shared.note_disk_error(&e);
+        e
     }
 
     /// A write failed, and some of its bytes may be there: what a program may now read from a whole stage file is uploaded
@@ -249,6 +257,7 @@ impl File {
     }
 
     fn sync_stage_now(&self, file: &fs::File) -> Result<()> {
+        self.check_place(file)?;
         if let Some(stage) = &mut self.state().stage {
             stage.unsynced = false;
         }
@@ -265,6 +274,23 @@ impl File {
             tracing::error!(error = %e, "stage file");
         }
         result
+    }
+
+    /// What nobody would find after a crash is not called kept.
+    fn check_place(&self, file: &fs::File) -> Result<()> {
+        self.shared.files.check_place()?;
+        let removed = rustix::fs::fstat(file).is_ok_and(|s| s.st_nlink == 0);
+        if removed && !self.state().dead {
+            return Err(Error::new(
+                Kind::Io,
+                format!(
+                    "the stage file of inode {} was removed from {} while it was in use; copy the file elsewhere",
+                    self.ino,
+                    self.shared.files.dir().display()
+                ),
+            ));
+        }
+        Ok(())
     }
 
     fn lost_bytes(&self) -> Error {

@@ -11,6 +11,8 @@ use crate::stage::{Head, RecordKind};
 
 /// A file of more extents than this gets a stage file however small it is: there, neighbouring writes are one extent.
 pub(super) const EXTENTS_MAX: usize = 128;
+/// A write that finds the disk full is tried again so often, each time after room was made.
+const FULL_TRIES: u32 = 3;
 
 impl File {
     pub(super) async fn write_with(
@@ -20,11 +22,24 @@ impl File {
         append: bool,
         pages: bool,
     ) -> Result<u64> {
-        self.shared.admit(data.len() as u64).await;
+        let len = data.len() as u64;
+        self.shared.admit(len).await?;
         let mut turn = None;
+        let mut tries = 0;
         loop {
-            if let Some(offset) = self.write_now(offset, data, append, pages, turn)? {
-                return Ok(offset);
+            match self.write_now(offset, data, append, pages, turn) {
+                Ok(Some(offset)) => return Ok(offset),
+                Ok(None) => {}
+                // Others took the disk's last bytes. Once something of ours has gone it is tried again.
+                Err(e) if e.kind() == Kind::NoSpace && tries < FULL_TRIES && data.len() <= PAYLOAD_MAX => {
+                    tries += 1;
+                    self.shared.reads.room().exhausted();
+                    if !self.shared.admit_to_disk(len).await? {
+                        return Err(e);
+                    }
+                    continue;
+                }
+                Err(e) => return Err(e),
             }
             let locked = pages.then(|| offset..offset.saturating_add(data.len() as u64));
             turn = self.take_lease(locked).await?;
@@ -120,7 +135,7 @@ impl File {
         head: &mut Head,
         payload: &[u8],
     ) -> Result<crate::stage::Appended> {
-        let at = self.shared.log.append(head, payload)?;
+        let at = self.shared.log.append(head, payload).inspect_err(|e| self.shared.note_disk_error(e))?;
         s.last_seq = at.seq;
         if at.first {
             self.shared.drain.wake();

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
+use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES, FreeMin};
 use granary_core::{Error, ObjectId, Result};
 
 use super::lru::Lru;
@@ -84,7 +84,7 @@ struct State {
 pub(super) struct DiskLimits {
     pub bytes_max: u64,
     /// Left free on the disk for others.
-    pub free_bytes_min: u64,
+    pub free_min: FreeMin,
     pub open_files_max: usize,
 }
 
@@ -129,7 +129,7 @@ impl Disk {
         let (dir, temporary) = (dir.to_owned(), AtomicU64::new(0));
         let (warned, failing) = (AtomicBool::new(false), AtomicBool::new(false));
         let disk = Disk { dir, limits, state, temporary, warned, failing, stats };
-        disk.reserve(0); // the settings may have become smaller
+        disk.reserve(0, 0); // the settings may have become smaller
         Ok(disk)
     }
 
@@ -295,7 +295,7 @@ impl Disk {
 
     fn try_put(&self, key: ChunkKey, mut slices: Vec<IoSlice<'_>>, len: u64, ahead: bool) -> bool {
         let (size, path) = (charge(len), self.path(key));
-        if !self.reserve(size) {
+        if !self.reserve(size, 0) {
             self.warn_once("keep anything in", &path, &io::ErrorKind::StorageFull.into());
             return false;
         }
@@ -337,11 +337,20 @@ impl Disk {
         !full || unread + bytes <= self.limits.bytes_max / (2 * SMALL_SHARE)
     }
 
-    /// Makes room for `bytes` and keeps it for the caller, who gives it back under the lock. False when there is none.
-    fn reserve(&self, bytes: u64) -> bool {
-        let free = rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |s| s.f_bavail.saturating_mul(s.f_frsize));
+    /// Others need the disk: makes `bytes` free beside what is always left free, if the cache takes so much.
+    pub fn shrink(&self, bytes: u64) {
+        self.reserve(0, bytes);
+    }
+
+    /// Makes room for `bytes` and keeps it for the caller, who gives it back under the lock; `beside` that many more are left
+    /// free than always. False when there is no room.
+    fn reserve(&self, bytes: u64, beside: u64) -> bool {
+        let (free, min) = rustix::fs::statvfs(&self.dir).map_or((u64::MAX, 0), |s| {
+            let total = s.f_blocks.saturating_mul(s.f_frsize);
+            (s.f_bavail.saturating_mul(s.f_frsize), self.limits.free_min.near(total).saturating_add(beside))
+        });
         let mut state = self.state();
-        let room = state.policy.bytes().saturating_add(free).saturating_sub(self.limits.free_bytes_min);
+        let room = state.policy.bytes().saturating_add(free).saturating_sub(min);
         let budget = self.limits.bytes_max.min(room);
         let fits = state.reserved.saturating_add(bytes) <= budget;
         if fits {
@@ -370,7 +379,7 @@ impl Disk {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "cannot {doing} the read cache at {}: {e}; reads go on without it, more slowly. free space on that disk, \
-                 repair it, or lower cache_free_bytes_min (told once)",
+                 repair it, or lower cache_free_percent_min and cache_free_bytes_min (told once)",
                 path.display()
             );
         }
@@ -414,12 +423,17 @@ fn scan(dir: &Path, found: &mut Vec<(ChunkKey, u64, (i64, i64))>) -> io::Result<
     Ok(())
 }
 
-/// A new file only its owner may read, in a directory that is made when it is missing.
+/// A new file only its owner may read, in a directory that is made when it is missing. The cache's own directory is not: who
+/// moved that away wants it back in its place.
 fn create(path: &Path) -> io::Result<File> {
     let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     match (open(), path.parent()) {
         (Err(e), Some(dir)) if e.kind() == io::ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            match DirBuilder::new().mode(0o700).create(dir) {
+                // Another thread was faster.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
             open()
         }
         (result, _) => result,

@@ -166,7 +166,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench::with(Limits { cache_free_bytes_min: 0, ..Limits::default() }, ByteBudget::new(64 << 20))
+        Bench::with(
+            Limits { cache_free_bytes_min: 0, cache_free_percent_min: 0, ..Limits::default() },
+            ByteBudget::new(64 << 20),
+        )
     }
 
     fn with(limits: Limits, memory: ByteBudget) -> Bench {

@@ -76,6 +76,17 @@ pub(crate) fn make_dirs(path: &Path) -> io::Result<()> {
     }
 }
 
+/// An error when the directory that was opened as `opened` is no longer at `path`: what is made by its name then is made
+/// elsewhere, or not at all, and nobody finds what is in it.
+pub(crate) fn in_place(path: &Path, opened: &File) -> io::Result<()> {
+    let (there, ours) = (rustix::fs::stat(path)?, rustix::fs::fstat(opened)?);
+    if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
 /// Writes all of `head`, then all of `body`.
 pub(crate) fn write_all(
     disk: &dyn Disk,

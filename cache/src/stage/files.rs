@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::disk::{Disk, make_dirs, write_all};
+use super::disk::{Disk, in_place, make_dirs, write_all};
 use super::sums::Sums;
+use crate::room::moved_away;
 use crate::util::lock;
 use granary_core::{Error, Ino, Kind, Result, Timestamp};
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
@@ -55,6 +56,9 @@ const F_SETSIG: libc::c_int = 10;
 /// The first three have stage files.
 const FOLDERS: [&str; 5] = ["files", "sparse", "clean", "tmp", "sums"];
 
+/// What is written to see whether the disk works.
+const PROBE_BYTES: usize = 64 << 10;
+
 impl StageFiles {
     /// Opens the folders below `dir`, made if missing; half-filled stage files are removed.
     pub fn open(dir: &Path, disk: Arc<dyn Disk>) -> Result<StageFiles> {
@@ -74,6 +78,10 @@ impl StageFiles {
             changed: AtomicBool::new(true),
             syncs: Mutex::default(),
         })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn path(&self, ino: Ino, shape: Shape) -> PathBuf {
@@ -207,8 +215,31 @@ impl StageFiles {
         Ok(())
     }
 
+    /// Whether the disk takes a small file. Blocks.
+    pub fn probe(&self) -> Result<()> {
+        let path = self.dir.join("tmp").join("probe");
+        let work = || {
+            let file = self.disk.create(&path, false)?;
+            super::disk::write_all(&*self.disk, &file, &[], &[0; PROBE_BYTES], 0)?;
+            self.disk.sync_data(&file)
+        };
+        let worked = work();
+        let _ = self.disk.remove(&path); // what stays is removed at the next start
+        worked.map_err(|e| Error::io(format!("the disk of the stage in {} fails", self.dir.display()), e))
+    }
+
+    /// An error when the folders are not where they were.
+    pub fn check_place(&self) -> Result<()> {
+        for (name, opened) in FOLDERS.iter().zip(&self.folders) {
+            let dir = self.dir.join(name);
+            in_place(&dir, opened).map_err(|e| Error::io(moved_away(&dir), e))?;
+        }
+        Ok(())
+    }
+
     /// Returns when all creations, renames and removals before the call survive a power loss. Blocks.
     pub fn sync_folders(&self) -> Result<()> {
+        self.check_place()?;
         let _turn = lock(&self.syncs);
         if self.changed.swap(false, Ordering::SeqCst)
             && let Err(e) = self.folders.iter().try_for_each(|dir| self.disk.sync_dir(dir))

@@ -25,7 +25,7 @@ use std::time::Duration;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
 use granary_core::{Clock, Error, Failpoint, Kind, NamespaceId, NodeId, Result};
 
-use super::disk::{Disk, make_dirs, read_up_to, write_all};
+use super::disk::{Disk, in_place, make_dirs, read_up_to, write_all};
 use super::record::{self, Head};
 use crate::util::lock;
 
@@ -96,6 +96,14 @@ struct Active {
     inodes: HashSet<u64>,
 }
 
+/// A segment with bytes that may be in the page cache alone.
+#[derive(Clone, Debug)]
+struct Unsynced {
+    id: u64,
+    file: Arc<File>,
+    len: u64,
+}
+
 #[derive(Debug)]
 struct Writer {
     active: Option<Active>,
@@ -106,9 +114,9 @@ struct Writer {
     bound: u64,
     header: Vec<u8>,
     /// Sealed since the last sync began, not yet synced.
-    unsynced: Vec<Arc<File>>,
+    unsynced: Vec<Unsynced>,
     new_entries: bool,
-    /// The disk lost something: nothing more is accepted, and nothing is called durable.
+    /// The disk failed to keep something: nothing more is accepted, and nothing is called durable, until it was written again.
     broken: Option<Error>,
 }
 
@@ -306,7 +314,10 @@ impl Log {
         Failpoint::LogBeforeAppend.reach();
         if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
             let e = Error::io(
-                format!("cannot append to the stage log in {}; free some space there", self.dir.display()),
+                format!(
+                    "cannot append to the stage log in {}; free some space there, or repair the disk",
+                    self.dir.display()
+                ),
                 e,
             );
             if self.disk.set_len(&active.file, at).is_err() {
@@ -371,7 +382,7 @@ impl Log {
         }
         segments.open.push_back(id);
         segments.close_surplus();
-        w.unsynced.push(active.file);
+        w.unsynced.push(Unsynced { id, file: active.file, len: active.info.len });
         Failpoint::LogAfterSeal.reach();
         Some(id)
     }
@@ -428,6 +439,11 @@ impl Log {
             ));
         }
         Ok(Some(bytes))
+    }
+
+    /// Why nothing is accepted, while the disk fails to keep what is written.
+    pub fn broken(&self) -> Option<Error> {
+        lock(&self.writer).broken.as_ref().map(Error::duplicate)
     }
 
     /// Returns when every record that has bytes of `range` was verified, once in this run of the node. `None` when the segment is

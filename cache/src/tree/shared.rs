@@ -22,9 +22,10 @@ use crate::drain::Drain;
 use crate::file::File;
 use crate::peer::Peers;
 use crate::read::ReadCache;
+use crate::room::Level;
 use crate::stage::disk::Disk;
 use crate::stage::{Log, Shape, StageFiles};
-use crate::util::lock;
+use crate::util::{blocking, lock};
 
 /// A writer that waits at the dirty limit looks again after this long, whatever it was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -66,6 +67,8 @@ pub(crate) struct Shared {
     pub many: bool,
     /// Reads what other nodes have staged.
     pub peers: OnceLock<Arc<dyn Peers>>,
+    /// Guards why the disk refused the last write, until it takes one, for the status.
+    disk_error: Mutex<Option<String>>,
     /// Guards the list of changes that were refused, for the status.
     fenced: Mutex<Vec<String>>,
     /// Guards the generator; asked once an object.
@@ -120,6 +123,7 @@ impl Shared {
             last_record: Mutex::default(),
             many,
             peers: OnceLock::new(),
+            disk_error: Mutex::default(),
             fenced: Mutex::default(),
             random: Mutex::new(parts.random),
             held: Mutex::default(),
@@ -158,6 +162,32 @@ impl Shared {
         lock(&self.large).clear();
     }
 
+    /// The disk refused a write; told once until it works again.
+    pub fn note_disk_error(&self, e: &Error) {
+        if !matches!(e.kind(), Kind::Io | Kind::NoSpace | Kind::ReadOnly) || self.log.broken().is_some() {
+            return; // what broke the log is told by it
+        }
+        let mut known = lock(&self.disk_error);
+        if known.is_none() {
+            tracing::error!(ns = %self.ns, error = %e, "the node's disk does not take what is written");
+        }
+        *known = Some(e.to_string());
+    }
+
+    /// After the disk refused a write: whether it takes one again.
+    pub fn look_at_disk(&self) {
+        let refused = lock(&self.disk_error).is_some();
+        if refused && self.files.probe().is_ok() {
+            *lock(&self.disk_error) = None;
+            tracing::info!(ns = %self.ns, "the node's disk works again");
+        }
+    }
+
+    /// Why the disk does not take what is written, if it does not.
+    pub fn disk_error(&self) -> Option<String> {
+        self.log.broken().map(|e| e.to_string()).or_else(|| lock(&self.disk_error).clone())
+    }
+
     /// Changes of a file were refused for good.
     pub fn note_fenced(&self, message: String) {
         let mut fenced = lock(&self.fenced);
@@ -174,6 +204,10 @@ impl Shared {
         );
         tracing::error!(ns = %self.ns, "{message}");
         self.note_fenced(message);
+    }
+
+    pub fn kept_aside(&self) -> Vec<String> {
+        lock(&self.fenced).clone()
     }
 
     /// What a person has to look at, if anything.
@@ -266,8 +300,44 @@ impl Shared {
         }
     }
 
-    /// Waits as the dirty limits demand before `len` bytes are written. Others than this namespace's never make it wait.
-    pub async fn admit(&self, len: u64) {
+    /// Waits as the dirty limits and the disk demand before `len` bytes are written. Others than this namespace's make it
+    /// wait only where the disk is full of what they wrote. `NoSpace` when waiting would not help.
+    pub async fn admit(&self, len: u64) -> Result<()> {
+        self.admit_dirty(len).await;
+        self.admit_to_disk(len).await.map(drop)
+    }
+
+    /// Waits until the disk has room for `len` bytes; whether there was something to wait for, or to drop.
+    pub async fn admit_to_disk(&self, len: u64) -> Result<bool> {
+        let room = self.reads.room().clone();
+        let mut full_before = false;
+        let mut waited = false;
+        loop {
+            match room.ask(len) {
+                Level::Ample => return Ok(waited),
+                Level::Near => {
+                    room.hurry();
+                    return Ok(waited);
+                }
+                Level::Short => {}
+            }
+            waited = true;
+            let mut freed = std::pin::pin!(self.dirty.freed.notified());
+            freed.as_mut().enable();
+            let making = room.clone();
+            if blocking(&self.runtime, move || Ok(making.make_room(len))).await? < Level::Short {
+                return Ok(waited);
+            }
+            // Asked twice: what leaves is not counted any more a moment before its space is free.
+            if !room.is_drainable() && std::mem::replace(&mut full_before, true) {
+                return Err(room.full());
+            }
+            room.hurry();
+            let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+        }
+    }
+
+    async fn admit_dirty(&self, len: u64) {
         loop {
             let mut freed = std::pin::pin!(self.dirty.freed.notified());
             match self.decide(len) {

@@ -4,6 +4,7 @@ mod compact;
 mod condemned;
 mod copy;
 mod crash;
+mod disk;
 mod drain;
 mod large;
 mod leases;

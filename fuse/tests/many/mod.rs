@@ -71,7 +71,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(nodes: usize, mode: Mode) -> Cluster {
-        Cluster::with(nodes, mode, Limits { small_file_bytes_max: 64 << 10, ..Limits::default() })
+        Cluster::with(
+            nodes,
+            mode,
+            Limits {
+                small_file_bytes_max: 64 << 10,
+                cache_free_bytes_min: 0,
+                cache_free_percent_min: 0,
+                ..Limits::default()
+            },
+        )
     }
 
     pub fn with(nodes: usize, mode: Mode, limits: Limits) -> Cluster {

@@ -45,7 +45,7 @@ impl Default for Setup {
             mode: Mode::Work,
             options: String::new(),
             bytes_max: 0,
-            limits: Limits::default(),
+            limits: Limits { cache_free_bytes_min: 0, cache_free_percent_min: 0, ..Limits::default() },
             small_file_bytes_max: 1 << 20,
             stage_dir: None,
         }

@@ -17,7 +17,7 @@ proptest! {
 }
 
 fn disk(dir: &Path, bytes_max: u64) -> Disk {
-    let limits = DiskLimits { bytes_max, free_bytes_min: 0, open_files_max: 4 };
+    let limits = DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 4 };
     Disk::open(dir, limits, Arc::default()).unwrap()
 }
 

@@ -93,7 +93,8 @@ async fn an_object_removed_while_it_is_fetched_does_not_stay() {
 
 #[tokio::test]
 async fn fetches_at_once_are_bounded() {
-    let limits = Limits { fetches_max: 3, cache_free_bytes_min: 0, ..Limits::default() };
+    let limits =
+        Limits { fetches_max: 3, cache_free_bytes_min: 0, cache_free_percent_min: 0, ..Limits::default() };
     let b = Bench::with(limits, ByteBudget::new(64 << 20));
     let mut objects = Vec::new();
     for id in 1..10 {
@@ -119,8 +120,13 @@ async fn fetches_at_once_are_bounded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn with_hardly_any_memory_and_slots_all_get_on() {
     for fetches_max in [1, 2] {
-        let limits =
-            Limits { fetches_max, cache_bytes_max: 3 << 20, cache_free_bytes_min: 0, ..Limits::default() };
+        let limits = Limits {
+            fetches_max,
+            cache_bytes_max: 3 << 20,
+            cache_free_bytes_min: 0,
+            cache_free_percent_min: 0,
+            ..Limits::default()
+        };
         let b = Arc::new(Bench::with(limits, ByteBudget::new(256 << 10)));
         let mut objects = Vec::new();
         for id in 1..5 {

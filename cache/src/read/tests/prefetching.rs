@@ -18,7 +18,12 @@ async fn reading_forward_fetches_ahead_and_each_chunk_once() {
 
 #[tokio::test]
 async fn what_was_fetched_ahead_and_left_unread_is_counted() {
-    let limits = Limits { cache_bytes_max: 6 << 20, cache_free_bytes_min: 0, ..Limits::default() };
+    let limits = Limits {
+        cache_bytes_max: 6 << 20,
+        cache_free_bytes_min: 0,
+        cache_free_percent_min: 0,
+        ..Limits::default()
+    };
     let b = Bench::with(limits, ByteBudget::new(64 << 20));
     let (a, z) = (b.object(1, 2 * MIB).await, b.object(2, 12 * MIB).await);
     b.cache.prefetch(NS, &a, 0..2 * MIB);
@@ -35,7 +40,8 @@ async fn what_was_fetched_ahead_and_left_unread_is_counted() {
 
 #[tokio::test]
 async fn prefetch_leaves_half_of_the_slots_to_demand() {
-    let limits = Limits { fetches_max: 4, cache_free_bytes_min: 0, ..Limits::default() };
+    let limits =
+        Limits { fetches_max: 4, cache_free_bytes_min: 0, cache_free_percent_min: 0, ..Limits::default() };
     let b = Bench::with(limits, ByteBudget::new(256 << 20));
     let mut objects = Vec::new();
     for id in 1..7 {

@@ -35,7 +35,12 @@ const LENS: [u64; 3] = [1, 777_777, 4 * MIB + 4097];
 
 async fn run(ops: Vec<Op>) {
     const BUDGET: u64 = 3 << 20;
-    let limits = Limits { cache_bytes_max: BUDGET, cache_free_bytes_min: 0, ..Limits::default() };
+    let limits = Limits {
+        cache_bytes_max: BUDGET,
+        cache_free_bytes_min: 0,
+        cache_free_percent_min: 0,
+        ..Limits::default()
+    };
     let mut b = Bench::with(limits, ByteBudget::new(16 << 20));
     let mut objects = Vec::new();
     for (i, len) in LENS.into_iter().enumerate() {

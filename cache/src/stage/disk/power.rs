@@ -48,6 +48,13 @@ struct Kept {
 }
 
 impl Kept {
+    /// A sync failed: pages that were to be written count as clean, and only what is written again is written.
+    fn lose_writes(&mut self) {
+        self.since.retain(|made| !matches!(made, Change::Write(..)));
+        self.now = self.durable.clone();
+        self.since.iter().for_each(|made| change(&mut self.now, made));
+    }
+
     /// Such a file is mostly written back in order: of the log a tail is lost.
     fn only_grows(&self) -> bool {
         let mut end = self.durable.len() as u64;
@@ -363,10 +370,11 @@ impl Disk for FailingDisk {
         self.pass_gate();
         self.use_power()?;
         self.syncs.fetch_add(1, SeqCst);
+        let ino = file.metadata()?.ino();
         if self.sync_fails.load(SeqCst) {
+            lock(&self.shadow).kept(ino).map(Kept::lose_writes);
             return Err(io::Error::from_raw_os_error(5));
         }
-        let ino = file.metadata()?.ino();
         if let Some(kept) = lock(&self.shadow).kept(ino) {
             kept.durable = kept.now.clone();
             kept.since.clear();

@@ -1,11 +1,16 @@
 //! Group commit of the log: however many wait, one fdatasync at a time serves all that came before it.
+//!
+//! After a failed fdatasync the kernel calls pages clean that are not on disk, so that a second one that succeeds says nothing.
+//! Until it is mended the log accepts nothing, and the next syncs do what mends it: the bytes of every segment that was not
+//! synced are read back from the page cache, compared with their records' checksums, written again, and synced.
 
 use std::sync::{Arc, Mutex};
 
-use granary_core::{Error, Failpoint, Result};
+use granary_core::{Error, Failpoint, Kind, Result};
 use tokio::sync::Notify;
 
-use super::Log;
+use super::{Log, Unsynced, in_place, read_up_to, record, write_all};
+use crate::room::moved_away;
 use crate::util::{blocking, lock};
 
 #[derive(Debug, Default)]
@@ -23,18 +28,21 @@ struct State {
 }
 
 impl Log {
-    /// Returns when every record appended before the call survives a power loss. `Io` for ever once the disk failed to
-    /// keep something: after a failed fdatasync nobody knows what is on it.
+    /// Returns when every record appended before the call survives a power loss. `Io` when the disk fails to keep them, or the
+    /// directory is not where it was.
     pub async fn sync(self: &Arc<Self>, runtime: &tokio::runtime::Handle) -> Result<()> {
         let target = lock(&self.writer).next_seq - 1;
+        let mut tried = false;
         loop {
             let mut done = std::pin::pin!(self.group.done.notified());
             done.as_mut().enable();
             let lead = {
                 let mut state = lock(&self.group.state);
-                self.check_broken()?;
-                if state.durable >= target {
-                    return Ok(());
+                match self.broken() {
+                    Some(e) if tried => return Err(e),
+                    Some(_) => {}
+                    None if state.durable >= target => return Ok(()),
+                    None => {}
                 }
                 !std::mem::replace(&mut state.running, true)
             };
@@ -49,43 +57,42 @@ impl Log {
             } else {
                 done.await;
             }
-        }
-    }
-
-    fn check_broken(&self) -> Result<()> {
-        match &lock(&self.writer).broken {
-            Some(e) => Err(e.duplicate()),
-            None => Ok(()),
+            tried = true;
         }
     }
 
     fn sync_now(&self) {
-        let (target, last, files, new_entries) = {
+        let (target, last, sealed, active, new_entries, broken) = {
             let mut w = lock(&self.writer);
-            let mut files = std::mem::take(&mut w.unsynced);
-            files.extend(w.active.as_ref().map(|a| a.file.clone()));
-            (w.next_seq - 1, w.last_seq, files, std::mem::take(&mut w.new_entries))
+            let active = w.active.as_ref();
+            let active = active.map(|a| Unsynced { id: a.info.id, file: a.file.clone(), len: a.info.len });
+            let sealed = std::mem::take(&mut w.unsynced);
+            let new_entries = std::mem::take(&mut w.new_entries);
+            (w.next_seq - 1, w.last_seq, sealed, active, new_entries, w.broken.is_some())
         };
-        Failpoint::LogBeforeSync.reach();
-        let mut result = files.iter().try_for_each(|f| self.disk.sync_data(f));
-        if new_entries && result.is_ok() {
-            result = self.disk.sync_dir(&self.dir_file);
-        }
-        Failpoint::LogAfterSync.reach();
+        let result = self.keep_all(sealed.iter().chain(&active), new_entries, broken);
         let failed = result.is_err();
         if !failed {
             self.now_durable(last);
         }
-        if let Err(e) = result {
-            let e = Error::io(
-                format!(
-                    "the disk of the stage log in {} failed to keep what was written; check it, then restart the mount",
-                    self.dir.display()
-                ),
-                e,
-            );
-            tracing::error!(error = %e, "stage log");
-            lock(&self.writer).broken = Some(e);
+        {
+            let mut w = lock(&self.writer);
+            match result {
+                Ok(()) if broken => {
+                    tracing::info!(log = %self.dir.display(), "the stage log's disk works again, and nothing was lost");
+                    w.broken = None;
+                }
+                Ok(()) => {}
+                Err(e) => {
+                    if !broken {
+                        tracing::error!(error = %e, "stage log");
+                    }
+                    // What was sealed meanwhile comes after it.
+                    w.unsynced.splice(..0, sealed);
+                    w.new_entries |= new_entries;
+                    w.broken = Some(e);
+                }
+            }
         }
         let mut state = lock(&self.group.state);
         if !failed {
@@ -94,5 +101,55 @@ impl Log {
         state.running = false;
         drop(state);
         self.group.done.notify_waiters();
+    }
+
+    /// Makes these segments durable; `again`: an earlier sync of them failed.
+    fn keep_all<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Unsynced>,
+        new_entries: bool,
+        again: bool,
+    ) -> Result<()> {
+        in_place(&self.dir, &self.dir_file).map_err(|e| Error::io(moved_away(&self.dir), e))?;
+        Failpoint::LogBeforeSync.reach();
+        for segment in segments {
+            if again && self.has(segment.id, 0..0) {
+                self.write_again(segment)?;
+            }
+            self.disk.sync_data(&segment.file).map_err(|e| self.not_kept(e))?;
+        }
+        if new_entries || again {
+            self.disk.sync_dir(&self.dir_file).map_err(|e| self.not_kept(e))?;
+        }
+        Failpoint::LogAfterSync.reach();
+        Ok(())
+    }
+
+    fn not_kept(&self, e: std::io::Error) -> Error {
+        let dir = self.dir.display();
+        Error::io(
+            format!(
+                "the disk of the stage log in {dir} failed to keep what was written; look at that disk, it is tried again"
+            ),
+            e,
+        )
+    }
+
+    /// Writes the segment's bytes over themselves, if they are what they were.
+    fn write_again(&self, segment: &Unsynced) -> Result<()> {
+        let bytes = read_up_to(&segment.file, 0, segment.len as usize).map_err(|e| self.not_kept(e))?;
+        let scanned = record::scan(&bytes, self.ns, segment.id);
+        if !scanned.damage.is_empty() || scanned.good_len() as u64 != segment.len {
+            return Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "the disk lost bytes of segment {:016x} of the stage log in {}; look at that disk, and restart granary, \
+                     which then goes on as after a power loss",
+                    segment.id,
+                    self.dir.display()
+                ),
+            ));
+        }
+        write_all(&*self.disk, &segment.file, &[], &bytes, 0).map_err(|e| self.not_kept(e))
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::stage::disk::SystemDisk;
-use crate::stage::disk::power::FailingDisk;
+use crate::stage::disk::power::{FailingDisk, Loss};
 use crate::stage::record::{RecordKind, scan};
 use granary_core::{Ino, TestClock, Timestamp};
 use std::sync::atomic::Ordering::SeqCst;
@@ -146,16 +146,70 @@ async fn one_sync_serves_many_and_covers_sealed_segments() {
     assert_eq!(disk.syncs.load(SeqCst) - before, 3);
 }
 
+/// A second sync that succeeds says nothing of what the first one lost: only what was written again is believed.
 #[tokio::test]
-async fn a_disk_that_failed_to_keep_something_is_never_believed_again() {
+async fn what_a_disk_failed_to_keep_is_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(FailingDisk::default());
     let (log, _) = open(dir.path(), disk.clone());
     let runtime = tokio::runtime::Handle::current();
-    write(&log, 1, b"a").unwrap();
+    let (a, b) = (write(&log, 1, b"a").unwrap(), write(&log, 2, b"bb").unwrap());
+    log.seal();
+    let c = write(&log, 3, b"ccc").unwrap();
+    disk.sync_fails.store(true, SeqCst);
+    for _ in 0..2 {
+        assert_eq!(log.sync(&runtime).await.unwrap_err().kind(), Kind::Io);
+        assert_eq!(write(&log, 1, b"b").unwrap_err().kind(), Kind::Io);
+    }
+    disk.sync_fails.store(false, SeqCst);
+    log.sync(&runtime).await.unwrap();
+    assert!(log.broken().is_none());
+    let d = write(&log, 4, b"dddd").unwrap();
+    drop(log);
+    disk.cut(Loss::Tails(0.0));
+    let (log, existing) = open(dir.path(), disk);
+    assert_eq!(existing, [a.segment, c.segment]);
+    let there = |id| scan(&log.read_all(id).unwrap(), NS, id).records.into_iter().map(|r| r.head.seq);
+    assert_eq!(there(a.segment).chain(there(c.segment)).collect::<Vec<_>>(), [a.seq, b.seq, c.seq]);
+    assert!(d.seq > c.seq);
+}
+
+/// The page cache does not have it any more: then nobody has, and going on would call it kept.
+#[tokio::test]
+async fn what_is_gone_from_memory_too_is_never_called_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(FailingDisk::default());
+    let (log, _) = open(dir.path(), disk.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let at = write(&log, 1, b"abc").unwrap();
     disk.sync_fails.store(true, SeqCst);
     assert_eq!(log.sync(&runtime).await.unwrap_err().kind(), Kind::Io);
     disk.sync_fails.store(false, SeqCst);
-    assert_eq!(log.sync(&runtime).await.unwrap_err().kind(), Kind::Io);
-    assert_eq!(write(&log, 1, b"b").unwrap_err().kind(), Kind::Io);
+    let file = open_rw(&segment_path(dir.path(), at.segment)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", at.offset).unwrap();
+    for _ in 0..2 {
+        let e = log.sync(&runtime).await.unwrap_err();
+        assert!(e.kind() == Kind::Corrupt && e.to_string().contains("restart granary"), "{e}");
+    }
+    assert!(write(&log, 1, b"b").is_err());
+}
+
+#[tokio::test]
+async fn a_directory_that_was_moved_away_is_noticed_and_may_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("log"), dir.path().join("there"));
+    let (log, _) = open(&here, Arc::new(SystemDisk));
+    let runtime = tokio::runtime::Handle::current();
+    write(&log, 1, b"a").unwrap();
+    log.sync(&runtime).await.unwrap();
+    fs::rename(&here, &there).unwrap();
+    write(&log, 1, b"b").unwrap(); // its file is open
+    let e = log.sync(&runtime).await.unwrap_err();
+    assert!(e.kind() == Kind::Io && e.to_string().contains("removed or replaced"), "{e}");
+    assert!(write(&log, 1, b"c").is_err());
+    fs::rename(&there, &here).unwrap();
+    log.sync(&runtime).await.unwrap();
+    write(&log, 1, b"d").unwrap();
+    fs::remove_dir_all(&here).unwrap();
+    assert!(log.sync(&runtime).await.is_err());
 }

@@ -282,7 +282,8 @@ async fn the_kernel_writes_only_where_the_quota_cannot_be_exceeded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clean_copies_give_way_oldest_first_and_open_ones_stay() {
-    let limits = Limits { cache_bytes_max: 200_000, cache_free_bytes_min: 0, ..limits() };
+    let limits =
+        Limits { cache_bytes_max: 200_000, cache_free_bytes_min: 0, cache_free_percent_min: 0, ..limits() };
     let w = World::with(limits, 0, Durability::Local).await;
     for i in 0..3u64 {
         w.write_new(&format!("f{i}"), &pattern(i, 60_000)).await;
@@ -341,8 +342,7 @@ async fn a_full_disk_under_a_stage_file_leaves_one_truth() {
     w.close(file).await;
     settle(&w).await;
     assert_eq!(w.content("f").await, here);
-    fs::remove_dir_all(w.stage_dir()).unwrap();
-    w.restart_with_empty_cache().await;
+    w.restart_from_the_store().await;
     assert_eq!(w.content("f").await, here, "the store has what was read here");
     w.check().await;
 }

@@ -92,7 +92,8 @@ impl User {
 }
 
 async fn run(seed: u64) {
-    let limits = Limits { cache_bytes_max: 150_000, cache_free_bytes_min: 0, ..limits() };
+    let limits =
+        Limits { cache_bytes_max: 150_000, cache_free_bytes_min: 0, cache_free_percent_min: 0, ..limits() };
     let w = Arc::new(World::with(limits, 0, Durability::Local).await);
     let running = Arc::new(AtomicUsize::new(WRITERS as usize));
     let users: Vec<_> = (0..WRITERS)

@@ -24,6 +24,8 @@ pub fn limits() -> Limits {
         small_file_bytes_max: 8 << 10,
         log_segment_bytes_max: 64 << 10,
         memory_bytes_max: 64 << 20,
+        cache_free_bytes_min: 0,
+        cache_free_percent_min: 0,
         ..Limits::default()
     }
 }
