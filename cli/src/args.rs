@@ -33,6 +33,7 @@ pub enum Command {
     Fsck(FsckArgs),
     Gc(GcArgs),
     Rebuild(RebuildArgs),
+    Recover(RecoverArgs),
     Meta(MetaArgs),
     Token(TokenArgs),
     /// Print the version
@@ -315,6 +316,26 @@ pub struct GcArgs {
     after_help = "Example: granary rebuild --store s3://training/granary --meta /var/lib/granary/meta-rebuilt"
 )]
 pub struct RebuildArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Store what a node had not stored, from its cache directory: its disk in another machine
+///
+/// The node itself must not run. Its log and stage files are brought into the volume's metadata as that node would have done at
+/// its next start, and all of it is uploaded. What other nodes changed since is not overwritten: this node's version of it is
+/// put into a folder beside, and told. It can be done again, and says then that nothing is left.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary recover --stage /mnt/old-disk/granary --meta https://meta:7411 --token-file admin.token"
+)]
+pub struct RecoverArgs {
+    /// The node's cache directory (its setting `cache`), which has `node.json` and `stage` in it
+    #[arg(long, value_name = "DIR")]
+    pub stage: PathBuf,
     /// For programs
     #[arg(long)]
     pub json: bool,

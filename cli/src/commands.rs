@@ -9,6 +9,7 @@ pub mod mount_helper;
 pub mod node;
 pub mod ns;
 pub mod rebuild;
+pub mod recover;
 pub mod status;
 pub mod sync;
 pub mod token;

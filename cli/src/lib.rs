@@ -21,6 +21,7 @@ pub mod node;
 pub mod policies;
 pub mod progress;
 pub mod randomness;
+pub mod recovery;
 pub mod removal;
 pub mod service;
 pub mod settings;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Fsck(args) => commands::fsck::run(&args),
         Command::Gc(args) => commands::gc::run(&args),
         Command::Rebuild(args) => commands::rebuild::run(&args),
+        Command::Recover(args) => commands::recover::run(&args),
         Command::Meta(args) => commands::meta::run(args),
         Command::Token(args) => commands::token::run(&args),
         Command::Version => commands::version::run(),

@@ -38,7 +38,7 @@ pub mod tls;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use granary_cache::ReadCache;
+use granary_cache::{ReadCache, RecoveryWatch};
 use granary_core::{ByteBudget, Clock, Failpoint, NodeId, SystemClock};
 use granary_meta::VolumeInfo;
 use granary_store::Store;
@@ -58,6 +58,9 @@ use mounts::Mounts;
 use notify::Starter;
 use signals::Stop;
 use source::Source;
+
+/// How often who waits for the node is told how far it is.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The whole node, for those who serve its socket.
 pub struct Node {
@@ -84,6 +87,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub id: NodeId,
     pub memory: ByteBudget,
+    /// Told how far the bringing back of what is staged is.
+    pub watch: Arc<RecoveryWatch>,
     /// The way to other nodes, when they share the volume.
     pub data: Option<Data>,
     /// Seeds the generators of object ids. The lock guards its state, for a few instructions.
@@ -116,7 +121,7 @@ pub fn run(settings: Settings, starter: &Starter) -> Outcome<()> {
 }
 
 fn run_locked(settings: Settings, starter: &Starter) -> Outcome<()> {
-    lock::check_room(&settings.cache, settings.limits.cache_free_bytes_min)?;
+    lock::check_room(&settings.cache, settings.limits.cache_free_min())?;
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -139,7 +144,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     let gate = server::bind(&settings.socket)?;
     let metrics_listener = metrics::listen(settings.metrics_port).await?;
     let node = Arc::new(open(settings, stop).await?);
-    node.mounts.recover().await?;
+    recover(&node, starter).await?;
     Failpoint::StartBeforeReady.reach();
     let servers = server::start(&node, gate, metrics_listener);
     if let Source::Local(volume) = &node.source {
@@ -157,6 +162,24 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     node.stop.begin.cancelled().await;
     starter.stopping();
     shutdown::run(&node, servers).await
+}
+
+/// Brings back what is staged, and tells whoever waits for the node how far it is.
+async fn recover(node: &Node, starter: &Starter) -> Outcome<()> {
+    let work = node.mounts.recover();
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(RECOVERY_INTERVAL);
+    tick.tick().await; // the first comes at once
+    loop {
+        tokio::select! {
+            outcome = &mut work => return outcome,
+            _ = tick.tick() => {
+                if let Some(step) = node.mounts.watch().now() {
+                    starter.recovering(step.into());
+                }
+            }
+        }
+    }
 }
 
 async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
@@ -203,6 +226,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         clock: clock.clone(),
         id,
         memory: memory.clone(),
+        watch: Arc::default(),
         seeds: Mutex::new(generator),
     };
     let mounts = Mounts::start(parts);

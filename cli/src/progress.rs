@@ -8,7 +8,7 @@ use granary_maintain::progress::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::units::{show_bytes, show_period_ms};
-use crate::wire::SyncLine;
+use crate::wire::{RecoveryLine, SyncLine};
 
 /// Bytes stored per second, smoothed over the last seconds, from samples of a counter.
 #[derive(Debug, Default)]
@@ -129,6 +129,19 @@ impl Steps {
     }
 }
 
+impl Steps {
+    /// A line of one's own, with how much of `total` is done; where there is no terminal it is printed each time.
+    pub fn on_line(&self, text: &str, done: u64, total: u64) {
+        let Some(bar) = &self.bar else {
+            eprintln!("granary: {text}");
+            return;
+        };
+        bar.set_length(total.max(done).max(1));
+        bar.set_position(done);
+        bar.set_message(text.to_owned());
+    }
+}
+
 impl Default for Steps {
     fn default() -> Steps {
         Steps::new()
@@ -152,6 +165,22 @@ fn describe_step(step: &Step) -> String {
         text += &format!(", {} read", show_bytes(step.bytes));
     }
     text
+}
+
+/// How far a recovery is, in words.
+pub fn describe_recovery(line: &RecoveryLine) -> String {
+    let left = match line.left_ms {
+        0 => String::new(),
+        ms => format!(", {} left", show_period_ms(ms.div_ceil(1000) * 1000)),
+    };
+    format!(
+        "bringing back what was not in the store: {} of {} read, {} changes ({} new), {} large files{left}",
+        show_bytes(line.bytes),
+        show_bytes(line.bytes_total),
+        line.records,
+        line.replayed,
+        line.files
+    )
 }
 
 fn describe(bytes: u64, files: u64, rate: &Rate, error: Option<&str>) -> String {
@@ -191,6 +220,24 @@ mod tests {
         assert_eq!(describe_step(&step), "listing: 7");
         let step = Step { doing: "reading".into(), done: 7, total: 9, bytes: 1 << 20 };
         assert_eq!(describe_step(&step), "reading: 7 of 9, 1.0 MiB read");
+    }
+
+    #[test]
+    fn a_recovery_is_told_with_the_time_left() {
+        let line = RecoveryLine {
+            bytes: 1 << 30,
+            bytes_total: 4 << 30,
+            records: 9,
+            replayed: 2,
+            files: 1,
+            left_ms: 2_100,
+        };
+        let text = describe_recovery(&line);
+        assert!(
+            text.ends_with("1.0 GiB of 4.0 GiB read, 9 changes (2 new), 1 large files, 3 s left"),
+            "{text}"
+        );
+        assert!(!describe_recovery(&RecoveryLine { left_ms: 0, ..line }).contains("left"));
     }
 
     #[test]

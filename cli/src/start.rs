@@ -7,14 +7,16 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use granary_core::Kind;
+use tokio::sync::mpsc;
 
 use crate::args::NodeFlags;
 use crate::client::Client;
 use crate::exit::{Failure, Outcome, plain};
 use crate::node::notify::Notice;
+use crate::progress::{Steps, describe_recovery};
 use crate::settings::{Settings, Unit, dashed, find};
 
-/// A node that has much to bring back after a crash takes its time; it goes on when nobody waits any more.
+/// How long a node may say nothing while it starts; it goes on when nobody waits any more.
 const READY_WAIT: Duration = Duration::from_secs(120);
 /// How often a socket is tried, while another command's node is starting.
 const TRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -60,9 +62,21 @@ async fn start(settings: &Settings, flags: &NodeFlags) -> Outcome<()> {
     let Some(out) = child.stdout.take() else {
         return Err(Failure::failed("the node process was started without a pipe to tell by"));
     };
-    let told = tokio::task::spawn_blocking(move || read_notice(out));
+    let (tell, mut told) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || read_notices(out, &tell));
     let log = settings.cache.join("node.log");
-    match tokio::time::timeout(READY_WAIT, told).await {
+    let steps = Steps::new();
+    // While it tells how far it is, it is waited for.
+    let last = loop {
+        match tokio::time::timeout(READY_WAIT, told.recv()).await {
+            Ok(Some(Notice::Recovering(line))) => {
+                steps.on_line(&describe_recovery(&line), line.bytes, line.bytes_total);
+            }
+            last => break last,
+        }
+    };
+    drop(steps);
+    match last {
         Err(_) => Err(Failure::of_kind(
             Kind::Unavailable,
             format!(
@@ -72,8 +86,8 @@ async fn start(settings: &Settings, flags: &NodeFlags) -> Outcome<()> {
                 log.display()
             ),
         )),
-        Ok(Ok(Some(Notice::Ready))) => Ok(()),
-        Ok(Ok(Some(Notice::Failed(failure)))) => {
+        Ok(Some(Notice::Ready)) => Ok(()),
+        Ok(Some(Notice::Failed(failure))) => {
             let _ = child.wait(); // it is ending
             Err(failure)
         }
@@ -87,10 +101,15 @@ async fn start(settings: &Settings, flags: &NodeFlags) -> Outcome<()> {
     }
 }
 
-fn read_notice(out: ChildStdout) -> Option<Notice> {
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line).ok()?;
-    serde_json::from_str(&line).ok()
+/// Until the last, or what is none.
+fn read_notices(out: ChildStdout, tell: &mpsc::Sender<Notice>) {
+    for line in BufReader::new(out).lines() {
+        let Some(notice) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
+        let more = matches!(notice, Notice::Recovering(_));
+        if tell.blocking_send(notice).is_err() || !more {
+            return;
+        }
+    }
 }
 
 fn command(settings: &Settings, flags: &NodeFlags) -> Outcome<Command> {

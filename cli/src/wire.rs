@@ -203,6 +203,62 @@ pub enum WorkLine<T> {
     Failed(Failure),
 }
 
+/// How far the bringing back of what is staged is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryLine {
+    /// Of the stage logs, read and in all.
+    pub bytes: u64,
+    pub bytes_total: u64,
+    /// Records found, and those that the metadata did not have.
+    pub records: u64,
+    pub replayed: u64,
+    /// Stage files that were taken over.
+    pub files: u64,
+    pub left_ms: u64,
+}
+
+impl From<granary_cache::RecoveryStep> for RecoveryLine {
+    fn from(step: granary_cache::RecoveryStep) -> RecoveryLine {
+        RecoveryLine {
+            bytes: step.bytes,
+            bytes_total: step.bytes_total,
+            records: step.records,
+            replayed: step.replayed,
+            files: step.files,
+            left_ms: step.left.as_millis() as u64,
+        }
+    }
+}
+
+/// What `granary recover` came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverReport {
+    /// The node whose bytes they were: 16 hexadecimal digits.
+    pub node: String,
+    /// Nothing is left that is not in the store, and nothing has to be looked at.
+    pub clean: bool,
+    pub namespaces: Vec<RecoveredSpace>,
+}
+
+/// One namespace with a stage in the directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveredSpace {
+    pub namespace: String,
+    /// Changes that the metadata did not have, and stage files that were taken over.
+    pub replayed: u64,
+    pub stage_files: u64,
+    /// Bytes and objects that went to the store.
+    pub stored_bytes: u64,
+    pub stored_objects: u64,
+    /// Bytes of the log that are damaged: they are lost, or in a segment that is kept.
+    pub damaged_bytes: u64,
+    /// What other nodes changed since, and where this node's version of it was put.
+    pub kept_aside: Vec<String>,
+    /// What is not in the store yet, and why.
+    pub dirty_bytes: u64,
+    pub left: Option<Failure>,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StopReply {
     /// The process to wait for.
@@ -230,6 +286,12 @@ pub struct Status {
     pub cache_disk_free_bytes: u64,
     pub read_cache_bytes: u64,
     pub read_cache_bytes_max: u64,
+    /// What is wrong with the cache's disk.
+    #[serde(default)]
+    pub cache_error: Option<String>,
+    /// Why the metadata in this process takes no changes.
+    #[serde(default)]
+    pub meta_error: Option<String>,
     /// It takes no new mounts: `granary node drain` was asked for.
     #[serde(default)]
     pub emptying: bool,
@@ -269,6 +331,9 @@ pub struct SpaceStatus {
     pub error: Option<String>,
     /// When that is tried again.
     pub retry_in_ms: Option<u64>,
+    /// Why the node's disk does not take what is written.
+    #[serde(default)]
+    pub disk_error: Option<String>,
     pub durability: Durability,
     /// What counts for the namespace on this node: its own settings, else the node's.
     pub policy: WritePolicy,

@@ -47,6 +47,9 @@ pub fn show(status: &Status) -> String {
         );
     }
     line("volume", format!("{}, metadata in {}", status.volume, status.meta));
+    if let Some(error) = &status.meta_error {
+        line("", format!("NO CHANGES are taken; it is tried again every second: {error}"));
+    }
     for text in status.service.iter().flat_map(link) {
         line("service", text);
     }
@@ -61,6 +64,9 @@ pub fn show(status: &Status) -> String {
             show_bytes(status.cache_disk_free_bytes)
         ),
     );
+    if let Some(trouble) = &status.cache_error {
+        line("", format!("DISK: {trouble}"));
+    }
     if status.mounts.is_empty() {
         line("mounts", "none".to_owned());
     }
@@ -119,6 +125,11 @@ fn details(space: &SpaceStatus) -> Vec<String> {
         ));
     }
     lines.extend(space.service.iter().flat_map(link));
+    if let Some(error) = &space.disk_error {
+        lines.push(format!(
+            "WRITES FAIL, and it is looked every second whether the disk works again: {error}"
+        ));
+    }
     if let Some(error) = &space.error {
         let when = match space.retry_in_ms {
             None => String::new(),
@@ -177,6 +188,7 @@ mod tests {
             drain_bytes_per_s: Some(1 << 20),
             left_ms: Some(3000),
             retry_in_ms: Some(4000),
+            disk_error: Some("No space left on device".to_owned()),
             durability: Durability::Object,
             policy: WritePolicy::resolve(&Limits::default(), &NamespacePolicy::default()),
             usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, inodes_max: 0 },
@@ -207,6 +219,8 @@ mod tests {
             cache_disk_free_bytes: 1 << 30,
             read_cache_bytes: 0,
             read_cache_bytes_max: 64 << 30,
+            cache_error: Some("the disk of /c is nearly full".into()),
+            meta_error: Some("cannot write metadata in /m".into()),
             emptying: true,
             service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
             mounts: vec![MountStatus {
@@ -229,6 +243,9 @@ mod tests {
             "stored after 2 s, large ones after 30 s; at most 4 uploads at once, fsync waits for the store",
             "tried again in 4 s: store does not answer",
             "being emptied (granary node drain)",
+            "DISK: the disk of /c is nearly full",
+            "NO CHANGES are taken; it is tried again every second: cannot write metadata in /m",
+            "works again: No space left on device",
             "group/asr, not mounted",
             "up 1 min 1 s",
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use granary_core::Kind;
+use granary_core::limits::FreeMin;
 use rustix::fs::FlockOperation;
 
 use crate::exit::{Failure, Outcome};
@@ -74,26 +75,34 @@ pub fn disk_room(dir: &Path) -> Outcome<(u64, u64)> {
     Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
 
-/// Refuses a cache disk on which the node could not even begin.
-pub fn check_room(dir: &Path, free_bytes_min: u64) -> Outcome<()> {
+/// Refuses a cache disk on which the node could not even begin. One that has bytes which are not in the store begins all the
+/// same: nothing but storing them makes room.
+pub fn check_room(dir: &Path, min: FreeMin) -> Outcome<()> {
     let (free, total) = disk_room(dir)?;
-    let needed = free_bytes_min.saturating_add(ROOM_BYTES_MIN);
+    let left = min.of(total);
+    let needed = left.saturating_add(ROOM_BYTES_MIN);
     if free >= needed {
         return Ok(());
     }
-    Err(Failure::of_kind(
+    let failure = Failure::of_kind(
         Kind::NoSpace,
         format!(
-            "the disk of the cache directory {} has {} free of {}, and {} are needed ({} left to others by the setting \
-             cache_free_bytes_min, and {} to begin with); free some space, lower the setting, or give another --cache",
+            "the disk of the cache directory {} has {} free of {}, and {} are needed ({} left to others by the settings \
+             cache_free_percent_min and cache_free_bytes_min, and {} to begin with); free some space, lower the settings, or \
+             give another --cache",
             dir.display(),
             show_bytes(free),
             show_bytes(total),
             show_bytes(needed),
-            show_bytes(free_bytes_min),
+            show_bytes(left),
             show_bytes(ROOM_BYTES_MIN),
         ),
-    ))
+    );
+    if std::fs::read_dir(dir.join("stage")).is_ok_and(|mut spaces| spaces.next().is_some()) {
+        tracing::warn!("starting although {failure}");
+        return Ok(());
+    }
+    Err(failure)
 }
 
 #[cfg(test)]
@@ -116,9 +125,13 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_with_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        check_room(dir.path(), 0).unwrap();
-        let e = check_room(dir.path(), 1 << 50).unwrap_err();
+        check_room(dir.path(), FreeMin { bytes: 0, percent: 0 }).unwrap();
+        let too_much = FreeMin { bytes: 1 << 50, percent: 0 };
+        let e = check_room(dir.path(), too_much).unwrap_err();
         assert!(e.is(Kind::NoSpace) && e.message.contains("1.0 PiB"), "{e}");
+        // What it has to store is stored, or it would stay full for ever.
+        std::fs::create_dir_all(dir.path().join("stage/00000001")).unwrap();
+        check_room(dir.path(), too_much).unwrap();
     }
 
     #[test]

@@ -90,7 +90,7 @@ type Value = fn(&Space) -> u64;
 impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let spaces = self.table.spaces();
-        let gauges: [(&str, &str, Option<&Unit>, Value); 11] = [
+        let gauges: [(&str, &str, Option<&Unit>, Value); 12] = [
             ("granary_dirty", "Bytes not yet in the store", Some(&Unit::Bytes), |s| s.status.dirty_bytes),
             ("granary_dirty_files", "Files not yet in the store", None, |s| s.status.dirty_files),
             ("granary_oldest_dirty_milliseconds", "Age of the oldest byte not yet in the store", None, |s| {
@@ -98,6 +98,9 @@ impl Collector for NodeCollector {
             }),
             ("granary_drain_failing", "1 while storing fails and is tried again", None, |s| {
                 u64::from(s.status.error.is_some())
+            }),
+            ("granary_disk_failing", "1 while the node's disk does not take what is written", None, |s| {
+                u64::from(s.status.disk_error.is_some())
             }),
             (
                 "granary_drain_bytes_per_second",

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use granary_cache::{Tree, TreeParts};
+use granary_cache::{RecoveryWatch, Tree, TreeParts};
 use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
 use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +29,7 @@ use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
 use super::{Parts, blocking};
 use crate::exit::{Failure, Outcome};
+use crate::recovery;
 use crate::removal::{self, stage_dir};
 use crate::token_file::Secret;
 
@@ -76,16 +77,18 @@ pub struct Mounts {
     orders: mpsc::Sender<Order>,
     table: Arc<Table>,
     emptying: Arc<AtomicBool>,
+    watch: Arc<RecoveryWatch>,
 }
 
 impl Mounts {
     pub fn start(parts: Parts) -> Mounts {
+        let watch = parts.watch.clone();
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let table = Arc::new(Table::default());
         let emptying = Arc::new(AtomicBool::new(false));
         let keeper = Keeper { parts: Arc::new(parts), table: table.clone(), emptying: emptying.clone() };
         tokio::spawn(keeper.run(inbox));
-        Mounts { orders, table, emptying }
+        Mounts { orders, table, emptying, watch }
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -102,6 +105,11 @@ impl Mounts {
             );
         }
         Ok(())
+    }
+
+    /// How far that is.
+    pub fn watch(&self) -> &RecoveryWatch {
+        &self.watch
     }
 
     /// From now on new mounts are refused. Opens every namespace that has bytes on this node; those that cannot be.
@@ -174,20 +182,11 @@ impl Keeper {
 
     /// Opens what has a stage directory; what cannot be opened.
     async fn recover(&self) -> Outcome<Vec<Unopened>> {
-        let stage = self.parts.settings.cache.join("stage");
-        let cannot = |e: &std::io::Error| Failure::io(format!("cannot look into {}", stage.display()), e);
-        let entries = match std::fs::read_dir(&stage) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(cannot(&e)),
-        };
+        let cache = &self.parts.settings.cache;
         let mut unopened = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(|e| cannot(&e))?.file_name();
-            let id = name.to_str().filter(|n| n.len() == 8).and_then(|n| u32::from_str_radix(n, 16).ok());
-            let Some(id) = id else { continue };
-            if let Err(failure) = self.reopen(NamespaceId(id)).await {
-                unopened.push((stage.join(&name).display().to_string(), failure));
+        for id in recovery::staged(cache)? {
+            if let Err(failure) = self.reopen(id).await {
+                unopened.push((stage_dir(cache, id).display().to_string(), failure));
             }
         }
         Ok(unopened)
@@ -208,7 +207,7 @@ impl Keeper {
         if let Some(served) = self.table.get(id) {
             return Ok(served);
         }
-        let tree = Tree::open(TreeParts {
+        let tree_parts = TreeParts {
             stage_dir: stage_dir(&parts.settings.cache, id),
             node: parts.id,
             limits: parts.settings.limits.clone(),
@@ -219,8 +218,8 @@ impl Keeper {
             random: parts.random(),
             memory: parts.memory.clone(),
             runtime: tokio::runtime::Handle::current(),
-        })
-        .await?;
+        };
+        let tree = Tree::open_watched(tree_parts, &parts.watch).await?;
         if let Some(data) = &parts.data {
             data.connect(id, &tree, &meta);
         }

@@ -8,11 +8,15 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Failure, plain};
+use crate::progress::describe_recovery;
+use crate::wire::RecoveryLine;
 
 /// The line on standard output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
+    /// It brings back what was staged when it ended last; comes once a second.
+    Recovering(RecoveryLine),
     Ready,
     Failed(Failure),
 }
@@ -38,6 +42,14 @@ impl Starter {
                 // The starter's pipe is closed by this; when it fails, the pipe merely stays open.
                 let _ = rustix::stdio::dup2_stdout(&null);
             }
+        }
+    }
+
+    /// Not yet, and how far it is. systemd is asked for the time that takes.
+    pub fn recovering(&self, line: RecoveryLine) {
+        systemd(&format!("STATUS={}\nEXTEND_TIMEOUT_USEC=30000000", describe_recovery(&line)));
+        if self.waits {
+            tell(&Notice::Recovering(line));
         }
     }
 
@@ -94,7 +106,8 @@ mod tests {
 
     #[test]
     fn notices_are_read_back() {
-        for notice in [Notice::Ready, Notice::Failed(Failure::usage("why"))] {
+        let recovering = Notice::Recovering(RecoveryLine { bytes: 7, ..RecoveryLine::default() });
+        for notice in [Notice::Ready, recovering, Notice::Failed(Failure::usage("why"))] {
             let line = serde_json::to_string(&notice).unwrap();
             assert_eq!(serde_json::from_str::<Notice>(&line).unwrap(), notice);
         }

@@ -66,6 +66,14 @@ impl Source {
         }
     }
 
+    /// Why the metadata takes no changes, where it is in this process.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Source::Local(volume) => volume.failure().map(|e| e.to_string()),
+            Source::Service(_) => None,
+        }
+    }
+
     /// The namespace of this name, if it is granted to the bearer of `token` (`None`: to the node).
     pub async fn find(&self, token: Option<&Secret>, name: &NamespaceName) -> Outcome<Reached> {
         match self {

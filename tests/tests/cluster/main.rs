@@ -6,5 +6,6 @@ mod history;
 mod linear;
 mod locks;
 mod model;
+mod recover;
 mod staged;
 mod tls;
