@@ -34,6 +34,8 @@ pub enum Group {
     Drain,
     /// The node's memory while very many files are made; runs only when asked for
     Million,
+    /// How long a node takes to come back after kill -9 with much that is not stored; runs only when asked for
+    Recovery,
 }
 
 impl Group {
@@ -43,7 +45,8 @@ impl Group {
 
     /// What runs when nothing is asked for.
     pub fn usual() -> Vec<Group> {
-        Group::value_variants().iter().copied().filter(|group| *group != Group::Million).collect()
+        let asked_for = [Group::Million, Group::Recovery];
+        Group::value_variants().iter().copied().filter(|group| !asked_for.contains(group)).collect()
     }
 }
 
@@ -58,6 +61,8 @@ pub struct Scale {
     pub drain_bytes: u64,
     pub drain_files: usize,
     pub million: usize,
+    /// Not stored when a node is killed, as one large file after the other, and as small ones.
+    pub stage_bytes: u64,
     pub limits: Limits,
 }
 
@@ -73,6 +78,7 @@ impl Scale {
             drain_bytes: 1 << 30,
             drain_files: 100_000,
             million: 1_000_000,
+            stage_bytes: 10 << 30,
             limits,
         }
     }
@@ -88,6 +94,7 @@ impl Scale {
             drain_bytes: 60 << 20,
             drain_files: 5_000,
             million: 20_000,
+            stage_bytes: 200 << 20,
             limits,
         }
     }
@@ -99,6 +106,9 @@ const MANY: Set = Set { name: "many", size: 4 << 10, id: 4 };
 const SYNCED: Set = Set { name: "synced", size: 4 << 10, id: 5 };
 const MILLION: Set = Set { name: "million", size: 1 << 10, id: 6 };
 const DRAINED: Set = Set { name: "drained", size: 10 << 10, id: 3 };
+const JOURNAL: Set = Set { name: "journal", size: 1 << 10, id: 7 };
+const STAGED: Set = Set { name: "staged", size: 100 << 10, id: 8 };
+const LARGE_BYTES: u64 = 100 << 20;
 /// Granary's default concurrency of uploads, and a block's payload.
 const UPLOADS_MAX: usize = 4;
 const OBJECT_BYTES: usize = 15 << 20;
@@ -187,6 +197,9 @@ impl Plan<'_> {
         }
         if has(Group::Million) {
             round.million()?;
+        }
+        if has(Group::Recovery) {
+            round.recovery()?;
         }
         drop(round);
         self.target.clear()
@@ -443,6 +456,49 @@ impl Round<'_> {
         ] {
             self.report.add(&row(work, unit, aim), GRANARY, value);
         }
+        Ok(())
+    }
+
+    /// From kill -9 of a node with much that is not stored to its mount that serves again; nothing is in the page cache.
+    fn recovery(&mut self) -> Result<()> {
+        let Scale { million, stage_bytes, .. } = self.plan.scale;
+        let limits = Limits { seconds_max: 3600.0, ..self.plan.scale.limits };
+        self.granary.hold_all()?;
+        let mib = stage_bytes >> 20;
+        self.came_back("back after kill -9, nothing staged")?;
+
+        let names: Vec<String> = (0..stage_bytes / LARGE_BYTES).map(|i| format!("staged-{i}.ckpt")).collect();
+        for name in &names {
+            large::write(self.granary.root(), name, LARGE_BYTES, &self.content)?;
+        }
+        self.came_back(&format!("back after kill -9, {mib} MiB staged in {} large files", names.len()))?;
+        for name in &names {
+            large::verify(self.granary.root(), name, LARGE_BYTES, &self.content)?;
+            std::fs::remove_file(self.granary.root().join(name))?;
+        }
+
+        let mut staged = 0;
+        for (set, count) in [
+            (JOURNAL, million),
+            (STAGED, (stage_bytes as usize).saturating_sub(million * JOURNAL.size) / STAGED.size),
+        ] {
+            let made = create::files(self.granary.root(), set, count, 8, &self.content, limits, Then::Close)?;
+            ensure!(made.done == count as u64, "only {} of {count} files were made", made.done);
+            staged += count * set.size;
+            let mib = staged >> 20;
+            self.came_back(&format!(
+                "back after kill -9, {mib} MiB staged in small files, {count} of them {} KiB",
+                set.size >> 10
+            ))?;
+            read::warm(self.granary.root(), set, count.min(1000), 1, &self.content, self.plan.seed, limits)?;
+        }
+        Ok(())
+    }
+
+    fn came_back(&mut self, work: &str) -> Result<()> {
+        let (seconds, cpu) = self.granary.crash()?;
+        self.report.add(&row(work, "s", Aim::ValueMax(30.0)), GRANARY, seconds);
+        self.report.add(&row(format!("{work}: processor time"), "s", Aim::None), GRANARY, cpu);
         Ok(())
     }
 }

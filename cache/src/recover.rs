@@ -20,7 +20,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::{Failpoint, Ino, Kind, NamespaceId, NodeId, Result};
+use futures::{StreamExt, TryStreamExt};
+use granary_core::{Error, Failpoint, Ino, Kind, NamespaceId, NodeId, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use crate::file::{File, Stage, State};
@@ -34,6 +35,10 @@ pub use watch::{RecoveryStep, RecoveryWatch};
 
 /// Progress is logged this often at most.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// Segments that are read at once, each held in memory while it is scanned.
+const SEGMENTS_AT_ONCE: usize = 2;
+/// Inodes that are asked for at once, where the metadata is on another machine.
+const ATTRS_AT_ONCE: usize = 64;
 
 /// Tells the watch, and once a second the log.
 #[derive(Debug)]
@@ -88,9 +93,13 @@ pub(crate) async fn recover(
     let mut telling = Telling { shared, watch, told: begun, done: RecoveryStep::default() };
     let staged = find_stage_files(shared).await?;
     let promised = promised(shared, &segments).await?;
-    for id in segments {
+    // The disk reads on while what was read is replayed.
+    let adopted = futures::stream::iter(segments).map(|id| {
         let bytes = shared.log.len(id);
-        let (scanned, lost) = adopt(shared, id, promised).await?;
+        async move { Ok::<_, Error>((id, bytes, adopt(shared, id, promised).await?)) }
+    });
+    let mut adopted = std::pin::pin!(adopted.buffered(SEGMENTS_AT_ONCE));
+    while let Some((id, bytes, (scanned, lost))) = adopted.try_next().await? {
         let replayed = replay(shared, id, &scanned).await?;
         telling.add(RecoveryStep { bytes, lost, ..replayed });
     }
@@ -219,9 +228,11 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned) -> Result
         return Ok(done); // what it has of inodes that are not in the metadata is not of those that may have their numbers now
     }
     done.records += scanned.records.len() as u64;
-    for (ino, records) in by_ino {
-        let Some(attr) = attr_of(shared, ino).await? else { continue };
-        let Some(last) = records.last() else { continue };
+    let inos: Vec<Ino> = by_ino.keys().copied().collect();
+    let attrs = futures::stream::iter(inos).map(|ino| attr_of(shared, ino));
+    let attrs: Vec<Option<Attr>> = attrs.buffered(ATTRS_AT_ONCE).try_collect().await?;
+    for ((_, records), attr) in by_ino.into_iter().zip(attrs) {
+        let (Some(attr), Some(last)) = (attr, records.last()) else { continue };
         if last.head.seq <= attr.staged_seq {
             continue;
         }
@@ -320,7 +331,7 @@ fn first_lost(node: NodeId, file: &File, s: &mut State) -> Result<Option<u64>> {
     }
     let stage = file.stage_file(s)?;
     let there = files::stat(&stage).and_then(|stat| files::data_ranges(&stage, stat.size));
-    let there = there.map_err(|e| granary_core::Error::io("cannot examine a stage file", e))?;
+    let there = there.map_err(|e| Error::io("cannot examine a stage file", e))?;
     let mut on_disk = RangeSet::default();
     there.into_iter().for_each(|range| on_disk.insert(range));
     let mine = s.map.iter().filter(|e| e.place == Place::StageFile { node });
@@ -389,7 +400,7 @@ async fn keep_overtaken(shared: &Arc<Shared>, ino: Ino) -> Result<Shape> {
         let (path, mut aside) = task.files.begin_aside(ino)?;
         let mut stage = task.files.open_existing(ino, Shape::Whole)?;
         std::io::copy(&mut stage, &mut aside)
-            .map_err(|e| granary_core::Error::io(format!("cannot keep {}", path.display()), e))?;
+            .map_err(|e| Error::io(format!("cannot keep {}", path.display()), e))?;
         task.files.reshape(ino, Shape::Whole, Shape::Sparse)?;
         Ok(path.display().to_string())
     })

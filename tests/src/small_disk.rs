@@ -41,7 +41,7 @@ impl SmallDisk {
 
     /// As an ordinary user sees it.
     pub fn free_bytes(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.path()).expect("statvfs");
+        let stat = rustix::fs::statvfs(self.path()).expect("statvfs");
         stat.f_bavail * stat.f_frsize
     }
 

@@ -7,8 +7,9 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{GRANARY, System};
+use crate::clock::Stopwatch;
 use crate::disk::Disk;
-use crate::process::{Memory, end_marked, force_unmount, is_mounted, memory, run};
+use crate::process::{Memory, cpu_seconds, drop_caches, end_marked, force_unmount, is_mounted, memory, run};
 use crate::target::Target;
 
 const NAMESPACE: &str = "user/bench";
@@ -92,6 +93,33 @@ impl Granary {
         let (small, large) = if hold { ("1h", "1h") } else { ("default", "default") };
         run(self.command("ns").args(["set", NAMESPACE, "--small-period", small, "--large-period", large]))
             .map(|_| ())
+    }
+
+    /// From now on nothing leaves for the store by itself, however much it is.
+    pub fn hold_all(&mut self) -> Result<()> {
+        self.sync()?;
+        self.unmount()?;
+        self.stop_node()?;
+        for (name, value) in [
+            ("GRANARY_SMALL_PERIOD_MS", "3600000"),
+            ("GRANARY_LARGE_PERIOD_MS", "3600000"),
+            ("GRANARY_DIRTY_BYTES_MAX", "64GiB"),
+            ("GRANARY_DIRTY_FILES_MAX", "4000000"),
+        ] {
+            self.variables.insert(name.into(), value.into());
+        }
+        self.mount(Mode::Work)
+    }
+
+    /// kill -9 of the node, then nothing is in the page cache, and it is mounted again: how long that takes, and the processor
+    /// time of the new node, in seconds.
+    pub fn crash(&self) -> Result<(f64, f64)> {
+        end_marked(&self.socket, 0.0);
+        force_unmount(&self.root);
+        drop_caches()?;
+        let watch = Stopwatch::start();
+        self.mount(Mode::Work)?;
+        Ok((watch.seconds(), cpu_seconds(&self.socket)))
     }
 
     /// The same tree, mounted in another mode.
