@@ -1,5 +1,7 @@
 //! Sizes and periods as people write them: `16GiB`, `500MB`, `2s`, `1h`; plain numbers are bytes and milliseconds.
 
+use granary_core::calendar::civil;
+
 const SIZES: [(&str, u64); 15] = [
     ("b", 1),
     ("k", 1 << 10),
@@ -97,15 +99,7 @@ pub fn show_wait(secs: u64) -> String {
 /// `2026-11-25 18:09:26 UTC` of seconds since 1970.
 pub fn show_time(secs: u64) -> String {
     let (days, rest) = (secs / 86_400, secs % 86_400);
-    // Days since 0000-03-01, in eras of 400 years (Howard Hinnant, "chrono-compatible low-level date algorithms").
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (year, month, day) = civil(days as i64);
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 

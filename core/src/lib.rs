@@ -2,6 +2,7 @@
 //! Nothing here does any I/O.
 
 pub mod budget;
+pub mod calendar;
 pub mod clock;
 pub mod codec;
 pub mod compression;
