@@ -204,7 +204,7 @@ pub enum NsCommand {
     ///
     /// Takes effect at once where it is mounted, on every node.
     #[command(
-        after_help = "Example: granary ns set user/alice --bytes-max 2TiB\n         granary ns set group/asr --small-period 500ms --upload-bandwidth 100MiB/s"
+        after_help = "Example: granary ns set user/alice --bytes-max 2TiB\n         granary ns set group/asr --small-period 500ms --upload-bandwidth 100MiB/s\n         granary ns set user/alice --trash 7d"
     )]
     Set {
         name: String,
@@ -247,6 +247,9 @@ pub struct NsFields {
     /// Where fsync makes bytes safe: on the node's disk, or in the store
     #[arg(long, value_name = "WHERE")]
     pub durability: Option<DurabilityArg>,
+    /// How long removed files stay in .trash of its top directory, for example 12h or 7d; 0: there is no trash [default: 1d]
+    #[arg(long, value_name = "PERIOD")]
+    pub trash: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,7 +1,7 @@
 //! What a namespace's name says about its owner, and what may be asked of it: the same through the node and without one.
 
 use granary_core::{Kind, NamespaceKind, NamespaceName};
-use granary_meta::{NamespaceChange, NewNamespace};
+use granary_meta::{NamespaceChange, NewNamespace, TRASH_MS_DEFAULT, check_trash_ms};
 
 use crate::exit::{Failure, Outcome};
 use crate::users;
@@ -35,6 +35,7 @@ pub fn by_name(namespace: &NamespaceName) -> CreateRequest {
         bytes_max: 0,
         inodes_max: 0,
         durability: granary_meta::Durability::default(),
+        trash_ms: None,
     }
 }
 
@@ -44,6 +45,7 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
     let (uid, gid, mode) = defaults(&name, caller_uid, caller_gid);
     let mode = request.mode.unwrap_or(mode);
     check_mode(mode)?;
+    request.trash_ms.map_or(Ok(()), check_trash_ms)?;
     Ok(NewNamespace {
         name,
         uid: request.uid.unwrap_or(uid),
@@ -52,12 +54,14 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
         bytes_max: request.bytes_max,
         inodes_max: request.inodes_max,
         durability: request.durability,
+        trash_ms: request.trash_ms.unwrap_or(TRASH_MS_DEFAULT),
     })
 }
 
 /// Refuses what no namespace can have.
 pub fn check_change(change: &NamespaceChange) -> Outcome<()> {
     change.mode.map_or(Ok(()), check_mode)?;
+    change.trash_ms.map_or(Ok(()), check_trash_ms)?;
     Ok(change.policy.validate()?)
 }
 

@@ -158,6 +158,9 @@ pub struct CreateRequest {
     pub inodes_max: u64,
     #[serde(default)]
     pub durability: Durability,
+    /// A day when it is left out; 0: no trash.
+    #[serde(default)]
+    pub trash_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -9,12 +9,21 @@ use crate::error::{Error, Kind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamespaceId(pub u32);
 
-/// An inode number within its namespace, never used twice. The root is 1, as FUSE wants it.
+/// An inode number within its namespace, never used twice. The root is 1, as FUSE wants it. Directories that were made for the
+/// trash have numbers from [`Ino::TRASH`] on, wherever they were moved since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
 
 impl Ino {
     pub const ROOT: Ino = Ino(1);
+    /// The directory of what was removed. Below it, more inodes than a namespace ever has; above it, numbers that a program
+    /// can still keep in a float.
+    pub const TRASH: Ino = Ino(1 << 48);
+
+    /// Whether it was made for the trash: no directory of another number ever lies in it.
+    pub const fn is_of_trash(self) -> bool {
+        self.0 >= Ino::TRASH.0
+    }
 }
 
 /// A node: one cache directory. Random, made once, kept in the cache directory.

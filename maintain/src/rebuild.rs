@@ -195,6 +195,7 @@ fn make_namespace(engine: &dyn Engine, clock: &dyn Clock, ns: NamespaceId, last_
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::default(),
+        trash_ms: granary_meta::TRASH_MS_DEFAULT,
     };
     let view = &mut EngineView { engine, ns };
     let (mut changes, _) = machine::apply(view, Operation::Init { new }, clock.now())?;

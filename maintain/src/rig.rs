@@ -38,6 +38,7 @@ pub fn named(name: &str) -> NewNamespace {
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::Local,
+        trash_ms: 0,
     }
 }
 

@@ -56,6 +56,7 @@ fn main() -> Result<()> {
         bytes_max,
         inodes_max,
         durability,
+        trash_ms: granary_meta::TRASH_MS_DEFAULT,
     })?;
     let space = volume.namespace(&"user/bench".parse()?)?;
 

@@ -123,6 +123,7 @@ fn main() -> Result<()> {
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::Local,
+        trash_ms: granary_meta::TRASH_MS_DEFAULT,
     })?;
     let mut sessions = 0;
     let random = Box::new(move || {

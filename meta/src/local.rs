@@ -52,6 +52,7 @@ mod namespace;
 mod overlay;
 mod served;
 mod through;
+mod trash;
 
 use bell::Bell;
 pub(crate) use bell::Waiter;

@@ -10,7 +10,8 @@
 //! only move (relocation).
 //!
 //! Quota is enforced where something is made: no inode above `inodes_max`, no regular file while `bytes_max` is reached
-//! (directories, links and renames go on, so that a full namespace can be tidied up). Commits are never refused.
+//! (directories, links and renames go on, so that a full namespace can be tidied up; only what is moved out of the trash must
+//! fit). Commits are never refused.
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub mod read;
 mod remove;
 mod rename;
 pub mod repair;
+pub mod trash;
 pub mod view;
 mod xattrs;
 
@@ -63,9 +65,11 @@ pub enum Operation {
         dir: Ino,
         name: Box<[u8]>,
     },
+    /// `open`: somebody has the inode open that the name is of.
     Unlink {
         dir: Ino,
         name: Box<[u8]>,
+        open: bool,
     },
     Rmdir {
         dir: Ino,
@@ -77,6 +81,8 @@ pub enum Operation {
         to_dir: Ino,
         to_name: Box<[u8]>,
         mode: RenameMode,
+        /// Somebody has the inode open that loses its name by being replaced.
+        open: bool,
     },
     SetAttr {
         ino: Ino,
@@ -106,8 +112,12 @@ pub enum Operation {
     Condemn {
         ids: Vec<ObjectId>,
     },
+    /// Removes entries of the trash, in this order: see [`trash::expiry`].
+    Purge {
+        victims: Vec<(Ino, Box<[u8]>)>,
+    },
     /// Frees an inode without name that nobody has open. At most about `extents_max` extents go in one operation; while
-    /// some are left the reply is [`Reply::Freed`] with `false`.
+    /// some are left the reply is [`Reply::Freed`] with `false`. One that has a place in the trash goes there instead.
     Free {
         ino: Ino,
         extents_max: usize,
@@ -128,6 +138,8 @@ pub enum Reply {
     Freed(bool),
     /// For each object whether nothing refers to it, or ever will.
     Condemned(Vec<bool>),
+    /// The inodes that lost their name.
+    Purged(Vec<Ino>),
 }
 
 /// Applies one operation: what it changes, and its reply. The state behind `view` is not touched.
@@ -139,10 +151,10 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         Operation::Create { dir, name, new } => create::create(&mut tx, dir, name, new),
         Operation::Tmpfile { dir, new } => create::tmpfile(&mut tx, dir, new),
         Operation::Link { ino, dir, name } => create::link(&mut tx, ino, dir, name),
-        Operation::Unlink { dir, name } => remove::unlink(&mut tx, dir, name),
+        Operation::Unlink { dir, name, open } => remove::unlink(&mut tx, dir, name, open),
         Operation::Rmdir { dir, name } => remove::rmdir(&mut tx, dir, name),
-        Operation::Rename { dir, name, to_dir, to_name, mode } => {
-            rename::rename(&mut tx, (dir, name), (to_dir, to_name), mode)
+        Operation::Rename { dir, name, to_dir, to_name, mode, open } => {
+            rename::rename(&mut tx, (dir, name), (to_dir, to_name), mode, open)
         }
         Operation::SetAttr { ino, set } => attributes::set_attr(&mut tx, ino, set),
         Operation::SetXattr { ino, name, value, create_only, replace_only } => {
@@ -154,6 +166,7 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         Operation::Relocate { object, moves } => content::relocate(&mut tx, object, &moves),
         Operation::ForgetObjects { ids } => content::forget_objects(&mut tx, &ids),
         Operation::Condemn { ids } => condemn::condemn(&mut tx, &ids),
+        Operation::Purge { victims } => trash::expiry::purge(&mut tx, victims),
         Operation::Free { ino, extents_max } => remove::free(&mut tx, ino, extents_max),
     }?;
     Ok((tx.changes, reply))

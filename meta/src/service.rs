@@ -88,6 +88,7 @@ mod linger;
 mod locks;
 mod options;
 mod outgoing;
+mod purge;
 mod replies;
 mod run;
 mod session;
@@ -260,6 +261,7 @@ impl Service {
         self.end_silent(now);
         self.end_overdue(now);
         self.end_lingering(now);
+        self.purge();
         // A namespace that no session was told of is let go.
         lock(&self.spaces).retain(|_, space| Arc::strong_count(space) > 1);
     }

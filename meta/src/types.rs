@@ -1,7 +1,9 @@
 //! The nouns of metadata, as other crates see them. How they lie on disk is the business of `record`.
 
 pub use granary_core::policy::{NamespacePolicy, PolicyChange};
-use granary_core::{Ino, NamespaceId, NamespaceName, NodeId, ObjectId, ObjectKind, Timestamp};
+use granary_core::{
+    Error, Ino, Kind, NamespaceId, NamespaceName, NodeId, ObjectId, ObjectKind, Result, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,11 +200,33 @@ pub struct LiveObject {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
+    /// What lies in the trash is not counted here.
     pub bytes: u64,
     pub inodes: u64,
     /// 0: no limit.
     pub bytes_max: u64,
     pub inodes_max: u64,
+    /// What lies in the trash, with the directories there.
+    #[serde(default)]
+    pub trash_bytes: u64,
+    #[serde(default)]
+    pub trash_inodes: u64,
+}
+
+/// How long what was removed stays in the trash where nothing else is asked for: a day.
+pub const TRASH_MS_DEFAULT: u64 = 86_400_000;
+const TRASH_MS_MIN: u64 = 1_000;
+const TRASH_MS_MAX: u64 = 366 * TRASH_MS_DEFAULT;
+
+/// `Invalid` for what [`NewNamespace::trash_ms`] cannot be.
+pub fn check_trash_ms(ms: u64) -> Result<()> {
+    if ms == 0 || (TRASH_MS_MIN..=TRASH_MS_MAX).contains(&ms) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Invalid,
+        format!("trash_ms = {ms} cannot work; give 0 for no trash, or from {TRASH_MS_MIN} to {TRASH_MS_MAX}"),
+    ))
 }
 
 /// Where acknowledged fsyncs are safe.
@@ -231,6 +255,9 @@ pub struct NamespaceInfo {
     /// How its writes reach the store, where it does not leave that to each node's limits.
     #[serde(default)]
     pub policy: NamespacePolicy,
+    /// How long what was removed stays in the trash; 0: there is none.
+    #[serde(default)]
+    pub trash_ms: u64,
     pub usage: Usage,
 }
 
@@ -254,6 +281,8 @@ pub struct NewNamespace {
     pub bytes_max: u64,
     pub inodes_max: u64,
     pub durability: Durability,
+    /// How long what was removed stays in the trash, [`TRASH_MS_DEFAULT`] where nothing else is asked for; 0: there is none.
+    pub trash_ms: u64,
 }
 
 /// What `granary ns set` changes; `None` stays.
@@ -268,6 +297,8 @@ pub struct NamespaceChange {
     pub durability: Option<Durability>,
     #[serde(default)]
     pub policy: PolicyChange,
+    #[serde(default)]
+    pub trash_ms: Option<u64>,
 }
 
 /// What of a namespace's settings decides how its writes reach the store. It may change at any moment.

@@ -448,6 +448,7 @@ fn calls_of_the_volume_and_others_sessions() {
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::Local,
+        trash_ms: granary_meta::TRASH_MS_DEFAULT,
     };
     let root = w.service.token("root", &[], "admin");
     let id = granary_meta::token::inspect(&root).expect("a token").id;

@@ -1,14 +1,14 @@
 //! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
 
 use granary_core::{Kind, NamespaceName};
-use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PolicyChange};
+use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PolicyChange, check_trash_ms};
 
 use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags, PolicyFields};
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::node::source::Source;
 use crate::settings::Settings;
-use crate::units::{parse_bytes, show_bytes};
+use crate::units::{parse_bytes, parse_period_ms, show_bytes, show_wait};
 use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
 use crate::{log, namespaces, policies, removal, users};
 
@@ -50,6 +50,7 @@ fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
         bytes_max: change.bytes_max.unwrap_or(0),
         inodes_max: change.inodes_max.unwrap_or(0),
         durability: change.durability.unwrap_or_default(),
+        trash_ms: change.trash_ms,
         ..namespaces::by_name(&name)
     };
     let info: NamespaceInfo = match node(&settings)? {
@@ -103,7 +104,7 @@ fn set(name: &str, what: &NsFields, policy: &PolicyFields, flags: &PlaceFlags) -
     let change = NamespaceChange { policy: policies::change(policy)?, ..fields(what)? };
     if change == NamespaceChange::default() {
         return Err(Failure::usage(format!(
-            "nothing to change of {name}; give --owner, --group, --mode, --bytes-max, --inodes-max, --durability, or how its \
+            "nothing to change of {name}; give --owner, --group, --mode, --bytes-max, --inodes-max, --durability, --trash, or how its \
              writes reach the store (granary ns set --help)"
         )));
     }
@@ -149,6 +150,11 @@ fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
     let bytes_max = what.bytes_max.as_deref().map(|text| {
         parse_bytes(text).map_err(|why| Failure::usage(format!("--bytes-max cannot be used: {why}")))
     });
+    let trash_ms = what.trash.as_deref().map(|text| {
+        let cannot = |why: String| Failure::usage(format!("--trash cannot be used: {why}"));
+        let ms = parse_period_ms(text).map_err(cannot)?;
+        check_trash_ms(ms).map_err(|e| cannot(e.to_string())).map(|()| ms)
+    });
     Ok(NamespaceChange {
         uid: owner.transpose()?,
         gid: group.transpose()?,
@@ -160,6 +166,7 @@ fn fields(what: &NsFields) -> Outcome<NamespaceChange> {
             DurabilityArg::Object => Durability::Object,
         }),
         policy: PolicyChange::default(),
+        trash_ms: trash_ms.transpose()?,
     })
 }
 
@@ -206,6 +213,14 @@ fn details(info: &NamespaceInfo) -> String {
         ["bytes-max".to_owned(), limit(usage.bytes_max, show_bytes(usage.bytes_max))],
         ["inodes-max".to_owned(), limit(usage.inodes_max, usage.inodes_max.to_string())],
         ["durability".to_owned(), fsync(info).to_owned()],
+        [
+            "trash".to_owned(),
+            if info.trash_ms == 0 { "none".to_owned() } else { show_wait(info.trash_ms / 1_000) },
+        ],
+        [
+            "trash holds".to_owned(),
+            format!("{} in {} files and folders", show_bytes(usage.trash_bytes), usage.trash_inodes),
+        ],
     ];
     rows.extend(policies::lines(&info.policy).map(|(name, value)| [name.to_owned(), value]));
     super::columns(&rows)
@@ -226,10 +241,12 @@ mod tests {
             bytes_max: Some("1TiB".into()),
             inodes_max: Some(5),
             durability: Some(DurabilityArg::Object),
+            trash: Some("12h".into()),
         };
         let change = fields(&what).unwrap();
         assert_eq!((change.uid, change.gid, change.mode), (Some(0), Some(12), Some(0o2770)));
         assert_eq!((change.bytes_max, change.inodes_max), (Some(1 << 40), Some(5)));
+        assert_eq!(change.trash_ms, Some(43_200_000));
         for (what, part) in [
             (
                 NsFields { owner: Some("no-such-user-here".into()), ..NsFields::default() },
@@ -237,6 +254,8 @@ mod tests {
             ),
             (NsFields { mode: Some("rwx".into()), ..NsFields::default() }, "octal"),
             (NsFields { bytes_max: Some("much".into()), ..NsFields::default() }, "--bytes-max"),
+            (NsFields { trash: Some("soon".into()), ..NsFields::default() }, "--trash"),
+            (NsFields { trash: Some("5ms".into()), ..NsFields::default() }, "from 1000 to"),
         ] {
             let e = fields(&what).unwrap_err();
             assert!(e.exit == 2 && e.message.contains(part), "{e}");
@@ -253,13 +272,22 @@ mod tests {
             mode: 0o700,
             durability: Durability::Local,
             policy: granary_meta::NamespacePolicy { uploads_max: Some(9), ..Default::default() },
-            usage: Usage { bytes: 1 << 30, inodes: 3, bytes_max: 1 << 40, inodes_max: 0 },
+            trash_ms: granary_meta::TRASH_MS_DEFAULT,
+            usage: Usage {
+                bytes: 1 << 30,
+                inodes: 3,
+                bytes_max: 1 << 40,
+                inodes_max: 0,
+                trash_bytes: 5 << 20,
+                trash_inodes: 2,
+            },
         };
         let all = details(&info);
         assert!(
             all.contains("uploads           9\n") && all.contains("dirty-bytes       default\n"),
             "{all}"
         );
+        assert!(all.contains("trash             1 d 0 h\n") && all.contains("5.0 MiB in 2 files"), "{all}");
         let text = show(&[info]);
         assert_eq!(text.lines().count(), 2);
         assert!(

@@ -191,7 +191,7 @@ mod tests {
             disk_error: Some("No space left on device".to_owned()),
             durability: Durability::Object,
             policy: WritePolicy::resolve(&Limits::default(), &NamespacePolicy::default()),
-            usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, inodes_max: 0 },
+            usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, ..Usage::default() },
             error: Some("store does not answer".to_owned()),
             service: Some(LinkStatus {
                 url: "https://meta:7411".into(),

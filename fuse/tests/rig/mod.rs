@@ -92,6 +92,7 @@ impl Rig {
             bytes_max: setup.bytes_max,
             inodes_max: 0,
             durability: Durability::Local,
+            trash_ms: granary_meta::TRASH_MS_DEFAULT,
         };
         let namespace = volume.create_namespace(new).unwrap();
         let meta = wrap(volume.namespace_by_id(namespace.id).unwrap());

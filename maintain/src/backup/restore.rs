@@ -73,7 +73,9 @@ fn revived(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
     }
     Ok(Some(match Value::decode(&Key::decode(ns, key)?, value)? {
         Value::Counters(mut counters) => {
-            counters.next_ino = Ino(counters.next_ino.0.saturating_add(SKIPPED));
+            for next in [&mut counters.next_ino, &mut counters.next_of_trash] {
+                *next = Ino(next.0.saturating_add(SKIPPED));
+            }
             Value::Counters(counters).encode()
         }
         Value::Inode(mut inode) => {

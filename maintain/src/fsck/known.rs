@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use granary_core::{Error, Ino, Kind, NamespaceId, NodeId, ObjectId, ObjectKind, Result};
 use granary_meta::machine::check::{self, Problem};
+use granary_meta::machine::trash;
 use granary_meta::machine::{SnapshotView, View};
 use granary_meta::record::{Family, Key, ObjectRecord, Span, Value};
 use granary_meta::{Extent, FileType, Place, Volume};
@@ -124,6 +125,10 @@ pub(super) fn paths(
         let mut parts = Vec::new();
         let mut at = ino;
         while at != Ino::ROOT {
+            if at == Ino::TRASH {
+                parts.push(readable(trash::NAME));
+                break;
+            }
             let (dir, name) = names.get(&at).filter(|_| parts.len() < DEPTH_MAX)?;
             parts.push(readable(name));
             at = *dir;

@@ -120,8 +120,8 @@ impl Bell {
     }
 
     /// Waits for a reason to work: somebody waits for a sync, memory, the end, or, while something is pending or
-    /// `unsynced`, the end of `interval`; after a failure that of [`MEND_INTERVAL`].
-    pub fn wait(&self, interval: Duration, unsynced: bool) -> Call {
+    /// `unsynced`, the end of `interval`; after a failure that of [`MEND_INTERVAL`]; with `watch`, the end of that.
+    pub fn wait(&self, interval: Duration, unsynced: bool, watch: Option<Duration>) -> Call {
         let mut asked = lock(&self.asked);
         let mut tick = false;
         loop {
@@ -135,6 +135,14 @@ impl Bell {
                 let (guard, timeout) =
                     self.rung.wait_timeout(asked, interval).unwrap_or_else(PoisonError::into_inner);
                 (asked, tick) = (guard, timeout.timed_out());
+            } else if let Some(watch) = watch {
+                let (guard, timeout) =
+                    self.rung.wait_timeout(asked, watch).unwrap_or_else(PoisonError::into_inner);
+                asked = guard;
+                if timeout.timed_out() {
+                    let waiters = std::mem::take(&mut asked.waiters);
+                    return Call { waiters, tick: false, stop: asked.stop };
+                }
             } else {
                 asked = self.rung.wait(asked).unwrap_or_else(PoisonError::into_inner);
             }

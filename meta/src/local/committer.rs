@@ -18,6 +18,8 @@ use crate::changes::Changes;
 
 /// Inodes freed in one round for each namespace, so that the committer is never away for long.
 const FREED_A_ROUND: usize = 64;
+/// How often the trash is looked at while nothing else is to be done.
+const TRASH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn spawn(shared: Arc<Shared>, spaces: Spaces, limits: &Limits) -> Result<JoinHandle<()>> {
     let interval = Duration::from_millis(limits.commit_interval_ms.max(1));
@@ -27,6 +29,14 @@ pub(super) fn spawn(shared: Arc<Shared>, spaces: Spaces, limits: &Limits) -> Res
         .name("granary-meta".to_owned())
         .spawn(move || committer.run())
         .map_err(|e| Error::io("cannot start the metadata committer; raise the limit of threads", e))
+}
+
+fn purge(space: &LocalNamespace) {
+    match space.purge_some(&mut |_| true) {
+        Ok(true) => space.shared.bell.dirty(),
+        Ok(false) => {}
+        Err(e) => tracing::warn!("cannot purge the trash of namespace {}: {e}", space.id()),
+    }
 }
 
 struct Committer {
@@ -149,7 +159,8 @@ impl Committer {
     fn run(mut self) {
         loop {
             let unsynced = self.shared.unsynced.load(Ordering::SeqCst);
-            let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, unsynced);
+            let watch = self.watches_trash().then_some(TRASH_INTERVAL);
+            let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, unsynced, watch);
             let shared = self.shared.clone();
             let round = lock(&shared.round);
             // An error is told by the commit.
@@ -208,13 +219,22 @@ impl Committer {
         Ok(())
     }
 
-    /// Frees what waits to be freed, and drops namespaces that nobody uses.
+    /// Whether something is in a trash that is purged here: of a served volume, the service does it.
+    fn watches_trash(&self) -> bool {
+        !self.shared.served.load(Ordering::SeqCst)
+            && lock(&self.spaces).values().any(|space| space.has_trash())
+    }
+
+    /// Frees what waits to be freed, purges what is due, and drops namespaces that nobody uses.
     fn tidy(&mut self) {
         let spaces: Vec<_> = lock(&self.spaces).values().cloned().collect();
         let failed = self.shared.bell.failure().is_some();
         for space in &spaces {
             if !failed && let Err(e) = space.free_some(FREED_A_ROUND, false) {
                 tracing::warn!("cannot free removed files of namespace {}: {e}", space.id());
+            }
+            if !failed && !self.shared.served.load(Ordering::SeqCst) {
+                purge(space);
             }
             drop(space.take_spent());
         }

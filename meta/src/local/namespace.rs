@@ -12,7 +12,9 @@ use super::overlay::{Layers, Overlay};
 use super::{Shared, lock};
 use crate::api::Metadata;
 use crate::changes::Changes;
+use crate::lease::{LeaseKind, Scope};
 use crate::machine::check::{self, Problem};
+use crate::machine::trash::expiry::Hint;
 use crate::machine::{self, Operation, Records, Reply, View, read};
 use crate::settings::SharedSettings;
 use crate::types::*;
@@ -33,7 +35,7 @@ pub struct LocalNamespace {
     pub(super) state: Mutex<State>,
     /// Pending changes were taken by the committer, or never will be.
     room: Condvar,
-    usage: SharedUsage,
+    pub(super) usage: SharedUsage,
     write_settings: SharedSettings,
 }
 
@@ -46,15 +48,20 @@ pub(super) struct State {
     pub(super) to_free: Vec<Ino>,
     /// Why changes are refused.
     pub(super) refused: Option<Error>,
+    /// Something of the trash was purged when it was last looked at: more may be due.
+    pub(super) purging: bool,
+    pub(super) purged: Hint,
 }
 
 /// The usage after the last operation, readable without the lock.
 #[derive(Debug, Default)]
-struct SharedUsage {
+pub(super) struct SharedUsage {
     bytes: AtomicU64,
     inodes: AtomicU64,
     bytes_max: AtomicU64,
     inodes_max: AtomicU64,
+    trash_bytes: AtomicU64,
+    pub(super) trash_inodes: AtomicU64,
     capabilities: AtomicU64,
 }
 
@@ -64,6 +71,8 @@ impl SharedUsage {
         self.inodes.store(usage.inodes, Ordering::Relaxed);
         self.bytes_max.store(usage.bytes_max, Ordering::Relaxed);
         self.inodes_max.store(usage.inodes_max, Ordering::Relaxed);
+        self.trash_bytes.store(usage.trash_bytes, Ordering::Relaxed);
+        self.trash_inodes.store(usage.trash_inodes, Ordering::Relaxed);
     }
 
     fn load(&self) -> Usage {
@@ -72,6 +81,8 @@ impl SharedUsage {
             inodes: self.inodes.load(Ordering::Relaxed),
             bytes_max: self.bytes_max.load(Ordering::Relaxed),
             inodes_max: self.inodes_max.load(Ordering::Relaxed),
+            trash_bytes: self.trash_bytes.load(Ordering::Relaxed),
+            trash_inodes: self.trash_inodes.load(Ordering::Relaxed),
         }
     }
 }
@@ -91,7 +102,14 @@ impl LocalNamespace {
         let refused = shared.bell.failure();
         let space = LocalNamespace {
             id,
-            state: Mutex::new(State { overlay, opens: HashMap::new(), to_free, refused }),
+            state: Mutex::new(State {
+                overlay,
+                opens: HashMap::new(),
+                to_free,
+                refused,
+                purging: false,
+                purged: Hint::default(),
+            }),
             room: Condvar::new(),
             usage: SharedUsage::default(),
             write_settings: SharedSettings::default(),
@@ -137,10 +155,11 @@ impl LocalNamespace {
         Ok(reply)
     }
 
-    fn apply(&self, state: &mut State, operation: Operation) -> Result<Reply> {
+    pub(super) fn apply(&self, state: &mut State, mut operation: Operation) -> Result<Reply> {
         if let Some(e) = &state.refused {
             return Err(e.duplicate());
         }
+        self.tell_open(state, &mut operation)?;
         let now = self.shared.clock.now();
         let (changes, reply) = machine::apply(&mut self.layers(state), operation, now)?;
         self.absorb(state, changes);
@@ -158,6 +177,10 @@ impl LocalNamespace {
             self.usage.bytes_max.store(settings.bytes_max, Ordering::Relaxed);
             self.usage.inodes_max.store(settings.inodes_max, Ordering::Relaxed);
             self.write_settings.store(&settings.write_settings());
+        }
+        if let Some(Some(Value::Inode(trash))) = changes.get(&Key::Inode(Ino::TRASH)) {
+            self.usage.trash_bytes.store(trash.held.bytes, Ordering::Relaxed);
+            self.usage.trash_inodes.store(trash.held.inodes, Ordering::Relaxed);
         }
         state.overlay.accumulating.absorb(changes);
     }
@@ -181,7 +204,7 @@ impl LocalNamespace {
         Ok(lost)
     }
 
-    /// Frees an inode that nobody can reach. What cannot be freed now is freed later, at the latest at the next load.
+    /// Frees an inode that nobody can reach, or moves it to its place in the trash. What cannot be freed now is freed later, at the latest at the next load.
     pub(super) fn free(&self, state: &mut State, ino: Ino) {
         match self.apply(state, Operation::Free { ino, extents_max: EXTENTS_FREED_AT_ONCE }) {
             Ok(Reply::Freed(false)) => state.to_free.push(ino),
@@ -263,10 +286,10 @@ impl LocalNamespace {
         lock(&self.state).overlay.cache.take_spent()
     }
 
-    /// Nothing is pending, open, or to be freed.
+    /// Nothing is pending, open, to be freed or purged.
     pub(super) fn is_idle(&self) -> bool {
         let state = lock(&self.state);
-        !state.overlay.is_dirty() && state.opens.is_empty() && state.to_free.is_empty()
+        !state.overlay.is_dirty() && state.opens.is_empty() && state.to_free.is_empty() && !state.purging
     }
 
     /// What waits for the committer.
@@ -286,6 +309,7 @@ impl LocalNamespace {
                 mode: root.attr.mode,
                 durability: settings.durability,
                 policy: settings.policy,
+                trash_ms: settings.trash_ms,
                 usage,
             })
         })
@@ -409,7 +433,7 @@ impl Metadata for LocalNamespace {
     }
 
     async fn unlink(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
-        let lost = self.change_names(Operation::Unlink { dir, name: boxed(name) })?;
+        let lost = self.change_names(Operation::Unlink { dir, name: boxed(name), open: false })?;
         lost.ok_or_else(|| unexpected(&Reply::Done))
     }
 
@@ -426,7 +450,7 @@ impl Metadata for LocalNamespace {
         mode: RenameMode,
     ) -> Result<Option<Attr>> {
         let (name, to_name) = (boxed(name), boxed(to_name));
-        self.change_names(Operation::Rename { dir, name, to_dir, to_name, mode })
+        self.change_names(Operation::Rename { dir, name, to_dir, to_name, mode, open: false })
     }
 
     async fn setattr(&self, ino: Ino, set: SetAttr) -> Result<Attr> {
@@ -522,5 +546,11 @@ impl Metadata for LocalNamespace {
 
     fn write_settings(&self) -> WriteSettings {
         self.write_settings.load()
+    }
+
+    /// Every lease but of the trash's directories: files come there with their last close, and go by time.
+    fn holds(&self, scope: Scope, _kind: LeaseKind) -> bool {
+        let (Scope::Inode(ino) | Scope::Directory(ino)) = scope;
+        !self.is_in_trash(ino)
     }
 }

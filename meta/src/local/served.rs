@@ -39,7 +39,7 @@ impl LocalNamespace {
     /// not open is freed.
     pub(crate) fn serve(
         &self,
-        operation: Operation,
+        mut operation: Operation,
         keep: Keep,
         judge: impl FnOnce(&Changes, &Reply) -> Verdict,
     ) -> Result<Option<Reply>> {
@@ -48,6 +48,7 @@ impl LocalNamespace {
         if let Some(e) = &state.refused {
             return Err(e.duplicate());
         }
+        self.tell_open(state, &mut operation)?;
         let now = self.shared.clock.now();
         let (mut changes, reply) = machine::apply(&mut self.layers(state), operation, now)?;
         match judge(&changes, &reply) {
@@ -95,20 +96,26 @@ impl LocalNamespace {
         Ok(())
     }
 
-    /// Takes an open back; what that frees is pending afterwards.
-    pub(crate) fn unopen(&self, ino: Ino) {
+    /// Takes an open back; what that frees is pending afterwards. `true`: it was the last, and the inode went to the trash.
+    pub(crate) fn unopen(&self, ino: Ino) -> bool {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let Some(count) = state.opens.get_mut(&ino) else { return };
+        let Some(count) = state.opens.get_mut(&ino) else { return false };
         *count -= 1;
         if *count > 0 {
-            return;
+            return false;
         }
         state.opens.remove(&ino);
         match self.layers(state).find_inode(ino) {
-            Ok(Some(inode)) if inode.attr.nlink == 0 => self.free(state, ino),
-            Ok(_) => {}
-            Err(e) => tracing::warn!("inode {ino} of namespace {} cannot be read at its close: {e}", self.id),
+            Ok(Some(inode)) if inode.attr.nlink == 0 => {
+                self.free(state, ino);
+                matches!(self.layers(state).find_inode(ino), Ok(Some(inode)) if inode.attr.nlink > 0)
+            }
+            Ok(_) => false,
+            Err(e) => {
+                tracing::warn!("inode {ino} of namespace {} cannot be read at its close: {e}", self.id);
+                false
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::types::*;
 
 mod driver;
 mod model;
+mod trash;
 
 use driver::{Action, Driver, action, difference, listing};
 
@@ -43,6 +44,7 @@ fn new_namespace(name: &str) -> NewNamespace {
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::Local,
+        trash_ms: TRASH_MS_DEFAULT,
     }
 }
 
@@ -104,6 +106,8 @@ fn digest(engine: &dyn Engine) -> (u32, usize) {
 fn run(actions: &[Action], engine: Arc<dyn Engine>, limits: &Limits, tuning: Tuning) -> (u32, usize) {
     let clock = Arc::new(TestClock::default());
     let volume = volume_on(engine.clone(), clock.clone(), limits, tuning);
+    // Nothing is purged when it pleases the committer.
+    volume.begin_service();
     let mut driver = Driver::new(user_a(&volume), clock);
     actions.iter().for_each(|action| driver.act(action));
     driver.compare();
@@ -135,6 +139,7 @@ proptest! {
         let tuning = Tuning { pending_bytes_max: 4000, ..Tuning::default() };
         let limits = if fast { busy() } else { quiet() };
         let volume = volume_on(engine.clone(), clock.clone(), &limits, tuning);
+        volume.begin_service();
         let mut driver = Driver::new(user_a(&volume), clock.clone());
         let mut states = vec![driver.model.clone()];
         let mut synced = 0;
@@ -144,7 +149,8 @@ proptest! {
             if matches!(action, Action::Sync) { synced = states.len() - 1; }
         }
         let survivor: Arc<dyn Engine> = Arc::new(engine.crash(keep));
-        let volume_after = Volume::open(survivor, clock.clone(), &quiet()).unwrap();
+        let volume_after = Volume::open_served(survivor, clock.clone(), &quiet(), Tuning::default()).unwrap();
+        volume_after.free_orphans().unwrap();
         let space = user_a(&volume_after);
         prop_assert_eq!(space.check().unwrap(), []);
         let now = driver.model.now;

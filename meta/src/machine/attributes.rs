@@ -7,7 +7,7 @@ use super::content::Deltas;
 use super::extents::Editor;
 use super::{Reply, Tx, view::Records, xattrs};
 use crate::record::Inode;
-use crate::types::{FileType, NamespaceChange, SetAttr};
+use crate::types::{FileType, NamespaceChange, SetAttr, check_trash_ms};
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -86,11 +86,13 @@ fn resize(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) -> Result<()> {
 
 pub(super) fn configure(tx: &mut Tx<'_>, change: NamespaceChange) -> Result<Reply> {
     change.policy.validate()?;
+    change.trash_ms.map_or(Ok(()), check_trash_ms)?;
     let mut settings = (*tx.settings()?).clone();
     settings.bytes_max = change.bytes_max.unwrap_or(settings.bytes_max);
     settings.inodes_max = change.inodes_max.unwrap_or(settings.inodes_max);
     settings.durability = change.durability.unwrap_or(settings.durability);
     settings.policy = settings.policy.changed(&change.policy);
+    settings.trash_ms = change.trash_ms.unwrap_or(settings.trash_ms);
     tx.put_namespace(settings);
     if change.uid.is_some() || change.gid.is_some() || change.mode.is_some() {
         let set = SetAttr { uid: change.uid, gid: change.gid, mode: change.mode, ..SetAttr::default() };

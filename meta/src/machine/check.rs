@@ -9,7 +9,9 @@ use std::fmt;
 use granary_core::{Ino, ObjectId, Result, Timestamp};
 
 use super::repair::{Count, Fix};
+use super::trash;
 use super::view::{Records, View};
+use crate::record::inode::Held;
 use crate::record::{Entry, Family, Inode, Key, Listing, Orphan, Span, Value};
 use crate::types::{Extent, FileType, Place};
 
@@ -69,6 +71,10 @@ struct Found {
     live: HashMap<ObjectId, u64>,
     bytes: u64,
     capabilities: u64,
+    /// Files that have their name in a directory of the trash's kind.
+    places: HashMap<Ino, Ino>,
+    /// What lies below each directory that is in the trash, and the inodes there.
+    held: BTreeMap<Ino, (u64, u64)>,
 }
 
 /// What is known of an inode while reading.
@@ -76,6 +82,8 @@ struct Seen {
     kind: FileType,
     nlink: u32,
     parent: Ino,
+    name: Box<[u8]>,
+    held: Held,
     entries: u64,
     next_cookie: u64,
     xattr_names: u32,
@@ -118,6 +126,8 @@ impl Found {
             kind: a.kind,
             nlink: a.nlink,
             parent: inode.parent,
+            name: inode.name.clone(),
+            held: inode.held,
             entries: inode.entries,
             next_cookie: inode.next_cookie,
             xattr_names: inode.xattr_names,
@@ -159,6 +169,84 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Sums up what lies below each directory of the trash.
+    fn measure_trash(&mut self) {
+        let mut held = BTreeMap::new();
+        for (&ino, seen) in &self.inodes {
+            let dir = match seen.kind {
+                FileType::Directory if ino.is_of_trash() && ino != Ino::TRASH && seen.names > 0 => {
+                    seen.parent
+                }
+                FileType::Directory => continue,
+                _ => match self.places.get(&ino) {
+                    Some(dir) => *dir,
+                    None => continue,
+                },
+            };
+            for above in self.chain(dir) {
+                let (bytes, inodes): &mut (u64, u64) = held.entry(above).or_default();
+                *bytes += seen.has_stored;
+                *inodes += 1;
+            }
+        }
+        self.held = held;
+    }
+
+    /// From a directory up to the trash; empty when it is not in it.
+    fn chain(&self, dir: Ino) -> Vec<Ino> {
+        let (mut chain, mut at) = (vec![dir], dir);
+        while at != Ino::TRASH {
+            match self.inodes.get(&at) {
+                Some(seen) if at.is_of_trash() && seen.nlink > 0 && chain.len() <= 2 * trash::DEPTH_MAX => {
+                    at = seen.parent;
+                    chain.push(at);
+                }
+                _ => return Vec::new(),
+            }
+        }
+        chain
+    }
+}
+
+fn check_trash(found: &mut Found) {
+    let mut reports: Vec<Problem> = Vec::new();
+    for (&ino, seen) in &found.inodes {
+        if seen.kind != FileType::Directory {
+            let place = found.places.get(&ino).filter(|dir| !found.chain(**dir).is_empty());
+            let told = (seen.parent.0 != 0 && !found.chain(seen.parent).is_empty()).then_some(&seen.parent);
+            if place != told {
+                let text = format!("inode {ino} lies in trash directory {place:?}, and says {told:?}");
+                reports.push(Problem::from(text).of(ino));
+            }
+            continue;
+        }
+        if !ino.is_of_trash() {
+            if seen.parent.is_of_trash() && !found.chain(seen.parent).is_empty() {
+                let text = format!("directory {ino} lies in the trash but was not made for it");
+                reports.push(Problem::from(text).of(ino));
+            }
+            continue;
+        }
+        let (bytes, inodes) = found.held.get(&ino).copied().unwrap_or_default();
+        if found.chain(ino).is_empty() {
+            continue;
+        }
+        for (what, has, should, count) in [
+            ("bytes", seen.held.bytes, bytes, Count::HeldBytes(ino)),
+            ("inodes", seen.held.inodes, inodes, Count::HeldInodes(ino)),
+        ] {
+            if has != should {
+                let text =
+                    format!("directory {ino} of the trash counts {has} {what} below it, it has {should}");
+                let fix = Some(Fix { count, has, should });
+                reports.push(Problem::from(text).of(ino).mended_by(fix));
+            }
+        }
+    }
+    reports.into_iter().for_each(|problem| found.report(problem));
+}
+
 /// All contradictions found, up to [`PROBLEMS_MAX`]; an error when a record cannot be read.
 pub fn check(view: &mut dyn View) -> Result<Vec<Problem>> {
     examine(view).map(|checked| checked.problems)
@@ -177,22 +265,39 @@ pub fn examine(view: &mut dyn View) -> Result<Checked> {
     check_extents(view, &mut found)?;
     check_attributes(view, &mut found)?;
     check_entries(view, &mut found)?;
+    found.measure_trash();
+    check_trash(&mut found);
     check_inodes(&mut found);
     check_objects(view, &mut found)?;
-    let counters = view.counters()?;
     view.settings()?;
-    let inodes = found.inodes.len() as u64;
-    found.expect("bytes", (counters.bytes, found.bytes), Count::Bytes);
+    check_counters(view, &mut found)?;
+    Ok(found.checked)
+}
+
+fn check_counters(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    let counters = view.counters()?;
+    let (trash_bytes, trash_inodes) = found.held.get(&Ino::TRASH).copied().unwrap_or_default();
+    let itself = u64::from(found.inodes.contains_key(&Ino::TRASH));
+    let inodes = found.inodes.len() as u64 - itself - trash_inodes;
+    found.expect("bytes", (counters.bytes, found.bytes.saturating_sub(trash_bytes)), Count::Bytes);
     found.expect("files with capabilities", (counters.capabilities, found.capabilities), Count::Capabilities);
     found.expect("inodes", (counters.inodes, inodes), Count::Inodes);
-    if let Some((&last, _)) = found.inodes.last_key_value()
-        && last >= counters.next_ino
-    {
-        let text = format!("inode {last} is not below the next inode number {}", counters.next_ino);
-        let fix = Fix { count: Count::NextIno, has: counters.next_ino.0, should: last.0 + 1 };
-        found.report(Problem::from(text).of(last).mended_by(Some(fix)));
+    let last_below = |end: Ino| found.inodes.range(..end).next_back().map(|(ino, _)| *ino);
+    let lasts = [
+        (last_below(Ino::TRASH), counters.next_ino, Count::NextIno),
+        (last_below(Ino(u64::MAX)), counters.next_of_trash, Count::NextOfTrash),
+    ];
+    for (last, next, count) in lasts {
+        if let Some(last) = last
+            && (last.is_of_trash() || count == Count::NextIno)
+            && last >= next
+        {
+            let text = format!("inode {last} is not below the next inode number {next}");
+            let fix = Fix { count, has: next.0, should: last.0 + 1 };
+            found.report(Problem::from(text).of(last).mended_by(Some(fix)));
+        }
     }
-    Ok(found.checked)
+    Ok(())
 }
 
 fn check_orphans(view: &mut dyn View, found: &mut Found) -> Result<()> {
@@ -282,7 +387,11 @@ fn check_entries(view: &mut dyn View, found: &mut Found) -> Result<()> {
     })?;
     for (dir, name, entry) in entries {
         let what = format!("entry {dir}/{}", name.escape_ascii());
-        if listings.remove(&(dir, entry.cookie)) != Some(Listing { ino: entry.ino, kind: entry.kind, name }) {
+        if dir.is_of_trash() && entry.kind != FileType::Directory {
+            found.places.insert(entry.ino, dir);
+        }
+        let listing = Listing { ino: entry.ino, kind: entry.kind, name: name.clone() };
+        if listings.remove(&(dir, entry.cookie)) != Some(listing) {
             let text = format!("{what}: the listing has something else under its cookie");
             found.report(Problem::from(text).of(entry.ino));
         }
@@ -297,11 +406,18 @@ fn check_entries(view: &mut dyn View, found: &mut Found) -> Result<()> {
             }
         }
         match found.inodes.get_mut(&entry.ino) {
-            Some(i) if i.kind == entry.kind && (i.kind != FileType::Directory || i.parent == dir) => {
+            Some(i)
+                if i.kind == entry.kind
+                    && (i.kind != FileType::Directory
+                        || i.parent == dir && (i.name.is_empty() || i.name == name)) =>
+            {
                 i.names += 1
             }
             _ => {
-                let text = format!("{what}: inode {} is gone, of another type, or elsewhere", entry.ino);
+                let text = format!(
+                    "{what}: inode {} is gone, of another type, of another name, or elsewhere",
+                    entry.ino
+                );
                 found.report(Problem::from(text).of(dir));
             }
         }
@@ -324,7 +440,7 @@ fn check_inodes(found: &mut Found) {
             }
         };
         let is_dir = s.kind == FileType::Directory;
-        let is_root = *ino == Ino::ROOT;
+        let is_root = [Ino::ROOT, Ino::TRASH].contains(ino);
         let nlink = match (is_dir, s.names > 0 || is_root) {
             (true, true) => 2 + s.subdirs,
             (true, false) => 0,

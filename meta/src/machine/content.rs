@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 
 use super::extents::{Editor, checked_end, cut};
-use super::{Reply, Tx, View, bug, view::Records};
+use super::{Reply, Tx, View, bug, trash, view::Records};
 use crate::record::{Inode, Key, ObjectRecord, Value};
 use crate::types::{Commit, Extent, FileType, Move, ObjectInfo, Place};
 
@@ -38,7 +38,7 @@ impl Deltas {
     pub(super) fn apply(self, tx: &mut Tx<'_>, inode: &mut Inode, fresh: Option<ObjectInfo>) -> Result<()> {
         let stored = inode.attr.stored.checked_add_signed(self.stored);
         inode.attr.stored = stored.ok_or_else(|| bug("a file's stored bytes", inode.attr.ino))?;
-        tx.count_bytes(self.stored)?;
+        trash::count_stored(tx, inode, self.stored)?;
         self.settle(tx, fresh)
     }
 

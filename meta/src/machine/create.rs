@@ -3,13 +3,14 @@
 use granary_core::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
 use granary_core::{EntryName, Error, Ino, Kind, Result};
 
-use super::{Reply, Tx, View, view::Records, xattrs};
+use super::{Reply, Tx, View, trash, view::Records, xattrs};
 use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, Orphan, Value};
-use crate::types::{Attr, FileType, NamespacePolicy, NewInode, NewNamespace};
+use crate::types::{Attr, FileType, NamespacePolicy, NewInode, NewNamespace, check_trash_ms};
 
 const SETGID: u32 = 0o2000;
 
 pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
+    check_trash_ms(new.trash_ms)?;
     let root = NewInode {
         kind: FileType::Directory,
         mode: new.mode,
@@ -23,13 +24,20 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
     root.parent = Ino::ROOT;
     let attr = root.attr.clone();
     tx.put_inode(root);
-    tx.put_counters(Counters { next_ino: Ino(Ino::ROOT.0 + 1), bytes: 0, inodes: 1, capabilities: 0 });
+    tx.put_counters(Counters {
+        next_ino: Ino(Ino::ROOT.0 + 1),
+        bytes: 0,
+        inodes: 1,
+        capabilities: 0,
+        next_of_trash: Ino(Ino::TRASH.0 + 1),
+    });
     tx.put_namespace(NamespaceRecord {
         name: new.name,
         durability: new.durability,
         bytes_max: new.bytes_max,
         inodes_max: new.inodes_max,
         policy: NamespacePolicy::default(),
+        trash_ms: new.trash_ms,
     });
     Ok(Reply::Attr(attr))
 }
@@ -40,9 +48,14 @@ pub(super) fn create(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, new: NewInode) 
     if tx.entry(dir, &name)?.is_some() {
         return Err(Error::new(Kind::Exists, "the name is taken"));
     }
+    trash::refuse(tx, dir, &name)?;
     let kind = new.kind;
     let attr = make(tx, &parent, new)?;
     let ino = attr.ino;
+    if kind == FileType::Directory {
+        let made = tx.inode_mut(ino)?;
+        tx.put_inode(Inode { name: name.clone(), ..made });
+    }
     tx.put_entry(dir, name, Entry { ino, kind, cookie: parent.next_cookie });
     drop(parent);
     tx.touch_directory(dir, 1, i32::from(kind == FileType::Directory), 1)?;
@@ -54,6 +67,7 @@ pub(super) fn tmpfile(tx: &mut Tx<'_>, dir: Ino, new: NewInode) -> Result<Reply>
         return Err(Error::new(Kind::Invalid, "only a regular file can be made without a name"));
     }
     let parent = tx.live_directory(dir)?;
+    trash::refuse_in(tx, dir)?;
     let ino = make(tx, &parent, new)?.ino;
     let mut inode = tx.inode_mut(ino)?;
     inode.attr.nlink = 0;
@@ -145,6 +159,10 @@ pub(super) fn link(tx: &mut Tx<'_>, ino: Ino, dir: Ino, name: Box<[u8]>) -> Resu
     let mut inode = tx.inode_mut(ino)?;
     if tx.entry(dir, &name)?.is_some() {
         return Err(Error::new(Kind::Exists, "the name is taken"));
+    }
+    trash::refuse(tx, dir, &name)?;
+    if trash::holds_file(tx, &inode)? {
+        return Err(Error::new(Kind::Permission, "what is in the trash gets no other name; move it out"));
     }
     if inode.is_directory() {
         return Err(Error::new(Kind::Permission, "a directory has one name only"));

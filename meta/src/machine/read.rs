@@ -2,6 +2,7 @@
 
 use granary_core::{EntryName, Error, Ino, Kind, ObjectId, Result};
 
+use super::trash;
 use super::view::{Records, View};
 use crate::record::{Family, Key, Span, Value};
 use crate::types::{Attr, DeadObject, DirEntry, Extent, LiveObject, ObjectInfo, Usage};
@@ -9,6 +10,9 @@ use crate::types::{Attr, DeadObject, DirEntry, Extent, LiveObject, ObjectInfo, U
 pub fn lookup(view: &mut dyn View, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
     if let Some(entry) = view.entry(dir, name.as_bytes())? {
         return view.inode(entry.ino).map(|inode| inode.attr.clone());
+    }
+    if trash::is_name(dir, name.as_bytes()) {
+        return view.inode(Ino::TRASH).map(|inode| inode.attr.clone());
     }
     view.directory(dir)?;
     Err(Error::new(Kind::NotFound, "the directory has no such entry"))
@@ -132,9 +136,12 @@ pub fn live_objects(view: &mut dyn View, after: ObjectId, max: usize) -> Result<
 
 pub fn usage(view: &mut dyn View) -> Result<Usage> {
     let (counters, settings) = (view.counters()?, view.settings()?);
+    let held = view.inode(Ino::TRASH)?.held;
     Ok(Usage {
         bytes: counters.bytes,
         inodes: counters.inodes,
+        trash_bytes: held.bytes,
+        trash_inodes: held.inodes,
         bytes_max: settings.bytes_max,
         inodes_max: settings.inodes_max,
     })

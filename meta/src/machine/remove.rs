@@ -4,31 +4,45 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::content::Deltas;
 use super::extents::Editor;
-use super::{Reply, Tx, View, bug, view::Records, xattrs};
+use super::{Reply, Tx, View, bug, trash, view::Records, xattrs};
 use crate::record::{Entry, Family, Key, Orphan, Span, Value};
 use crate::types::FileType;
 
 fn existing(tx: &mut Tx<'_>, dir: Ino, name: &[u8]) -> Result<Entry> {
     EntryName::new(name)?;
     tx.live_directory(dir)?;
-    tx.entry(dir, name)?.ok_or(Error::new(Kind::NotFound, "the directory has no such entry"))
+    match tx.entry(dir, name)? {
+        Some(entry) => Ok(entry),
+        None if trash::is_name(dir, name) => Err(Error::new(
+            Kind::Permission,
+            "the trash itself cannot be removed; granary ns set --trash 0 empties it",
+        )),
+        None => Err(Error::new(Kind::NotFound, "the directory has no such entry")),
+    }
 }
 
-pub(super) fn unlink(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>) -> Result<Reply> {
+pub(super) fn unlink(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>, open: bool) -> Result<Reply> {
     let entry = existing(tx, dir, &name)?;
     if entry.kind == FileType::Directory {
         return Err(Error::new(Kind::IsDirectory, "it is a directory"));
     }
-    let attr = tx.drop_link(entry.ino)?;
-    tx.delete_entry(dir, name, entry);
+    let from_trash = trash::holds(tx, dir)?;
+    let place = if from_trash { None } else { trash::place_for(tx, dir, entry.ino)? };
+    tx.delete_entry(dir, name.clone(), entry);
     tx.touch_directory(dir, -1, 0, 0)?;
-    Ok(Reply::Attr(attr))
+    if from_trash {
+        trash::leave(tx, dir, entry.ino)?;
+    }
+    trash::lose_name(tx, entry.ino, name, open, place).map(Reply::Attr)
 }
 
 pub(super) fn rmdir(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>) -> Result<Reply> {
     let entry = existing(tx, dir, &name)?;
     if tx.directory(entry.ino)?.entries > 0 {
         return Err(Error::new(Kind::NotEmpty, "the directory is not empty"));
+    }
+    if trash::holds(tx, dir)? {
+        trash::leave(tx, dir, entry.ino)?;
     }
     let attr = tx.drop_link(entry.ino)?;
     tx.delete_entry(dir, name, entry);
@@ -40,6 +54,12 @@ pub(super) fn rmdir(tx: &mut Tx<'_>, dir: Ino, name: Box<[u8]>) -> Result<Reply>
 /// `extents_max` wait, remembered by the orphan's record, for the next call.
 pub(super) fn free(tx: &mut Tx<'_>, ino: Ino, extents_max: usize) -> Result<Reply> {
     let Some(Value::Orphan(orphan)) = tx.get(&Key::Orphan(ino))? else { return Ok(Reply::Freed(true)) };
+    if let Orphan::Kept { dir, name } = &orphan
+        && trash::arrive_late(tx, ino, *dir, name)?
+    {
+        tx.delete(Key::Orphan(ino));
+        return Ok(Reply::Freed(true));
+    }
     let mut deltas = Deltas::default();
     let remains = if orphan == Orphan::Remains {
         free_extents(tx, ino, extents_max, &mut deltas)?

@@ -30,6 +30,10 @@ pub enum Count {
     Inodes,
     Capabilities,
     NextIno,
+    NextOfTrash,
+    /// Below a directory of the trash.
+    HeldBytes(Ino),
+    HeldInodes(Ino),
 }
 
 /// A count that is wrong.
@@ -120,6 +124,9 @@ impl Fix {
             Count::Inodes => to.counters(|c| c.inodes = n),
             Count::Capabilities => to.counters(|c| c.capabilities = n),
             Count::NextIno => to.counters(|c| c.next_ino = Ino(n)),
+            Count::NextOfTrash => to.counters(|c| c.next_of_trash = Ino(n)),
+            Count::HeldBytes(ino) => to.inode(ino, |i| i.held.bytes = n),
+            Count::HeldInodes(ino) => to.inode(ino, |i| i.held.inodes = n),
         }
     }
 }

@@ -26,6 +26,11 @@ pub trait Records: View {
     fn find_inode(&mut self, ino: Ino) -> Result<Option<Arc<Inode>>> {
         match self.get(&Key::Inode(ino))? {
             Some(Value::Inode(v)) => Ok(Some(v)),
+            // It is there before anything was in it.
+            None if ino == Ino::TRASH => {
+                let root = self.find_inode(Ino::ROOT)?;
+                Ok(root.map(|root| Arc::new(super::trash::fresh(&root))))
+            }
             other => absent(other),
         }
     }

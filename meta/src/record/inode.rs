@@ -2,7 +2,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
 //! | 1 | type: 1 file, 2 directory, 3 symlink, 4 fifo, 5 socket, 6 character device, 7 block device |
 //! | 2 | mode u16, at most 0o7777 |
 //! | 4, 4, 4, 4 | uid, gid, nlink, rdev u32 |
@@ -13,7 +13,11 @@
 //! | | *directories only:* |
 //! | 8 | parent u64 (the root is its own) |
 //! | 8, 8 | entries; next cookie, at least [`COOKIE_MIN`], u64 |
+//! | 1 + n | its own name: length u8, then the bytes; none: the root's, or not known, as of all in version 1 |
+//! | 8, 8 | *made for the trash only:* bytes, inodes below it u64 (see [`Held`]) |
+//! | 12 | *made for the trash only:* when the last file came into it: seconds i64, nanoseconds u32 |
 //! | | *files only:* |
+//! | 8 | the directory of the trash that it was moved to u64 (0: none); absent in version 1 |
 //! | 8 | extents in records of their own u64; then none is here |
 //! | 1 | extents here, at most 4, u8 |
 //! | 29 or 45 each | [`super::extent`], in order, not overlapping |
@@ -24,17 +28,32 @@ use granary_core::{Ino, Result, Timestamp};
 use crate::record::extent;
 use crate::types::{Attr, Extent, FileType};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// A file with more extents has all of them in records of their own.
 pub const EXTENTS_INLINE_MAX: usize = 4;
 /// The first entry's cookie. 0 is the start of a listing; 1 and 2 are free for `.` and `..`, which are not records.
 pub const COOKIE_MIN: u64 = 3;
 
+/// What lies below a directory in the trash. Not true any more of one that was moved out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Stored bytes of files, and inodes, the directory itself not among them.
+    pub bytes: u64,
+    pub inodes: u64,
+    /// When the last file came.
+    pub last: Timestamp,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
     pub attr: Attr,
-    /// Directories: the parent; else 0.
+    /// Directories: the parent. Files: the directory in the trash that they were moved to, which may have been moved out of it
+    /// since (see `machine/trash.rs`). Else 0.
     pub parent: Ino,
+    /// Directories: the name in the parent; empty for the root, and when it is not known.
+    pub name: Box<[u8]>,
+    /// Directories that were made for the trash.
+    pub held: Held,
     /// Directories: how many entries there are.
     pub entries: u64,
     /// Directories: the next new entry's cookie. Only grows, so that a cookie names one place in the listing for ever.
@@ -146,8 +165,16 @@ impl Inode {
                 out.put_u64(self.parent.0);
                 out.put_u64(self.entries);
                 out.put_u64(self.next_cookie);
+                out.put_u8(self.name.len() as u8);
+                out.extend_from_slice(&self.name);
+                if a.ino.is_of_trash() {
+                    out.put_u64(self.held.bytes);
+                    out.put_u64(self.held.inodes);
+                    encode_time(self.held.last, out);
+                }
             }
             FileType::File => {
+                out.put_u64(self.parent.0);
                 out.put_u64(self.spilled);
                 out.put_u8(self.extents.len() as u8);
                 for e in &self.extents {
@@ -160,7 +187,7 @@ impl Inode {
 
     pub(super) fn decode(ino: Ino, bytes: &[u8]) -> Result<Inode> {
         let mut r = Reader::new(bytes, "an inode");
-        r.version(VERSION)?;
+        let version = r.version(VERSION)?;
         let attr = decode_attr(ino, &mut r)?;
         let kind = attr.kind;
         let mut inode = Inode::new(attr);
@@ -173,8 +200,18 @@ impl Inode {
                 if inode.next_cookie < COOKIE_MIN {
                     return Err(r.corrupt("its next cookie is impossible"));
                 }
+                if version >= 2 {
+                    let n = usize::from(r.u8()?);
+                    inode.name = Box::from(r.take(n)?);
+                }
+                if version >= 2 && ino.is_of_trash() {
+                    inode.held = Held { bytes: r.u64()?, inodes: r.u64()?, last: decode_time(&mut r)? };
+                }
             }
             FileType::File => {
+                if version >= 2 {
+                    inode.parent = Ino(r.u64()?);
+                }
                 inode.spilled = r.u64()?;
                 let n = usize::from(r.u8()?);
                 if n > EXTENTS_INLINE_MAX || (n > 0 && inode.spilled > 0) {
@@ -202,6 +239,8 @@ impl Inode {
         Inode {
             attr,
             parent: Ino(0),
+            name: Box::default(),
+            held: Held::default(),
             entries: 0,
             next_cookie,
             xattr_names: 0,

@@ -4,39 +4,44 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 2 |
+//! | 1 | version, 3 |
 //! | 2 + n | name: length u16, then the bytes |
 //! | 1 | durability: 1 local, 2 object |
 //! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
 //! | 8 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0 |
+//! | 8 | how long the trash keeps what was removed, in ms u64 (0: there is no trash); absent before version 3: a day |
 //!
 //! Owner and mode are the root directory's. Counters:
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 2 |
+//! | 1 | version, 3 |
 //! | 8 | next inode number u64 |
-//! | 8 | bytes: sum of `stored` of all inodes u64 |
-//! | 8 | inodes, the root included u64 |
+//! | 8 | bytes: sum of `stored` of all inodes that are not in the trash u64 |
+//! | 8 | inodes that are not in the trash, the root included u64 |
 //! | 8 | inodes with file capabilities u64; absent in version 1, where there are none |
+//! | 8 | the next number of a directory of the trash, from [`Ino::TRASH`] on, u64; absent before version 3, where there is none |
 //!
 //! Orphan: an inode without name, kept while it is open; or what is left of one after its inode record went, when it has
 //! too many extents to be freed in one operation:
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 1 |
-//! | 1 | 0: it lost its last name; 1: only extents are left; 2: it never had a name, and may get one |
+//! | 1 | version, 1; with a place in the trash 2 |
+//! | 1 | 0: it lost its last name; 1: only extents are left; 2: it never had a name, and may get one; 3: it lost its last name, and goes to the trash when nobody has it open any more |
+//! | 8 | *only with 3:* directory in the trash u64 |
+//! | 1 + n | *only with 3:* the name that it had: length u8, not 0, then the bytes |
 
 use granary_core::codec::{Put, Reader};
 use granary_core::policy::NamespacePolicy;
 use granary_core::{Ino, NamespaceName, Result};
 
-use crate::types::Durability;
+use crate::types::{Durability, TRASH_MS_DEFAULT};
 
 const VERSION: u8 = 1;
-const SETTINGS_VERSION: u8 = 2;
-const COUNTERS_VERSION: u8 = 2;
+const ORPHAN_VERSION: u8 = 2;
+const SETTINGS_VERSION: u8 = 3;
+const COUNTERS_VERSION: u8 = 3;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceRecord {
@@ -46,6 +51,8 @@ pub struct NamespaceRecord {
     pub bytes_max: u64,
     pub inodes_max: u64,
     pub policy: NamespacePolicy,
+    /// 0: there is no trash.
+    pub trash_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +62,18 @@ pub struct Counters {
     pub inodes: u64,
     /// Inodes with `security.capability`.
     pub capabilities: u64,
+    /// The next directory that is made for the trash.
+    pub next_of_trash: Ino,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Orphan {
     LostName,
+    /// It lost its last name while it was open: then it goes to this directory of the trash.
+    Kept {
+        dir: Ino,
+        name: Box<[u8]>,
+    },
     /// The inode record is gone, extents are left.
     Remains,
     /// Made without a name.
@@ -77,6 +91,7 @@ impl NamespaceRecord {
         out.put_u64(self.bytes_max);
         out.put_u64(self.inodes_max);
         self.policy.values().into_iter().for_each(|value| out.put_u64(value));
+        out.put_u64(self.trash_ms);
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<NamespaceRecord> {
@@ -97,7 +112,8 @@ impl NamespaceRecord {
             }
         }
         let policy = NamespacePolicy::from_values(values);
-        let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy };
+        let trash_ms = if version >= 3 { r.u64()? } else { TRASH_MS_DEFAULT };
+        let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy, trash_ms };
         r.finish()?;
         Ok(record)
     }
@@ -110,6 +126,7 @@ impl Counters {
         out.put_u64(self.bytes);
         out.put_u64(self.inodes);
         out.put_u64(self.capabilities);
+        out.put_u64(self.next_of_trash.0);
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Counters> {
@@ -117,8 +134,9 @@ impl Counters {
         let version = r.version(COUNTERS_VERSION)?;
         let (next_ino, bytes, inodes) = (Ino(r.u64()?), r.u64()?, r.u64()?);
         let capabilities = if version >= 2 { r.u64()? } else { 0 };
-        let counters = Counters { next_ino, bytes, inodes, capabilities };
-        if counters.next_ino <= Ino::ROOT {
+        let next_of_trash = if version >= 3 { Ino(r.u64()?) } else { Ino(Ino::TRASH.0 + 1) };
+        let counters = Counters { next_ino, bytes, inodes, capabilities, next_of_trash };
+        if counters.next_ino <= Ino::ROOT || counters.next_of_trash <= Ino::TRASH {
             return Err(r.corrupt("its next inode number is impossible"));
         }
         r.finish()?;
@@ -128,21 +146,34 @@ impl Counters {
 
 impl Orphan {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(VERSION);
+        out.put_u8(if matches!(self, Orphan::Kept { .. }) { ORPHAN_VERSION } else { VERSION });
         out.put_u8(match self {
             Orphan::LostName => 0,
             Orphan::Remains => 1,
             Orphan::NeverNamed => 2,
+            Orphan::Kept { .. } => 3,
         });
+        if let Orphan::Kept { dir, name } = self {
+            out.put_u64(dir.0);
+            out.put_u8(name.len() as u8);
+            out.extend_from_slice(name);
+        }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Orphan> {
         let mut r = Reader::new(bytes, "an orphan's record");
-        r.version(VERSION)?;
+        let version = r.version(ORPHAN_VERSION)?;
         let orphan = match r.u8()? {
             0 => Orphan::LostName,
             1 => Orphan::Remains,
             2 => Orphan::NeverNamed,
+            3 if version >= 2 => {
+                let (dir, n) = (Ino(r.u64()?), usize::from(r.u8()?));
+                if n == 0 {
+                    return Err(r.corrupt("its name is empty"));
+                }
+                Orphan::Kept { dir, name: Box::from(r.take(n)?) }
+            }
             _ => return Err(r.corrupt("its state is unknown")),
         };
         r.finish()?;

@@ -3,7 +3,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::types::{Attr, Copied, Durability, FileType, NamespacePolicy, ObjectInfo, Place, VolumeInfo};
+use crate::types::{
+    Attr, Copied, Durability, FileType, NamespacePolicy, ObjectInfo, Place, TRASH_MS_DEFAULT, VolumeInfo,
+};
 
 pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
     (any::<i64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Timestamp { secs, nanos })
@@ -59,7 +61,7 @@ fn inode() -> impl Strategy<Value = Inode> {
         |(kind, (small, large, mode), [atime, mtime, ctime, btime], extents, spilled)| {
             let [uid, gid, nlink, rdev, xattr_names] = small;
             let [size, stored, version, staged_seq, parent, entries, cookie] = large;
-            let ino = Ino(77);
+            let ino = Ino(if nlink % 2 == 0 { 77 } else { Ino::TRASH.0 + 77 });
             let attr = Attr {
                 ino,
                 kind,
@@ -83,9 +85,18 @@ fn inode() -> impl Strategy<Value = Inode> {
                     inode.parent = Ino(parent);
                     inode.entries = entries;
                     inode.next_cookie = cookie.max(inode::COOKIE_MIN);
+                    inode.name = vec![b'n'; (entries % 256) as usize].into();
+                    if ino.is_of_trash() {
+                        inode.held = inode::Held { bytes: size, inodes: cookie, last: mtime };
+                    }
                 }
-                FileType::File if spilled => inode.spilled = entries,
-                FileType::File => inode.extents = extents,
+                FileType::File => {
+                    inode.parent = Ino(parent);
+                    match spilled {
+                        true => inode.spilled = entries,
+                        false => inode.extents = extents,
+                    }
+                }
                 _ => {}
             }
             inode
@@ -114,6 +125,15 @@ fn name() -> impl Strategy<Value = Box<[u8]>> {
     vec(any::<u8>(), 1..=255).prop_map(Into::into)
 }
 
+fn orphan() -> impl Strategy<Value = Orphan> {
+    prop_oneof![
+        Just(Orphan::LostName),
+        Just(Orphan::Remains),
+        Just(Orphan::NeverNamed),
+        (any::<u64>(), name()).prop_map(|(dir, name)| Orphan::Kept { dir: Ino(dir), name }),
+    ]
+}
+
 fn record() -> impl Strategy<Value = (Key, Value)> {
     let ino = any::<u64>().prop_map(Ino);
     let id = any::<u128>().prop_map(ObjectId);
@@ -121,9 +141,13 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
     let bytes = vec(any::<u8>(), 0..300).prop_map(Arc::<[u8]>::from);
     prop_oneof![
         (ino.clone(), name(), bytes.clone()).prop_map(|(i, n, v)| (Key::Xattr(i, n), Value::Xattr(v))),
-        (2..u64::MAX, any::<[u64; 3]>()).prop_map(|(next, [bytes, inodes, capabilities])| {
-            (Key::Counters, Value::Counters(Counters { next_ino: Ino(next), bytes, inodes, capabilities }))
-        }),
+        (2..u64::MAX, any::<[u64; 3]>(), Ino::TRASH.0 + 1..).prop_map(
+            |(next, [bytes, inodes, capabilities], dir)| {
+                let (next_ino, next_of_trash) = (Ino(next), Ino(dir));
+                let counters = Counters { next_ino, bytes, inodes, capabilities, next_of_trash };
+                (Key::Counters, Value::Counters(counters))
+            }
+        ),
         (time(), id.clone()).prop_map(|(t, id)| (Key::Dead(t, id), Value::Dead)),
         (time(), id.clone()).prop_map(|(t, id)| (Key::Condemned(id), Value::Condemned(t))),
         (ino.clone(), name(), live_ino.clone(), file_type(), inode::COOKIE_MIN..u64::MAX).prop_map(
@@ -139,7 +163,14 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
             |(name, o, bytes_max, inodes_max, values)| {
                 let durability = if o { Durability::Object } else { Durability::Local };
                 let policy = NamespacePolicy::from_values(values);
-                let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy };
+                let record = NamespaceRecord {
+                    name,
+                    durability,
+                    bytes_max,
+                    inodes_max,
+                    policy,
+                    trash_ms: values[0] ^ bytes_max,
+                };
                 (Key::Namespace, Value::Namespace(Arc::new(record)))
             }
         ),
@@ -157,8 +188,7 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Extent(i, e.end()), Value::Extent(e))
             }
         ),
-        (ino, prop_oneof![Just(Orphan::LostName), Just(Orphan::Remains), Just(Orphan::NeverNamed)])
-            .prop_map(|(i, orphan)| (Key::Orphan(i), Value::Orphan(orphan))),
+        (ino, orphan()).prop_map(|(i, orphan)| (Key::Orphan(i), Value::Orphan(orphan))),
         (any::<u64>(), any::<u32>(), reply())
             .prop_map(|(s, slot, v)| (Key::Reply(SessionId(s), slot), Value::Reply(Arc::new(v)))),
     ]
@@ -281,7 +311,8 @@ fn counters_of_version_1_have_no_capabilities() {
     for n in [9_u64, 70, 3] {
         bytes.extend_from_slice(&n.to_le_bytes());
     }
-    let counters = Counters { next_ino: Ino(9), bytes: 70, inodes: 3, capabilities: 0 };
+    let next_of_trash = Ino(Ino::TRASH.0 + 1);
+    let counters = Counters { next_ino: Ino(9), bytes: 70, inodes: 3, capabilities: 0, next_of_trash };
     assert_eq!(Value::decode(&Key::Counters, &bytes).unwrap(), Value::Counters(counters));
     assert_eq!(
         Value::decode(&Key::Counters, &Value::Counters(counters).encode()).unwrap(),
@@ -303,10 +334,11 @@ fn settings_of_version_1_leave_all_to_the_nodes() {
         bytes_max: 70,
         inodes_max: 3,
         policy: NamespacePolicy::default(),
+        trash_ms: TRASH_MS_DEFAULT,
     };
     let value = Value::Namespace(record.into());
     assert_eq!(Value::decode(&Key::Namespace, &bytes).unwrap(), value);
     let now = value.encode();
-    assert_eq!((now[0], now.len()), (2, bytes.len() + 8 * 8));
+    assert_eq!((now[0], now.len()), (3, bytes.len() + 9 * 8));
     assert_eq!(Value::decode(&Key::Namespace, &now).unwrap(), value);
 }

@@ -10,6 +10,7 @@ use super::held_locks::without_all;
 use super::namespace::{CLOSE_AT_ONCE, RemoteNamespace, State};
 use crate::call::{Answer, Call, Response};
 use crate::lease::{LeaseKind, Lock, LockRequest, Lost, Scope};
+use crate::machine::trash;
 use crate::types::{Attr, FileType, RenameMode};
 
 impl RemoteNamespace {
@@ -219,6 +220,9 @@ impl Apply<'_> {
         match (call, answer) {
             (Call::Lookup { dir, name }, Answer::Attr(attr)) => {
                 self.cache.put_attr(attr);
+                if trash::is_name(*dir, name) {
+                    return;
+                }
                 self.cache.with_directory(*dir, |d| d.put(name, attr.ino, attr.kind));
             }
             (Call::ReadDir { dir, cookie, .. }, Answer::Entries(page)) => {

@@ -14,6 +14,7 @@ use super::namespace::{RemoteNamespace, unexpected};
 use crate::api::Metadata;
 use crate::call::{Answer, Call};
 use crate::lease::{Holder, LeaseKind, Lock, LockOwner, LockRequest, PeerInfo, Scope};
+use crate::machine::trash;
 use crate::types::*;
 
 fn boxed(name: EntryName<'_>) -> Box<[u8]> {
@@ -32,6 +33,10 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn lookup(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
+        // A listing that has all names of the root does not have this one.
+        if trash::is_name(dir, name.as_bytes()) {
+            return self.call_attr(Call::Lookup { dir, name: boxed(name) }).await;
+        }
         let known = self.cached(|cache| cache.lookup(dir, name.as_bytes()).map(|found| found.cloned()));
         match known {
             Some(Some(attr)) => Ok(attr),

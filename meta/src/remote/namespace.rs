@@ -78,6 +78,8 @@ struct UsageCells {
     inodes: AtomicU64,
     bytes_max: AtomicU64,
     inodes_max: AtomicU64,
+    trash_bytes: AtomicU64,
+    trash_inodes: AtomicU64,
 }
 
 impl RemoteNamespace {
@@ -131,6 +133,8 @@ impl RemoteNamespace {
         self.usage.inodes.store(usage.inodes, Ordering::Relaxed);
         self.usage.bytes_max.store(usage.bytes_max, Ordering::Relaxed);
         self.usage.inodes_max.store(usage.inodes_max, Ordering::Relaxed);
+        self.usage.trash_bytes.store(usage.trash_bytes, Ordering::Relaxed);
+        self.usage.trash_inodes.store(usage.trash_inodes, Ordering::Relaxed);
     }
 
     pub(super) fn usage_now(&self) -> Usage {
@@ -139,6 +143,8 @@ impl RemoteNamespace {
             inodes: self.usage.inodes.load(Ordering::Relaxed),
             bytes_max: self.usage.bytes_max.load(Ordering::Relaxed),
             inodes_max: self.usage.inodes_max.load(Ordering::Relaxed),
+            trash_bytes: self.usage.trash_bytes.load(Ordering::Relaxed),
+            trash_inodes: self.usage.trash_inodes.load(Ordering::Relaxed),
         }
     }
 

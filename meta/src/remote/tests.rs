@@ -8,3 +8,4 @@ mod many;
 mod proxy;
 mod rig;
 mod tls;
+mod trash;

@@ -56,6 +56,12 @@ impl Service {
         let mut grants = Vec::with_capacity(parts.wants.len());
         let mut passed_on = Vec::new();
         for (scope, kind) in parts.wants {
+            // What comes into the trash's directories asks nobody for leases: so nobody has any.
+            if let Scope::Inode(ino) | Scope::Directory(ino) = scope
+                && space.local.is_in_trash(ino)
+            {
+                continue;
+            }
             if let Some(has) = self.grant(state, session, scope, kind) {
                 grants.push((scope, has));
                 if let Some(key) = ScopeKey::new(scope)

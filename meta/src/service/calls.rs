@@ -142,17 +142,26 @@ impl Service {
                 state.opens.remove(&session.member);
             }
             session.opens.fetch_sub(1, Ordering::Relaxed);
-            space.local.unopen(ino);
-            self.forget_gone(space, state, Some(session), ino);
+            let to_trash = space.local.unopen(ino);
+            self.forget_gone(space, state, Some(session), ino, to_trash);
         }
     }
 
-    /// After a close, of `session` if it was one's: nothing needs to be kept of an inode that went with it.
-    pub(super) fn forget_gone(&self, space: &Space, state: &mut State, session: Option<&Session>, ino: Ino) {
+    /// After a close, of `session` if it was one's: nothing needs to be kept of an inode that went with it. With `to_trash` it
+    /// has a name again, which nobody was told.
+    pub(super) fn forget_gone(
+        &self,
+        space: &Space,
+        state: &mut State,
+        session: Option<&Session>,
+        ino: Ino,
+        to_trash: bool,
+    ) {
         let Ok(key) = key_of(ino) else { return };
-        if space.local.attr_now(ino).is_ok() {
+        if !to_trash && space.local.attr_now(ino).is_ok() {
             return;
         }
+        let session = session.filter(|_| !to_trash);
         if let Some(session) = session {
             self.drop_lease(state, session, key);
         }
@@ -312,7 +321,7 @@ impl Service {
                 return Verdict::Wait;
             }
             if is_content {
-                trial.touched = touched(changes, reply);
+                trial.touched = touched(changes, reply, &job.request.call);
             }
             let Some(answer) = answered(reply) else { return Verdict::Apply(None) };
             let inos = trial.touched.iter().map(|attr| attr.ino).collect();
@@ -365,7 +374,9 @@ impl Service {
             {
                 match &job.space {
                     Some(space) => self.linger(space, *ino),
-                    None => space.local.unopen(*ino),
+                    None => {
+                        space.local.unopen(*ino);
+                    }
                 }
             }
             Reply::Attr(Attr { ino, nlink: 0, .. }) | Reply::Renamed(Some(Attr { ino, nlink: 0, .. }))
@@ -440,15 +451,31 @@ fn changed_scopes(changes: &Changes) -> Vec<ScopeKey> {
     scopes
 }
 
-/// The new attributes of what was changed besides the inode that the reply tells of.
-fn touched(changes: &Changes, reply: &Reply) -> Vec<Attr> {
+/// The new attributes of what was changed besides the inode that the reply tells of. Not of the trash's directories, of which
+/// nobody has leases; only those that the call is about may have been moved out of it.
+fn touched(changes: &Changes, reply: &Reply, call: &Call) -> Vec<Attr> {
+    let dirs = match call {
+        Call::Create { dir, .. }
+        | Call::Tmpfile { dir, .. }
+        | Call::Link { dir, .. }
+        | Call::Unlink { dir, .. }
+        | Call::Rmdir { dir, .. } => [*dir; 2],
+        Call::Rename { dir, to_dir, .. } => [*dir, *to_dir],
+        Call::SetAttr { ino, .. } | Call::SetXattr { ino, .. } | Call::RemoveXattr { ino, .. } => [*ino; 2],
+        _ => [Ino::ROOT; 2],
+    };
     let told = match reply {
         Reply::Attr(attr) | Reply::Renamed(Some(attr)) => Some(attr.ino),
         Reply::Copied(copied) => Some(copied.attr.ino),
         _ => None,
     };
     let inodes = changes.points.values().filter_map(|value| match value {
-        Some(Value::Inode(inode)) if Some(inode.attr.ino) != told => Some(inode.attr.clone()),
+        Some(Value::Inode(inode))
+            if Some(inode.attr.ino) != told
+                && (!inode.attr.ino.is_of_trash() || dirs.contains(&inode.attr.ino)) =>
+        {
+            Some(inode.attr.clone())
+        }
         _ => None,
     });
     inodes.collect()
@@ -461,7 +488,7 @@ fn answered(reply: &Reply) -> Option<Answered> {
         Reply::Renamed(lost) => Answered::Renamed(lost.clone()),
         Reply::Moved(parts) => Answered::Parts(parts.clone()),
         Reply::Copied(copied) => Answered::Copied(copied.clone()),
-        Reply::Freed(_) | Reply::Condemned(_) => return None,
+        Reply::Freed(_) | Reply::Condemned(_) | Reply::Purged(_) => return None,
     })
 }
 
@@ -478,10 +505,10 @@ fn operation(call: &Call) -> Result<(Operation, bool)> {
             Operation::Create { dir, name, new }
         }
         Call::Link { ino, dir, name } => Operation::Link { ino, dir, name },
-        Call::Unlink { dir, name } => Operation::Unlink { dir, name },
+        Call::Unlink { dir, name } => Operation::Unlink { dir, name, open: false },
         Call::Rmdir { dir, name } => Operation::Rmdir { dir, name },
         Call::Rename { dir, name, to_dir, to_name, mode } => {
-            Operation::Rename { dir, name, to_dir, to_name, mode }
+            Operation::Rename { dir, name, to_dir, to_name, mode, open: false }
         }
         Call::SetAttr { ino, set } => Operation::SetAttr { ino, set },
         Call::Commit(commit) => Operation::Commit(commit),

@@ -39,7 +39,8 @@ impl Service {
         let mut lingering = lock(&self.lingering);
         if lingering.len() >= LINGERING_MAX {
             drop(lingering);
-            return space.local.unopen(ino);
+            space.local.unopen(ino);
+            return;
         }
         let until = self.clock.monotonic() + self.options.linger;
         lingering.push(Lingering { space: space.clone(), ino, until });
@@ -59,8 +60,8 @@ impl Service {
         let due: Vec<Lingering> = lock(&self.lingering).extract_if(.., |kept| is_due(kept)).collect();
         for kept in &due {
             let mut state = kept.space.lock();
-            kept.space.local.unopen(kept.ino);
-            self.forget_gone(&kept.space, &mut state, None, kept.ino);
+            let to_trash = kept.space.local.unopen(kept.ino);
+            self.forget_gone(&kept.space, &mut state, None, kept.ino, to_trash);
         }
         if !due.is_empty() {
             self.volume.write_through(Box::new(|_| {}));

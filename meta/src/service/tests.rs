@@ -5,3 +5,4 @@ mod recalls;
 mod rig;
 mod sessions;
 mod stress;
+mod trash;

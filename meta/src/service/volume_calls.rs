@@ -20,7 +20,7 @@ use crate::call::{Answer, Call, Response, SessionInfo};
 use crate::engine::Write;
 use crate::lease::PeerInfo;
 use crate::record::session::{self as records, AnsweredNamespace};
-use crate::types::{Durability, NewNamespace};
+use crate::types::{Durability, NewNamespace, TRASH_MS_DEFAULT};
 
 /// Longest id of a token that can be revoked.
 const TOKEN_MAX: usize = 300;
@@ -48,8 +48,13 @@ pub(super) fn load_revoked(volume: &Volume, now: Timestamp) -> Result<HashSet<St
 /// A user's own namespace, or a group's, is made at its first mount by whoever it belongs to, with nothing that only an
 /// administrator may set.
 fn makes_own(who: &Identity, new: &NewNamespace) -> bool {
-    let plain =
-        NewNamespace { bytes_max: 0, inodes_max: 0, durability: Durability::default(), ..new.clone() };
+    let plain = NewNamespace {
+        bytes_max: 0,
+        inodes_max: 0,
+        durability: Durability::default(),
+        trash_ms: TRASH_MS_DEFAULT,
+        ..new.clone()
+    };
     who.may(&new.name) == Some(Rights::ReadWrite) && *new == plain
 }
 

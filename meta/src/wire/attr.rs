@@ -135,9 +135,23 @@ pub fn decode_set(s: pb::SetAttr) -> Result<(Ino, SetAttr)> {
 }
 
 pub fn encode_usage(u: &Usage) -> pb::Usage {
-    pb::Usage { bytes: u.bytes, inodes: u.inodes, bytes_max: u.bytes_max, inodes_max: u.inodes_max }
+    pb::Usage {
+        bytes: u.bytes,
+        inodes: u.inodes,
+        bytes_max: u.bytes_max,
+        inodes_max: u.inodes_max,
+        trash_bytes: u.trash_bytes,
+        trash_inodes: u.trash_inodes,
+    }
 }
 
 pub fn decode_usage(u: pb::Usage) -> Usage {
-    Usage { bytes: u.bytes, inodes: u.inodes, bytes_max: u.bytes_max, inodes_max: u.inodes_max }
+    Usage {
+        bytes: u.bytes,
+        inodes: u.inodes,
+        bytes_max: u.bytes_max,
+        inodes_max: u.inodes_max,
+        trash_bytes: u.trash_bytes,
+        trash_inodes: u.trash_inodes,
+    }
 }

@@ -10,8 +10,8 @@ use super::{malformed, pb};
 use crate::call::SessionInfo;
 use crate::lease::PeerInfo;
 use crate::types::{
-    Durability, NamespaceChange, NamespaceInfo, NamespacePolicy, NewNamespace, PolicyChange, VolumeInfo,
-    WriteSettings,
+    Durability, NamespaceChange, NamespaceInfo, NamespacePolicy, NewNamespace, PolicyChange,
+    TRASH_MS_DEFAULT, VolumeInfo, WriteSettings,
 };
 
 pub(super) fn name(name: &str) -> Result<NamespaceName> {
@@ -93,6 +93,7 @@ pub fn encode_new(n: &NewNamespace) -> pb::NewNamespace {
         bytes_max: n.bytes_max,
         inodes_max: n.inodes_max,
         durability: encode_durability(n.durability) as i32,
+        trash_ms: Some(n.trash_ms),
     }
 }
 
@@ -105,6 +106,7 @@ pub fn decode_new(n: pb::NewNamespace) -> Result<NewNamespace> {
         bytes_max: n.bytes_max,
         inodes_max: n.inodes_max,
         durability: decode_durability(n.durability)?,
+        trash_ms: n.trash_ms.unwrap_or(TRASH_MS_DEFAULT),
     })
 }
 
@@ -118,6 +120,7 @@ pub fn encode_change(name: &NamespaceName, c: &NamespaceChange) -> pb::SetNamesp
         inodes_max: c.inodes_max,
         durability: c.durability.map(|d| encode_durability(d) as i32),
         policy: (c.policy != PolicyChange::default()).then(|| encode_policy(c.policy.values())),
+        trash_ms: c.trash_ms,
     }
 }
 
@@ -130,6 +133,7 @@ pub fn decode_change(c: pb::SetNamespace) -> Result<(NamespaceName, NamespaceCha
         inodes_max: c.inodes_max,
         durability: c.durability.map(decode_durability).transpose()?,
         policy: PolicyChange::from_values(decode_policy(c.policy)),
+        trash_ms: c.trash_ms,
     };
     Ok((name(&c.name)?, change))
 }
@@ -144,6 +148,7 @@ pub fn encode_info(n: &NamespaceInfo) -> pb::NamespaceInfo {
         durability: encode_durability(n.durability) as i32,
         usage: Some(encode_usage(&n.usage)),
         policy: own_policy(&n.policy),
+        trash_ms: n.trash_ms,
     }
 }
 
@@ -157,6 +162,7 @@ pub fn decode_info(n: pb::NamespaceInfo) -> Result<NamespaceInfo> {
         durability: decode_durability(n.durability)?,
         usage: n.usage.map(decode_usage).unwrap_or_default(),
         policy: decode_own_policy(n.policy),
+        trash_ms: n.trash_ms,
     })
 }
 

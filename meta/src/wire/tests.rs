@@ -244,7 +244,8 @@ fn call() -> impl Strategy<Value = Call> {
                     mode: n[2],
                     bytes_max: m[0],
                     inodes_max: m[1],
-                    durability
+                    durability,
+                    trash_ms: m[0] ^ m[1],
                 }
             }
         ),
@@ -264,6 +265,7 @@ fn call() -> impl Strategy<Value = Call> {
                     inodes_max: m,
                     durability,
                     policy,
+                    trash_ms: m,
                 };
                 Call::SetNamespace { name, change }
             }),
@@ -274,7 +276,14 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
-    any::<[u64; 4]>().prop_map(|n| Usage { bytes: n[0], inodes: n[1], bytes_max: n[2], inodes_max: n[3] })
+    any::<[u64; 6]>().prop_map(|n| Usage {
+        bytes: n[0],
+        inodes: n[1],
+        bytes_max: n[2],
+        inodes_max: n[3],
+        trash_bytes: n[4],
+        trash_inodes: n[5],
+    })
 }
 
 fn policy() -> impl Strategy<Value = PolicyChange> {
@@ -293,6 +302,7 @@ fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {
                 mode: n[3],
                 durability,
                 policy,
+                trash_ms: usage.bytes,
                 usage,
             }
         },
@@ -561,7 +571,14 @@ fn creating_a_file_costs_few_bytes() {
             (Scope::Inode(ino(2)), LeaseKind::Write),
         ],
         touched: vec![attr(ino(1), FileType::Directory, 1 << 20, before)],
-        usage: Some(Usage { bytes: 1 << 40, inodes: 1 << 20, bytes_max: 1 << 42, inodes_max: 1 << 30 }),
+        usage: Some(Usage {
+            bytes: 1 << 40,
+            inodes: 1 << 20,
+            bytes_max: 1 << 42,
+            inodes_max: 1 << 30,
+            trash_bytes: 1 << 40,
+            trash_inodes: 1 << 20,
+        }),
     });
     assert!(asked.encoded_len() <= 60, "{}", asked.encoded_len());
     assert!(said.encoded_len() <= 200, "{}", said.encoded_len());

@@ -85,6 +85,7 @@ impl Nodes {
             bytes_max: 0,
             inodes_max: 0,
             durability: Durability::Local,
+            trash_ms: 0,
         };
         let id = volume.create_namespace(new).unwrap().id;
         let runtime = tokio::runtime::Handle::current();

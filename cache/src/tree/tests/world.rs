@@ -67,8 +67,17 @@ impl World {
         let name: NamespaceName = "user/a".parse().unwrap();
         let volume = Volume::open(engine.clone(), clock.clone(), &limits).unwrap();
         for n in [name.clone(), "user/b".parse().unwrap()] {
-            let new =
-                NewNamespace { name: n, uid: 1, gid: 1, mode: 0o755, bytes_max, inodes_max: 0, durability };
+            let (mode, trash_ms) = (0o755, 0);
+            let new = NewNamespace {
+                name: n,
+                uid: 1,
+                gid: 1,
+                mode,
+                bytes_max,
+                inodes_max: 0,
+                durability,
+                trash_ms,
+            };
             volume.create_namespace(new).unwrap();
         }
         volume.shutdown().unwrap();

@@ -8,6 +8,7 @@ use granary_core::{Clock, EntryName, Error, Ino, Kind, NodeId, ObjectId, ObjectK
 use proptest::prelude::*;
 
 use super::model::{Model, Node, cells};
+use super::trash;
 use crate::acl::{self, Acl, Entry, Who};
 use crate::local::LocalNamespace;
 use crate::types::*;
@@ -33,6 +34,8 @@ pub enum Action {
     Forget,
     Limits { bytes: u8, inodes: u8 },
     Lookup { dir: u8, name: u8 },
+    Discard { nth: u8 },
+    Restore { nth: u8, dir: u8, name: u8, mode: u8 },
     Sync,
 }
 
@@ -64,6 +67,8 @@ pub fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Forget),
         1 => (i(), i()).prop_map(|(bytes, inodes)| Action::Limits { bytes, inodes }),
         1 => (i(), i()).prop_map(|(dir, name)| Action::Lookup { dir, name }),
+        1 => i().prop_map(|nth| Action::Discard { nth }),
+        2 => (i(), i(), i(), i()).prop_map(|(nth, dir, name, mode)| Action::Restore { nth, dir, name, mode }),
         2 => Just(Action::Sync),
     ]
 }
@@ -112,6 +117,11 @@ impl Driver {
             .filter(|ino| self.model.nodes.get(ino).is_some_and(|n| n.attr.kind == FileType::File))
             .collect();
         if i >= 240 || files.is_empty() { self.ino(i) } else { files[usize::from(i) % files.len()] }
+    }
+
+    fn in_trash(&self, nth: u8) -> Option<trash::Found> {
+        let (mut all, _) = trash::all(&self.space);
+        if all.is_empty() { None } else { Some(all.swap_remove(usize::from(nth) % all.len())) }
     }
 
     fn picks(&self, picks: &[u8]) -> Vec<(Ino, Extent)> {
@@ -263,6 +273,26 @@ impl Driver {
                 let (dir, name) = (self.dir(dir), entry(name));
                 same(block_on(space.lookup(Ino(dir), name)), self.model.lookup(dir, name.as_bytes()));
             }
+            Action::Discard { nth } => {
+                if let Some(found) = self.in_trash(nth) {
+                    let name = EntryName::new(&found.name).unwrap();
+                    same(block_on(space.unlink(found.dir, name)), Ok(self.model.discard(found.ino)));
+                }
+            }
+            Action::Restore { nth, dir, name, mode } => {
+                if let Some(found) = self.in_trash(nth) {
+                    let (dir, name) = (self.dir(dir), entry(name));
+                    let mode = [
+                        RenameMode::Replace,
+                        RenameMode::NoReplace,
+                        RenameMode::Replace,
+                        RenameMode::Exchange,
+                    ][usize::from(mode) % 4];
+                    let from = EntryName::new(&found.name).unwrap();
+                    let real = block_on(space.rename(found.dir, from, Ino(dir), name, mode));
+                    same(real, self.model.restore(found.ino, (dir, name.as_bytes()), mode));
+                }
+            }
             Action::Sync => block_on(space.sync()).unwrap(),
         }
         assert_eq!(space.usage(), self.model.usage());
@@ -371,8 +401,12 @@ impl Driver {
 
 /// What a namespace shows that the model does not have, if anything.
 pub fn difference(space: &LocalNamespace, model: &Model) -> Option<String> {
-    if (space.usage().bytes, space.usage().inodes) != (model.usage().bytes, model.usage().inodes) {
+    let usage = |u: Usage| (u.bytes, u.inodes, u.trash_bytes, u.trash_inodes);
+    if usage(space.usage()) != usage(model.usage()) {
         return Some(format!("usage {:?}, model {:?}", space.usage(), model.usage()));
+    }
+    if let Some(what) = trash::difference(space, model) {
+        return Some(what);
     }
     model
         .nodes

@@ -1,10 +1,11 @@
 //! A file tree as plain as can be: every byte of a file is a cell that says where it is. What the metadata is compared to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use granary_core::limits::LINKS_MAX;
 use granary_core::{Kind, ObjectId, Timestamp};
 
+use super::trash::{Path, Place as TrashPlace};
 use crate::acl::{ACCESS, Acl, DEFAULT};
 use crate::types::*;
 
@@ -29,6 +30,8 @@ pub struct Node {
     pub opens: u32,
     /// It was made without a name and has had none yet.
     pub never_named: bool,
+    /// Where it goes when nobody has it open any more.
+    pub kept: Option<TrashPlace>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +41,10 @@ pub struct Model {
     pub next_ino: u64,
     pub bytes_max: u64,
     pub inodes_max: u64,
+    pub trash_ms: u64,
+    /// Files in the trash, which are nodes like others.
+    pub trash: BTreeMap<u64, TrashPlace>,
+    pub mirrors: BTreeSet<Path>,
     pub now: Timestamp,
 }
 
@@ -51,6 +58,9 @@ impl Model {
             next_ino: 1,
             bytes_max: 0,
             inodes_max: 0,
+            trash_ms: TRASH_MS_DEFAULT,
+            trash: BTreeMap::new(),
+            mirrors: BTreeSet::new(),
             now,
         };
         let new = NewInode { kind: FileType::Directory, mode, umask: 0, uid, gid, rdev: 0, target: vec![] };
@@ -88,6 +98,7 @@ impl Model {
             cells: vec![],
             opens: 0,
             never_named: false,
+            kept: None,
         };
         self.nodes.insert(ino, node);
         ino
@@ -141,9 +152,18 @@ impl Model {
         node.next_cookie += 1;
     }
 
-    fn drop_link(&mut self, ino: u64) -> Attr {
+    fn drop_link(&mut self, ino: u64, place: Option<TrashPlace>) -> Attr {
         let now = self.now;
         let node = self.nodes.get_mut(&ino).unwrap();
+        if let Some(place) = place {
+            node.attr.ctime = now;
+            node.attr.nlink = u32::from(node.opens == 0);
+            match node.opens {
+                0 => drop(self.trash.insert(ino, place)),
+                _ => node.kept = Some(place),
+            }
+            return node.attr.clone();
+        }
         node.attr.nlink = if node.attr.kind == FileType::Directory { 0 } else { node.attr.nlink - 1 };
         node.attr.ctime = now;
         let attr = node.attr.clone();
@@ -153,6 +173,17 @@ impl Model {
 
     /// Frees inodes without name and user; objects without bytes die.
     pub fn collect(&mut self) {
+        let late = |(_, n): &(&u64, &Node)| n.attr.nlink == 0 && n.opens == 0 && n.kept.is_some();
+        let late: Vec<u64> = self.nodes.iter().filter(late).map(|(ino, _)| *ino).collect();
+        for ino in late {
+            let place = self.nodes.get_mut(&ino).and_then(|n| n.kept.take()).unwrap();
+            if self.is_worth(ino) && self.has_room(self.nodes[&ino].attr.stored, 1) {
+                let now = self.now;
+                let node = self.nodes.get_mut(&ino).unwrap();
+                (node.attr.nlink, node.attr.ctime) = (1, now);
+                self.trash.insert(ino, place);
+            }
+        }
         self.nodes.retain(|_, n| n.attr.nlink > 0 || n.opens > 0);
         let used: std::collections::HashSet<ObjectId> = self
             .nodes
@@ -168,11 +199,14 @@ impl Model {
     }
 
     pub fn usage(&self) -> Usage {
+        let trash_bytes = self.trash.keys().map(|ino| self.nodes[ino].attr.stored).sum();
         Usage {
-            bytes: self.nodes.values().map(|n| n.attr.stored).sum(),
-            inodes: self.nodes.len() as u64,
+            bytes: self.nodes.values().map(|n| n.attr.stored).sum::<u64>() - trash_bytes,
+            inodes: (self.nodes.len() - self.trash.len()) as u64,
             bytes_max: self.bytes_max,
             inodes_max: self.inodes_max,
+            trash_bytes,
+            trash_inodes: (self.trash.len() + self.mirrors.len()) as u64,
         }
     }
 
@@ -282,6 +316,9 @@ impl Model {
         if self.find(dir, name)?.is_some() {
             return Err(Kind::Exists);
         }
+        if self.trash.contains_key(&ino) {
+            return Err(Kind::Permission);
+        }
         let now = self.now;
         let node = self.node(ino)?;
         match node.attr {
@@ -307,9 +344,51 @@ impl Model {
             (true, true) if !node.entries.is_empty() => return Err(Kind::NotEmpty),
             _ => {}
         }
+        let place = self.place_for(dir, name, ino);
         self.dir(dir)?.entries.remove(&cookie);
         self.touched(dir);
-        Ok(self.drop_link(ino))
+        Ok(self.drop_link(ino, place))
+    }
+
+    /// Removes a file from the trash for good.
+    pub fn discard(&mut self, ino: u64) -> Attr {
+        self.trash.remove(&ino);
+        self.drop_link(ino, None)
+    }
+
+    /// Moves a file out of the trash.
+    pub fn restore(&mut self, ino: u64, to: (u64, &[u8]), mode: RenameMode) -> Answer<Option<Attr>> {
+        self.dir(to.0)?;
+        let target = self.find(to.0, to.1)?;
+        if mode == RenameMode::Exchange {
+            return Err(Kind::Permission);
+        }
+        let usage = self.usage();
+        let full = |has: u64, more: u64, max: u64| max > 0 && has + more > max;
+        if full(usage.bytes, self.nodes[&ino].attr.stored, self.bytes_max)
+            || full(usage.inodes, 1, self.inodes_max)
+        {
+            return Err(Kind::QuotaExceeded);
+        }
+        let Some((cookie, old)) = target else {
+            self.trash.remove(&ino);
+            self.add(to.0, to.1, ino);
+            self.touched(to.0);
+            self.moved(ino, to.0);
+            return Ok(None);
+        };
+        if mode == RenameMode::NoReplace {
+            return Err(Kind::Exists);
+        }
+        if self.nodes[&old].attr.kind == FileType::Directory {
+            return Err(Kind::IsDirectory);
+        }
+        let place = self.place_for(to.0, to.1, old);
+        self.trash.remove(&ino);
+        self.dir(to.0)?.entries.insert(cookie, (to.1.to_vec(), ino));
+        self.touched(to.0);
+        self.moved(ino, to.0);
+        Ok(Some(self.drop_link(old, place)))
     }
 
     fn is_below(&self, mut dir: u64, ino: u64) -> bool {
@@ -371,12 +450,13 @@ impl Model {
             (true, true) if !self.nodes[&old].entries.is_empty() => return Err(Kind::NotEmpty),
             _ => {}
         }
+        let place = self.place_for(to.0, to.1, old);
         self.dir(from.0)?.entries.remove(&cookie);
         self.touched(from.0);
         self.dir(to.0)?.entries.insert(to_cookie, (to.1.to_vec(), ino));
         self.touched(to.0);
         self.moved(ino, to.0);
-        Ok(Some(self.drop_link(old)))
+        Ok(Some(self.drop_link(old, place)))
     }
 
     fn moved(&mut self, ino: u64, dir: u64) {

@@ -80,7 +80,7 @@ fn wrong_counts_are_made_right() {
     let mut file = (*w.view().inode(f).unwrap()).clone();
     (file.attr.nlink, file.attr.stored, file.xattr_names) = (3, 60, 20);
     damage(&w, Key::Inode(f), Some(Value::Inode(file.into())));
-    let counters = Counters { next_ino: f, bytes: 5, inodes: 50, capabilities: 2 };
+    let counters = Counters { next_ino: f, bytes: 5, inodes: 50, capabilities: 2, ..before.2 };
     damage(&w, Key::Counters, Some(Value::Counters(counters)));
     let mut object = w.view().find_object(ObjectId(1)).unwrap().unwrap();
     object.live = 150;

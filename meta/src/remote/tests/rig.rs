@@ -85,7 +85,8 @@ impl Rig {
         for name in [NAME, "user/alice"] {
             let (bytes_max, inodes_max, durability) = (0, 0, Durability::Local);
             let name = name.parse().unwrap();
-            let new = NewNamespace { name, uid: 0, gid: 0, mode: 0o755, bytes_max, inodes_max, durability };
+            let (uid, gid, mode, trash_ms) = (0, 0, 0o755, TRASH_MS_DEFAULT);
+            let new = NewNamespace { name, uid, gid, mode, bytes_max, inodes_max, durability, trash_ms };
             volume.create_namespace(new).unwrap();
         }
         rig

@@ -41,6 +41,7 @@ pub fn new_namespace(name: &str) -> NewNamespace {
         bytes_max: 0,
         inodes_max: 0,
         durability: Durability::Local,
+        trash_ms: TRASH_MS_DEFAULT,
     }
 }
 
