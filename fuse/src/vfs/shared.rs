@@ -133,12 +133,9 @@ impl Vfs {
         }
     }
 
-    /// The inode lost its last name or its last open here, but others may have it open: what is staged of it is dropped if
-    /// it is gone.
+    /// The inode lost its last name or its last open here, but others may have it open, or it went to the trash: what is
+    /// staged of it is dropped if it is gone.
     pub(super) async fn forget_gone(&self, ino: Ino) {
-        if !self.many {
-            return self.tree.forget(ino);
-        }
         if self.tree.knows(ino)
             && let Err(e) = self.meta.getattr(ino).await
             && e.kind() == Kind::Stale

@@ -1,6 +1,7 @@
 //! How long the kernel may keep what it is told.
 //!
-//! Where one node has the namespace for itself: for ever. Else for as long as the leases last that cover it, if what is told
+//! Where one node has the namespace for itself: for ever, but for what is in the trash's directories, where files come and go by
+//! time and with the last close of others. Else for as long as the leases last that cover it, if what is told
 //! is what they cover: an answer that was got before the lease is compared with what is known under it, and one that differs
 //! is good for one use.
 //!
@@ -86,7 +87,8 @@ impl Vfs {
     /// Of an answer about `attr`, as an entry or by itself.
     pub fn valid(&self, attr: &Attr, at: Option<At<'_>>) -> Validity {
         if !self.many {
-            return Validity { entry: VALID, attr: VALID };
+            let of = |dir: Ino| if self.is_in_trash(dir) { Duration::ZERO } else { VALID };
+            return Validity { entry: at.map_or(VALID, |at| of(at.dir)), attr: of(attr.ino) };
         }
         let left = self.lease_left();
         // The answer itself was counted before it is written.
@@ -100,11 +102,16 @@ impl Vfs {
     /// Of the answer that a name is not there.
     pub fn valid_absent(&self, at: At<'_>) -> Duration {
         if !self.many {
-            return VALID;
+            return if self.is_in_trash(at.dir) { Duration::ZERO } else { VALID };
         }
         let absent = self.keeps_entries(at.dir)
             && self.looked_at(at).is_some_and(|found| found.is_err_and(|e| e.kind() == Kind::NotFound));
         if absent { self.lease_left() } else { Duration::ZERO }
+    }
+
+    /// Whether it is a directory of the trash: of those nobody has leases.
+    fn is_in_trash(&self, dir: Ino) -> bool {
+        dir.is_of_trash() && !self.meta.holds(Scope::Directory(dir), LeaseKind::Read)
     }
 
     /// Whether `attr` is what the lease covers.
