@@ -32,7 +32,7 @@ pub(super) fn spawn(shared: Arc<Shared>, spaces: Spaces, limits: &Limits) -> Res
 }
 
 fn purge(space: &LocalNamespace) {
-    match space.purge_some(&mut |_| true) {
+    match space.purge_due(&mut |_| true) {
         Ok(true) => space.shared.bell.dirty(),
         Ok(false) => {}
         Err(e) => tracing::warn!("cannot purge the trash of namespace {}: {e}", space.id()),

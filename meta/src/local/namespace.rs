@@ -58,9 +58,9 @@ pub(super) struct State {
 pub(super) struct SharedUsage {
     bytes: AtomicU64,
     inodes: AtomicU64,
-    bytes_max: AtomicU64,
+    pub(super) bytes_max: AtomicU64,
     inodes_max: AtomicU64,
-    trash_bytes: AtomicU64,
+    pub(super) trash_bytes: AtomicU64,
     pub(super) trash_inodes: AtomicU64,
     capabilities: AtomicU64,
 }
@@ -187,6 +187,7 @@ impl LocalNamespace {
 
     /// An operation that may take an inode's last name; without users the inode is freed with it, in the same group.
     fn change_names(&self, operation: Operation) -> Result<Option<Attr>> {
+        self.make_room(&operation, &mut |_| true)?;
         let mut state = self.lock_with_room()?;
         let lost = match self.apply(&mut state, operation)? {
             Reply::Attr(attr) => Some(attr),

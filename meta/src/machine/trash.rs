@@ -25,8 +25,8 @@
 //! looked at any more. Whether a directory is in the trash is found by going up: only those with numbers
 //! [`Ino::is_of_trash`] can be, and nearly all end there. A file remembers the directory that it was moved to.
 //!
-//! **Bound.** At most as many bytes and inodes as the namespace's quota; what does not fit is removed for good. Purging
-//! ([`expiry`]) begins a little earlier, with the oldest hour, to keep room for what is removed next.
+//! **Bound.** At most as many bytes and inodes as the namespace's quota; what does not fit is removed for good. Whoever applies
+//! operations purges the oldest hour first ([`expiry`]), to make room for what is about to be removed, and a little more.
 
 use granary_core::name::ENTRY_NAME_MAX;
 use granary_core::{Error, Ino, Kind, Result, Timestamp};

@@ -303,6 +303,10 @@ impl Service {
             Err(e) => return failed(e),
         };
         let keep = if open { Keep::Open } else { self.keeps_nameless(&job.request.call) };
+        let may_purge = |ino: Ino| key_of(ino).is_ok_and(|key| leases.is_free(NOBODY, key, LeaseKind::Write));
+        if let Err(e) = space.local.make_room(&operation, &mut { may_purge }) {
+            return failed(e);
+        }
         let served = space.local.serve(operation, keep, |changes, reply| {
             if is_content {
                 trial.scopes = changed_scopes(changes);

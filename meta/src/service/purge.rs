@@ -42,7 +42,7 @@ impl Service {
         let mut state = space.lock();
         let mut held: Vec<ScopeKey> = Vec::new();
         let leases = &state.leases;
-        let purged = space.local.purge_some(&mut |ino: Ino| {
+        let purged = space.local.purge_due(&mut |ino: Ino| {
             let key = ScopeKey::new(Scope::Inode(ino));
             let in_use = key.filter(|key| !leases.is_free(NOBODY, *key, LeaseKind::Write));
             held.extend(in_use);

@@ -182,6 +182,9 @@ impl Driver {
             }
             Action::Remove { dir, name, directory } => {
                 let (dir, name) = (self.dir(dir), entry(name));
+                if !directory {
+                    self.model.make_room(dir, name.as_bytes());
+                }
                 let model = self.model.remove(dir, name.as_bytes(), directory);
                 if directory {
                     same(block_on(space.rmdir(Ino(dir), name)), model.map(|_| ()));
@@ -195,6 +198,9 @@ impl Driver {
                 let mode =
                     [RenameMode::Replace, RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]
                         [usize::from(mode) % 4];
+                if mode == RenameMode::Replace {
+                    self.model.make_room(to_dir, to_name.as_bytes());
+                }
                 let real = block_on(space.rename(Ino(dir), name, Ino(to_dir), to_name, mode));
                 same(real, self.model.rename((dir, name.as_bytes()), (to_dir, to_name.as_bytes()), mode));
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use granary_core::limits::LINKS_MAX;
 use granary_core::{Kind, ObjectId, Timestamp};
 
-use super::trash::{Path, Place as TrashPlace};
+use super::trash::{Path, Spot};
 use crate::acl::{ACCESS, Acl, DEFAULT};
 use crate::types::*;
 
@@ -31,7 +31,7 @@ pub struct Node {
     /// It was made without a name and has had none yet.
     pub never_named: bool,
     /// Where it goes when nobody has it open any more.
-    pub kept: Option<TrashPlace>,
+    pub kept: Option<Spot>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub struct Model {
     pub inodes_max: u64,
     pub trash_ms: u64,
     /// Files in the trash, which are nodes like others.
-    pub trash: BTreeMap<u64, TrashPlace>,
+    pub trash: BTreeMap<u64, Spot>,
     pub mirrors: BTreeSet<Path>,
     pub now: Timestamp,
 }
@@ -152,7 +152,7 @@ impl Model {
         node.next_cookie += 1;
     }
 
-    fn drop_link(&mut self, ino: u64, place: Option<TrashPlace>) -> Attr {
+    fn drop_link(&mut self, ino: u64, place: Option<Spot>) -> Attr {
         let now = self.now;
         let node = self.nodes.get_mut(&ino).unwrap();
         if let Some(place) = place {

@@ -59,7 +59,7 @@ impl Trash {
     }
 
     fn due(&self, max: usize, hint: Hint) -> Vec<Victim> {
-        expiry::due(&mut self.w.view(), self.w.now, max, hint).unwrap()
+        expiry::due(&mut self.w.view(), self.w.now, 0, max, hint).unwrap()
     }
 
     fn purge(&mut self, victims: &[Victim]) -> Vec<Ino> {

@@ -1,5 +1,5 @@
 //! What is purged, and when: the oldest hour, when the last file came into it long enough ago, or when the trash is nearly as
-//! large as it may become.
+//! large as it may become, or would be too large with what is about to come.
 //!
 //! [`due`] only reads. What it finds is purged by [`crate::machine::Operation::Purge`], by whoever knows which of it is in use.
 
@@ -41,14 +41,15 @@ impl Hint {
     }
 }
 
-/// What is to be purged now, at most `max` entries of one hour; each comes before the directory that it is in.
-pub fn due(view: &mut dyn View, now: Timestamp, max: usize, hint: Hint) -> Result<Vec<Victim>> {
+/// What is to be purged now, at most `max` entries of one hour; each comes before the directory that it is in. `wanted`: bytes
+/// that are about to come.
+pub fn due(view: &mut dyn View, now: Timestamp, wanted: u64, max: usize, hint: Hint) -> Result<Vec<Victim>> {
     let trash = view.inode(Ino::TRASH)?;
     // In order of their making, which is that of time.
     let Some(hour) = entries(view, Ino::TRASH, 0, 1)?.pop() else { return Ok(Vec::new()) };
     let settings = view.settings()?;
     let last = view.inode(hour.ino)?.held.last;
-    if !is_old(last, now, settings.trash_ms) && !is_full(&trash.held, &settings) {
+    if !is_old(last, now, settings.trash_ms) && !is_full(&trash.held, wanted, &settings) {
         return Ok(Vec::new());
     }
     collect(view, hour, max, hint)
@@ -59,9 +60,11 @@ fn is_old(last: Timestamp, now: Timestamp, keep_ms: u64) -> bool {
     ns(last) + i128::from(keep_ms) * 1_000_000 <= ns(now)
 }
 
-fn is_full(held: &Held, settings: &NamespaceRecord) -> bool {
-    let full = |has: u64, max: u64| max > 0 && has > max - max / ROOM_PART;
-    full(held.bytes, settings.bytes_max) || full(held.inodes, settings.inodes_max)
+fn is_full(held: &Held, wanted: u64, settings: &NamespaceRecord) -> bool {
+    let nearly = |has: u64, max: u64| max > 0 && has > max - max / ROOM_PART;
+    let max = settings.bytes_max;
+    let lacks = max > 0 && held.bytes.saturating_add(wanted) > max;
+    lacks || nearly(held.bytes, max) || nearly(held.inodes, settings.inodes_max)
 }
 
 /// A directory whose entries are being looked at.
