@@ -44,7 +44,9 @@ pub trait Metadata: Send + Sync + 'static {
     async fn create(&self, dir: Ino, name: EntryName<'_>, new: NewInode, open: bool) -> Result<Attr>;
     async fn link(&self, ino: Ino, dir: Ino, name: EntryName<'_>) -> Result<Attr>;
     /// Removes an entry that is no directory. With the last link of an open inode the inode stays, without a name, until
-    /// its last close. Returns the inode's attributes after it (`nlink` 0: it lost its last name).
+    /// its last close. Returns the inode's attributes after it: with `nlink` 0 it lost its last name, and with 1 it may have gone to
+    /// the trash, so that what is staged of it is still wanted. An inode that is open may go there with its last close: whether it
+    /// is gone then, `getattr` says.
     async fn unlink(&self, dir: Ino, name: EntryName<'_>) -> Result<Attr>;
     async fn rmdir(&self, dir: Ino, name: EntryName<'_>) -> Result<()>;
     /// Returns the attributes of the inode that lost this name by being replaced, if any.
@@ -120,7 +122,7 @@ pub trait Metadata: Send + Sync + 'static {
     fn is_shared(&self) -> bool {
         false
     }
-    /// Whether the session has the lease now. Never waits.
+    /// Whether the session has the lease now. Never waits. Of the trash's directories nobody ever has one.
     fn holds(&self, _scope: Scope, _kind: LeaseKind) -> bool {
         true
     }

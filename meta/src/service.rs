@@ -15,7 +15,8 @@
 //! the entries and the listing of directory D scope `Directory(D)`. If another session holds a lease on one of them, the
 //! operation is not applied: the leases are recalled, the call is parked and tried again from the start when all were
 //! given up. A reading call waits only for another session's *write* lease on what it answers. While somebody waits to
-//! change a scope, others are answered without a grant. The leases of the session that asks are never in its way.
+//! change a scope, others are answered without a grant. The leases of the session that asks are never in its way. Of the trash's
+//! directories no leases are given: what comes there would have every node that removes files wait for every other.
 //!
 //! What a client must keep to:
 //! * A value that comes with an answer may be kept if the answer grants its scope, or if it was held before and still is.

@@ -92,8 +92,18 @@ fn a_removed_tree_comes_back_with_mv() {
 
 #[test]
 fn an_open_file_and_a_replaced_one() {
+    open_and_replaced("");
+}
+
+/// Where the kernel tells of no opens, what it knows counts as open.
+#[test]
+fn an_open_file_and_a_replaced_one_in_mode_data() {
+    open_and_replaced("mode=data");
+}
+
+fn open_and_replaced(options: &str) {
     let node = Node::with_settings(StoreKind::Folder, &SETTINGS);
-    let dir = node.mount("user/alice", "");
+    let dir = node.mount("user/alice", options);
     for name in ["open", "old", "new"] {
         fs::write(dir.join(name), format!("content of {name}")).expect("write");
     }

@@ -49,6 +49,8 @@ impl Granary {
         let granary = Granary { binary: binary.into(), variables, root, cache, socket, _disk: disk };
         run(granary.command("init").arg("--meta").arg(meta).args(["--store", &target.granary_url(prefix)?]))?;
         granary.mount(Mode::Work)?;
+        // As its peers are measured: what is removed is gone.
+        run(granary.command("ns").args(["set", NAMESPACE, "--trash", "0"]))?;
         Ok(granary)
     }
 

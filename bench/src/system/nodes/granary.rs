@@ -59,7 +59,7 @@ impl GranaryNodes {
         let (key, token_file) = (dir.join("key"), dir.join("token"));
         let key_text = key.to_string_lossy();
         granary(&["init", "--store", &target.granary_url(prefix)?])?;
-        granary(&["ns", "create", NAMESPACE, "--owner", "0", "--group", "0"])?;
+        granary(&["ns", "create", NAMESPACE, "--owner", "0", "--group", "0", "--trash", "0"])?;
         granary(&["token", "key", "--key", &key_text])?;
         let group = NAMESPACE.strip_prefix("group/").expect("a group's");
         let token = granary(&[
