@@ -187,8 +187,8 @@ fn the_node_saves_the_metadata_in_the_store_by_itself() {
     until(&|| saved().len() == 1);
     let first = saved();
     for name in ["user/bob", "user/carol", "user/dave"] {
-        world.run(&["ns", "create", name]).unwrap_ok();
         let before = saved();
+        world.run(&["ns", "create", name]).unwrap_ok();
         until(&|| saved().iter().any(|s| !before.contains(s)) || saved().len() > 2);
     }
     until(&|| saved().len() == 2 && !saved().contains(&first[0]));
