@@ -67,7 +67,7 @@ fn nobody_has_leases_of_the_trash_so_nobody_is_asked_for_them() {
         assert!(a.is_quiet() && b.is_quiet());
     }
     let listed = a.call(Call::ReadDir { dir: Ino::TRASH, cookie: 0, max: 10, with_attr: true });
-    assert!(matches!(&listed.result, Ok(Answer::Entries(all)) if all.len() == 1) && listed.grants == []);
+    assert!(matches!(&listed.result, Ok(Answer::Entries(all)) if all.len() == 1) && listed.grants.is_empty());
     let itself = a.call(lookup(".trash"));
     assert!(matches!(&itself.result, Ok(Answer::Attr(attr)) if attr.ino == Ino::TRASH));
     assert!(!itself.grants.iter().any(|(scope, _)| is_of_trash(*scope)));
