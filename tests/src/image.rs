@@ -17,8 +17,8 @@ impl Image {
     /// Makes the image beside `dir` and mounts it there.
     pub fn mount(dir: &Path, bytes: u64) -> Image {
         let image = dir.with_extension("image");
-        let script =
-            "mkdir -p $2; truncate -s $3 $1; mkfs.ext4 -qF -m0 $1; mount -o loop $1 $2; rmdir $2/lost+found";
+        let script = "PATH=$PATH:/usr/sbin:/sbin; \
+            mkdir -p $2; truncate -s $3 $1; mkfs.ext4 -qF -m0 $1; mount -o loop $1 $2; rmdir $2/lost+found";
         let args = [image.as_os_str(), dir.as_os_str(), bytes.to_string().as_ref()].map(|a| a.to_owned());
         run_ok(script, &args);
         Image { dir: dir.to_owned() }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Longer than any operation takes, whatever happens.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a trouble lasts at most: everybody may have to wait for its end.
+const TROUBLE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,12 +37,23 @@ impl Progress {
 
     /// Returns when so many are done in all, or no more will be: `false`.
     pub fn wait_for(&self, operation: u64) -> bool {
+        let (over, done, late) = self.wait(operation, PATIENCE);
+        assert!(!late, "the work hangs after {done} operations, {operation} are awaited");
+        !over
+    }
+
+    /// The same in the middle of a trouble, and not longer than it may last.
+    pub fn bear_until(&self, operation: u64) {
+        self.wait(operation, TROUBLE);
+    }
+
+    /// Whether nobody works any more, how many operations were done, and whether it took too long.
+    fn wait(&self, operation: u64, patience: Duration) -> (bool, u64, bool) {
         let state = self.state.lock().expect("progress");
         let going_on = |s: &mut State| s.done < operation && !s.over;
-        let (state, late) = self.changed.wait_timeout_while(state, PATIENCE, going_on).expect("progress");
-        let done = state.done;
-        assert!(!late.timed_out(), "the work hangs after {done} operations, {operation} are awaited");
-        !state.over
+        let waited = self.changed.wait_timeout_while(state, patience, going_on);
+        let (state, late) = waited.expect("progress");
+        (state.over, state.done, late.timed_out())
     }
 
     pub fn total(&self) -> u64 {

@@ -140,7 +140,7 @@ impl Single {
             let mut at = rng.random_range(0..operations);
             while progress.wait_for(at) {
                 trouble.begin(weather, rng);
-                progress.wait_for(at + rng.random_range(3..60));
+                progress.bear_until(at + rng.random_range(3..60));
                 trouble.end(weather);
                 at = progress.total() + rng.random_range(20..200);
             }
