@@ -64,7 +64,8 @@ fn writers_wait_for_the_store_while_the_disk_is_short_and_leave_room_to_others()
         let len = if n % 8 == 7 { 9 << 20 } else { 1 << 20 };
         fs::write(dir.join(format!("f{n}")), content(n, len)).expect("a write waits, and does not fail");
         acknowledged.push((n, len));
-        if n == 60 {
+        if n == 100 {
+            // 196 MiB were written.
             assert!(!node.stored_objects().is_empty(), "what is dirty leaves although its period is an hour");
         }
         // A tenth is 15 MiB; what was admitted by the last look, and the metadata of ext4, may be missing of it.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use granary_tests::{Cluster, Weather};
+use granary_tests::{Cluster, Weather, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -100,6 +100,22 @@ impl Many {
         self.cluster.nodes[node].empty_cache();
     }
 
+    fn empty_the_trash(&self) {
+        let service = &self.cluster.service;
+        let admin = service.token("root", &[], "admin");
+        let ok = |args: &[&str]| {
+            let out = service.as_bearer(&admin, args);
+            assert_eq!(out.code, Some(0), "{out:?}");
+            out.stdout
+        };
+        ok(&["ns", "set", NAMESPACE, "--trash", "0"]);
+        until("the trash is empty", || {
+            let shown = ok(&["ns", "show", NAMESPACE, "--json"]);
+            let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+            shown["usage"]["trash_inodes"] == 0
+        });
+    }
+
     /// Every node shows what each has done.
     fn compare(&mut self, what: &str) {
         for (node, mnt) in self.mounts.iter().enumerate() {
@@ -148,6 +164,7 @@ impl Lane for Many {
         for (team, mnt) in self.teams.drain(..).zip(&self.mounts) {
             team.clear(mnt);
         }
+        self.empty_the_trash();
         for (node, mnt) in self.cluster.nodes.iter_mut().zip(&self.mounts) {
             node.ok(&["umount", "--drain", mnt.to_str().expect("utf-8")]);
             node.stop();

@@ -193,6 +193,7 @@ impl Lane for Single {
         self.start();
         self.team.compare(&self.mnt, "in the end, from the store alone");
         self.team.clear(&self.mnt);
+        self.node.ok(&["ns", "set", NAMESPACE, "--trash", "0"]);
         self.node.sync(&self.mnt);
         store::is_empty_after(self.node.store_url(), || self.node.ok(&["gc", "--delete", "--grace", "0s"]));
         self.node.umount(&self.mnt);
