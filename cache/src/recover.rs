@@ -27,7 +27,7 @@ use granary_meta::{Attr, Extent, Place};
 use crate::file::{File, Stage, State};
 use crate::range_set::RangeSet;
 use crate::stage::record::{self, Damage, Found, Scanned};
-use crate::stage::{RecordKind, Shape, files};
+use crate::stage::{Head, RecordKind, Shape, files, pages};
 use crate::tree::Shared;
 use crate::util::blocking;
 
@@ -189,7 +189,7 @@ async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised) -> Result<(Sca
         Failpoint::RecoverAfterAdopt.reach();
         let inodes: HashSet<Ino> = scanned.files().map(|r| r.head.ino).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
-        let known = scanned.records.iter().filter(|r| r.head.kind == RecordKind::Gap).map(|r| &r.payload);
+        let known = scanned.records.iter().filter(|r| r.head.kind == RecordKind::Gap).map(|r| &r.body);
         let all = gaps.iter().map(|(_, gap)| gap).chain(known);
         let all = all.map(|gap| gap.start as u64..gap.end as u64).collect();
         task.log.adopt(id, end as u64, payload, inodes.len() as u64, all);
@@ -261,8 +261,9 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64
         s.last_seq = records.iter().map(|r| r.head.seq).fold(s.last_seq, u64::max);
         return (0, Vec::new());
     }
-    let written = written_ranges(file, s);
-    for r in records.iter().filter(|r| r.head.seq > s.last_seq).collect::<Vec<_>>() {
+    let records: Vec<&Found> = records.iter().copied().filter(|r| r.head.seq > s.last_seq).collect();
+    let survived = Survived::of(shared, file, s, &records);
+    for &r in &records {
         let h = &r.head;
         if shared.many && h.prev_seq != s.last_seq {
             let left = records.iter().filter(|r| r.head.seq >= h.seq && r.head.kind == RecordKind::Write);
@@ -293,11 +294,11 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64
                 );
                 break;
             }
-            RecordKind::StageRange => {
-                if !written.iter().any(|w| w.start <= h.offset && h.offset + h.len <= w.end) {
-                    tracing::error!(
+            RecordKind::StageRange | RecordKind::StagePages => {
+                if !survived.has(h) {
+                    tracing::info!(
                         ns = %shared.ns, ino = %h.ino, offset = h.offset, len = h.len,
-                        "bytes written to a stage file did not survive; the file is brought back as it was before them"
+                        "bytes that were not synced were lost with the power; the file is brought back as it was before them"
                     );
                     break;
                 }
@@ -319,7 +320,7 @@ fn apply(shared: &Shared, file: &File, segment: u64, records: &[&Found]) -> (u64
 }
 
 fn in_log(shared: &Shared, segment: u64, r: &Found) -> Extent {
-    let place = Place::Log { node: shared.node, segment, offset: r.payload.start as u64 };
+    let place = Place::Log { node: shared.node, segment, offset: r.body.start as u64 };
     Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc }
 }
 
@@ -338,13 +339,41 @@ fn first_lost(node: NodeId, file: &File, s: &mut State) -> Result<Option<u64>> {
     Ok(mine.filter_map(|e| on_disk.gaps(e.offset..e.end()).first().map(|gap| gap.start)).min())
 }
 
-/// What of the file's sparse stage file is on disk.
-fn written_ranges(file: &File, s: &mut State) -> Vec<Range<u64>> {
-    if s.stage.is_none() {
-        return Vec::new();
+/// What a file's sparse stage file still has of what was written to it.
+#[derive(Debug, Default)]
+struct Survived {
+    on_disk: Vec<Range<u64>>,
+    /// The first write that it has not, or not all of.
+    missing: Option<u64>,
+}
+
+impl Survived {
+    /// While the machine runs nothing is lost, and the pages of a process that was killed may be ahead of its records.
+    fn of(shared: &Shared, file: &File, s: &mut State, records: &[&Found]) -> Survived {
+        let examine = |s: &mut State| {
+            let stage = file.stage_file(s)?;
+            let failed = |e| Error::io(format!("cannot examine the stage file of inode {}", file.ino()), e);
+            let stat = files::stat(&stage).map_err(failed)?;
+            let on_disk = files::data_ranges(&stage, stat.size).map_err(failed)?;
+            let missing = match shared.log.was_restarted() {
+                true => pages::first_missing(&stage, records).map_err(failed)?,
+                false => None,
+            };
+            Ok::<_, Error>(Survived { on_disk, missing })
+        };
+        if s.stage.is_none() {
+            return Survived::default();
+        }
+        examine(s).unwrap_or_else(|e| {
+            tracing::error!(ns = %shared.ns, error = %e, "what was written to it and not synced is not brought back");
+            Survived::default()
+        })
     }
-    let Ok(stage) = file.stage_file(s) else { return Vec::new() };
-    files::stat(&stage).and_then(|stat| files::data_ranges(&stage, stat.size)).unwrap_or_default()
+
+    fn has(&self, h: &Head) -> bool {
+        self.missing.is_none_or(|missing| h.seq < missing)
+            && self.on_disk.iter().any(|w| w.start <= h.offset && h.offset + h.len <= w.end)
+    }
 }
 
 async fn attr_of(shared: &Shared, ino: Ino) -> Result<Option<Attr>> {

@@ -4,6 +4,7 @@
 //! <stage_dir>/log/<first sequence, 16 hex digits>.log    segments, in order
 //! <stage_dir>/log/sequence                               a bound no sequence number was above
 //! <stage_dir>/log/recovered                              a bound below which no segment is replayed again
+//! <stage_dir>/log/boot                                   the start of the machine it was recovered in
 //! <stage_dir>/files/<inode, 16 hex digits>               whole content of a large file, changed since it was uploaded
 //! <stage_dir>/sparse/<inode>                             changed ranges of a large file whose rest is in objects
 //! <stage_dir>/clean/<inode>.<content version>            whole content of an uploaded file: a cache
@@ -14,6 +15,7 @@
 pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod log;
+pub(crate) mod pages;
 pub(crate) mod record;
 pub(crate) mod sums;
 

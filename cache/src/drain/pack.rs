@@ -105,7 +105,7 @@ async fn live_parts(shared: &Shared, segments: &[Segment]) -> Result<Vec<Part>> 
     let mut records = Vec::new();
     for segment in segments {
         for r in segment.records.iter().filter(|r| r.head.kind == RecordKind::Write && r.head.len > 0) {
-            let place = Place::Log { node: shared.node, segment: segment.id, offset: r.payload.start as u64 };
+            let place = Place::Log { node: shared.node, segment: segment.id, offset: r.body.start as u64 };
             staged.push((
                 r.head.ino,
                 Extent { offset: r.head.offset, len: r.head.len, place, crc: r.head.crc },
@@ -118,7 +118,7 @@ async fn live_parts(shared: &Shared, segments: &[Segment]) -> Result<Vec<Part>> 
     for (((ino, extent), (segment, r)), ranges) in staged.into_iter().zip(records).zip(live) {
         for (offset, len) in ranges {
             let from = clip(&extent, offset, offset + len);
-            let start = r.payload.start + (offset - extent.offset) as usize;
+            let start = r.body.start + (offset - extent.offset) as usize;
             let bytes = segment.bytes.slice(start..start + len as usize);
             parts.push(Part { ino, from, bytes, hint: r.head.hint.clone() });
         }

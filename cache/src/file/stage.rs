@@ -10,7 +10,7 @@ use granary_meta::{Extent, Place};
 use super::{File, Stage, State};
 use crate::stage::disk::write_all;
 use crate::stage::files::{self, Stat};
-use crate::stage::{RecordKind, Shape};
+use crate::stage::{RecordKind, Shape, pages};
 use crate::util::blocking;
 
 /// A change may be missed when it follows another one within the kernel's clock tick; what is older than this is told apart.
@@ -133,8 +133,11 @@ impl File {
         if let Some(stage) = &mut s.stage {
             stage.unsynced = true;
             if stage.shape == Shape::Sparse {
-                let mut head = self.head(s, RecordKind::StageRange, offset, len);
-                self.append(s, &mut head, &[])?;
+                let sums = pages::sums(&file, offset, data).map_err(|e| self.refused("read", e))?;
+                let sums = pages::encode(&sums);
+                let mut head = self.head(s, RecordKind::StagePages, offset, len);
+                head.crc = crc32c::crc32c(&sums);
+                self.append(s, &mut head, &sums)?;
             }
         }
         s.put(self.staged(offset, len));

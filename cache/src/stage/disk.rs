@@ -48,6 +48,13 @@ pub(crate) trait Disk: Send + Sync + Debug + 'static {
         files::punch(file, range)
     }
 
+    /// A number of the start of the machine: another one after a power loss, the same after a process was killed.
+    fn boot(&self) -> io::Result<u64> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).map_err(io::Error::other)
+    }
+
     /// Returns when what was created, renamed and removed in the directory survives a power loss.
     fn sync_dir(&self, dir: &File) -> io::Result<()> {
         dir.sync_all()

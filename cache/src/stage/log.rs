@@ -29,7 +29,7 @@ use super::disk::{Disk, in_place, make_dirs, read_up_to, write_all};
 use super::record::{self, Head};
 use crate::util::lock;
 
-use bound::{DURABLE, RECOVERED, SEQUENCE};
+use bound::{BOOT, DURABLE, RECOVERED, SEQUENCE};
 use group::GroupSync;
 
 /// Sequence numbers that a start reserves: more than a process appends in its life.
@@ -47,7 +47,7 @@ const SEALED_OPEN_MAX: usize = 64;
 pub(crate) struct Appended {
     pub seq: u64,
     pub segment: u64,
-    /// Of the payload in the segment file.
+    /// Of the body in the segment file.
     pub offset: u64,
     /// The first record of its segment: the drain's clock starts.
     pub first: bool,
@@ -138,6 +138,9 @@ pub(crate) struct Log {
     durable_file: File,
     /// What that file said of earlier runs.
     was_durable: u64,
+    /// The start of the machine that it is used in, and whether earlier runs were in another one.
+    boot: u64,
+    was_restarted: bool,
     /// Segments below this were replayed by an earlier start, those below `begin` are by this one.
     recovered: u64,
     begin: u64,
@@ -178,6 +181,8 @@ impl Log {
         let was_durable = bound::read_durable(dir);
         let durable_file = open_rw(&dir.join(DURABLE)).or_else(|_| disk.create(&dir.join(DURABLE), true));
         let durable_file = durable_file.map_err(|e| Error::io(doing("open"), e))?;
+        let boot = disk.boot().map_err(|e| Error::io("cannot tell when this machine was started", e))?;
+        let was_restarted = bound::read(dir, BOOT)? != boot;
         let log = Log {
             dir: dir.to_owned(),
             dir_file,
@@ -200,6 +205,8 @@ impl Log {
             durable: AtomicU64::new(0),
             durable_file,
             was_durable,
+            boot,
+            was_restarted,
             recovered,
             begin: next_seq,
             payload_bytes: AtomicU64::new(0),
@@ -270,9 +277,15 @@ impl Log {
         segment < self.recovered
     }
 
+    /// Whether the machine was started anew since the last recovery: what was not synced may be gone.
+    pub fn was_restarted(&self) -> bool {
+        self.was_restarted
+    }
+
     /// Everything that was here at the start is in the metadata, durably. Blocks.
     pub fn mark_recovered(&self) -> Result<()> {
-        bound::write(&*self.disk, &self.dir, &self.dir_file, RECOVERED, self.begin).map_err(|e| {
+        let mark = |name, value| bound::write(&*self.disk, &self.dir, &self.dir_file, name, value);
+        mark(RECOVERED, self.begin).and_then(|()| mark(BOOT, self.boot)).map_err(|e| {
             Error::io(format!("cannot mark the stage log {} as recovered", self.dir.display()), e)
         })
     }
@@ -285,20 +298,19 @@ impl Log {
         }
     }
 
-    /// Appends a record: gives it its sequence, and returns where its payload is. When it fails nothing is left behind that
+    /// Appends a record: gives it its sequence, and returns where its body is. When it fails nothing is left behind that
     /// a later record could suffer from. `NoSpace`, `Io`.
-    pub fn append(&self, head: &mut Head, payload: &[u8]) -> Result<Appended> {
-        debug_assert_eq!(head.payload_len(), payload.len() as u64);
+    pub fn append(&self, head: &mut Head, body: &[u8]) -> Result<Appended> {
+        debug_assert_eq!(head.body_len(), body.len() as u64);
         let mut guard = lock(&self.writer);
         let w = &mut *guard;
         if let Some(e) = &w.broken {
             return Err(e.duplicate());
         }
-        let more = head.encoded_len() as u64 + payload.len() as u64;
+        let (more, payload) = (head.encoded_len() as u64 + body.len() as u64, head.payload_len());
         if let Some(a) = &w.active
             && a.info.len > 0
-            && (a.info.len + more > self.segment_bytes_max
-                || a.info.payload + payload.len() as u64 > OBJECT_PAYLOAD_MAX)
+            && (a.info.len + more > self.segment_bytes_max || a.info.payload + payload > OBJECT_PAYLOAD_MAX)
         {
             self.seal_locked(w);
         }
@@ -312,7 +324,7 @@ impl Log {
         w.header.clear();
         record::encode(head, self.ns, active.info.id, at, &mut w.header);
         Failpoint::LogBeforeAppend.reach();
-        if let Err(e) = write_all(&*self.disk, &active.file, &w.header, payload, at) {
+        if let Err(e) = write_all(&*self.disk, &active.file, &w.header, body, at) {
             let e = Error::io(
                 format!(
                     "cannot append to the stage log in {}; free some space there, or repair the disk",
@@ -331,12 +343,12 @@ impl Log {
         w.next_seq = above(w.next_seq, self.mark);
         let first = at == 0;
         active.info.len += more;
-        active.info.payload += payload.len() as u64;
+        active.info.payload += payload;
         if active.inodes.insert(head.ino.0) {
             active.info.files += 1;
             self.files.fetch_add(1, Ordering::Relaxed);
         }
-        self.payload_bytes.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         Ok(Appended { seq: head.seq, segment: active.info.id, offset: at + w.header.len() as u64, first })
     }
 

@@ -5,8 +5,8 @@
 //! | offset | size | what |
 //! |---|---|---|
 //! | 0 | 4 | magic `GSLr` |
-//! | 4 | 1 | version: 2 |
-//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file, 6 ranges shared past the log, 7 gap |
+//! | 4 | 1 | version: 3 |
+//! | 5 | 1 | kind: 1 write, 2 truncate, 3 zero, 4 stage file begun, 5 range written to a sparse stage file (up to version 2), 6 ranges shared past the log, 7 gap, 8 range written to a sparse stage file, with its pages' checksums |
 //! | 6 | 2 | header length `h` in bytes, its checksum included |
 //! | 8 | 4 | namespace id |
 //! | 12 | 8 | inode |
@@ -16,13 +16,14 @@
 //! | 44 | 8 | sequence of the record before it of the same inode that this node knew of, 0: none. Replay stops at a gap |
 //! | 52 | 8 | modification time, seconds |
 //! | 60 | 4 | modification time, nanoseconds |
-//! | 64 | 4 | crc32c of the payload |
+//! | 64 | 4 | crc32c of the payload, or of the pages' checksums |
 //! | 68 | 8 | inode of the directory the file was in, 0: not known |
 //! | 76 | 8 | sequence of the last record of this run of the node that was known to survive a power loss, 0: none yet. Not in version 1 |
 //! | 84 | 2 | length of the name `n`, 0 to 255 |
 //! | 86 | n | the name it had there |
 //! | h-4 | 4 | crc32c of the segment number (8 bytes), the offset of the record in the segment (8 bytes) and the header so far |
 //! | h | length | a write's payload; what a gap passes over, of which nothing is known |
+//! | h | 4 each | kind 8: crc32c of each page of 4 KiB of the stage file that the range touches, as it was after the write, zeros behind the file's end |
 //!
 //! Because segment and offset are in the checksum, a copy of a log in a file's bytes is never taken for a record.
 //!
@@ -36,10 +37,11 @@ use std::sync::Arc;
 use granary_core::codec::{Put, Reader};
 use granary_core::{Ino, NamespaceId, Result, Timestamp};
 
+use super::pages;
 use crate::tree::PathHint;
 
 pub(crate) const MAGIC: [u8; 4] = *b"GSLr";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// A header without the name and the checksum.
 const FIXED: usize = 86;
 const FIXED_V1: usize = 78;
@@ -56,7 +58,9 @@ pub(crate) enum RecordKind {
     Truncate,
     Zero,
     StageFile,
+    /// As version 2 wrote it: nothing tells later whether the bytes survived.
     StageRange,
+    StagePages,
     Shared,
     /// Lost with a power loss, before it was durable.
     Gap,
@@ -72,6 +76,7 @@ impl RecordKind {
             RecordKind::StageRange => 5,
             RecordKind::Shared => 6,
             RecordKind::Gap => 7,
+            RecordKind::StagePages => 8,
         }
     }
 
@@ -84,6 +89,7 @@ impl RecordKind {
             5 => RecordKind::StageRange,
             6 => RecordKind::Shared,
             7 => RecordKind::Gap,
+            8 => RecordKind::StagePages,
             _ => return None,
         })
     }
@@ -101,7 +107,7 @@ pub(crate) struct Head {
     pub seq: u64,
     pub prev_seq: u64,
     pub mtime: Timestamp,
-    /// crc32c of the payload.
+    /// crc32c of the body.
     pub crc: u32,
     /// Sequence of the last record that was durable when the log appended this one. `None`: version 1 does not say.
     pub durable: Option<u64>,
@@ -113,13 +119,18 @@ impl Head {
         FIXED + self.hint.as_ref().map_or(0, |h| h.name.len().min(255)) + 4
     }
 
+    /// Bytes of the file in it.
     pub fn payload_len(&self) -> u64 {
         if self.kind == RecordKind::Write { self.len } else { 0 }
     }
 
     /// Bytes between the header and the next record.
-    fn body_len(&self) -> u64 {
-        if self.kind == RecordKind::Gap { self.len } else { self.payload_len() }
+    pub fn body_len(&self) -> u64 {
+        match self.kind {
+            RecordKind::Write | RecordKind::Gap => self.len,
+            RecordKind::StagePages => 4 * pages::touched(self.offset, self.len).count() as u64,
+            _ => 0,
+        }
     }
 
     /// In the place of records that are lost, `len` bytes of them, after the one with sequence `seq`.
@@ -207,8 +218,10 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub head: Head,
-    /// Where its payload is in the segment; of a gap, what it passes over.
-    pub payload: Range<usize>,
+    /// Where its body is in the segment: its payload; of a gap, what it passes over.
+    pub body: Range<usize>,
+    /// crc32c of each page that it left in a stage file.
+    pub pages: Vec<u32>,
 }
 
 /// A stretch of a segment that is no good record.
@@ -236,7 +249,7 @@ impl Scanned {
 
     /// Bytes up to the end of the last good record.
     pub fn good_len(&self) -> usize {
-        self.records.last().map_or(0, |r| r.payload.end)
+        self.records.last().map_or(0, |r| r.body.end)
     }
 }
 
@@ -254,17 +267,19 @@ pub(crate) fn scan_from(bytes: &[u8], ns: NamespaceId, segment: u64, base: u64) 
         let after = out.records.last().map_or(segment, |r| r.head.seq);
         let why = match decode(&bytes[at..], ns, segment, base + at as u64) {
             Ok((head, header)) => {
-                let payload = at + header..at + header + head.body_len() as usize;
-                match bytes.get(payload.clone()) {
-                    Some(p) if head.kind == RecordKind::Gap || crc32c::crc32c(p) == head.crc => {
-                        at = payload.end;
-                        out.records.push(Found { head, payload });
+                let body = at + header..at + header + head.body_len() as usize;
+                match bytes.get(body.clone()) {
+                    Some(b) if head.kind == RecordKind::Gap || crc32c::crc32c(b) == head.crc => {
+                        at = body.end;
+                        let pages =
+                            if head.kind == RecordKind::StagePages { pages::decode(b) } else { Vec::new() };
+                        out.records.push(Found { head, body, pages });
                         continue;
                     }
                     Some(_) => {
                         let why = format!("the bytes of inode {} do not match their checksum", head.ino);
-                        out.damage.push(Damage { range: at..payload.end, after, why });
-                        at = payload.end;
+                        out.damage.push(Damage { range: at..body.end, after, why });
+                        at = body.end;
                         continue;
                     }
                     None => format!("the bytes of inode {} end too early", head.ino),
@@ -313,6 +328,7 @@ mod tests {
             1 => Just(RecordKind::Zero),
             1 => Just(RecordKind::StageFile),
             1 => Just(RecordKind::StageRange),
+            1 => Just(RecordKind::StagePages),
             1 => Just(RecordKind::Shared)
         ];
         let payload = proptest::collection::vec(any::<u8>(), 0..200);
@@ -329,12 +345,20 @@ mod tests {
         )
             .prop_map(
                 |(kind, [ino, seq, prev_seq, durable], offset, len, secs, nanos, payload, hint)| {
-                    let payload = if kind == RecordKind::Write { payload } else { Vec::new() };
+                    let (payload, len) = match kind {
+                        RecordKind::Write => (payload.clone(), payload.len() as u64),
+                        RecordKind::StagePages => {
+                            let len = len % (100 * pages::PAGE);
+                            let sums = pages::touched(offset, len).map(|page| page as u32 ^ 0x1234);
+                            (pages::encode(&sums.collect::<Vec<_>>()), len)
+                        }
+                        _ => (Vec::new(), len),
+                    };
                     let head = Head {
                         kind,
                         ino: Ino(ino),
                         offset,
-                        len: if kind == RecordKind::Write { payload.len() as u64 } else { len },
+                        len,
                         seq,
                         prev_seq,
                         mtime: Timestamp { secs, nanos },
@@ -359,7 +383,7 @@ mod tests {
     }
 
     fn found(records: &[Found], bytes: &[u8]) -> Vec<(Head, Vec<u8>)> {
-        records.iter().map(|f| (f.head.clone(), bytes[f.payload.clone()].to_vec())).collect()
+        records.iter().map(|f| (f.head.clone(), bytes[f.body.clone()].to_vec())).collect()
     }
 
     proptest! {
@@ -464,12 +488,26 @@ mod tests {
     }
 
     #[test]
+    fn a_range_as_version_2_wrote_it_has_no_checksums() {
+        let head = Head { kind: RecordKind::StageRange, len: 10_000, ..Head::gap(8, GAP_HEADER) };
+        let mut bytes = Vec::new();
+        encode(&head, NS, 7, 0, &mut bytes);
+        bytes[4] = 2;
+        let end = bytes.len() - 4;
+        let crc = crc32c::crc32c_append(position_crc(7, 0), &bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        let scanned = scan(&bytes, NS, 7);
+        assert_eq!(scanned.records, [Found { head, body: end + 4..end + 4, pages: Vec::new() }]);
+        assert!(scanned.damage.is_empty());
+    }
+
+    #[test]
     fn a_gap_takes_the_place_of_lost_records() {
         let mut bytes = segment(&[(Head::gap(3, GAP_HEADER + 10), vec![0xee; 10])]);
         bytes[GAP_HEADER + 4] = 1;
         let scanned = scan(&bytes, NS, 7);
         assert_eq!((scanned.records.len(), scanned.damage.len()), (1, 0));
-        assert_eq!(scanned.records[0].payload, GAP_HEADER..GAP_HEADER + 10);
+        assert_eq!(scanned.records[0].body, GAP_HEADER..GAP_HEADER + 10);
         let least = Head::gap(3, GAP_HEADER);
         assert_eq!((least.len, least.encoded_len()), (0, GAP_HEADER), "it fits in the place of any record");
     }

@@ -130,6 +130,7 @@ pub(crate) struct FailingDisk {
     pub syncs: AtomicU64,
     /// What may still be done until the power fails; `i64::MAX`: it does not.
     left: AtomicI64,
+    boots: AtomicU64,
     /// Guards what survives, and its agreement with the real files: held over each change.
     shadow: Mutex<Shadow>,
     /// Guards whether syncs are held back, and how many wait.
@@ -151,6 +152,7 @@ impl Default for FailingDisk {
             sync_fails: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             left: AtomicI64::new(i64::MAX),
+            boots: AtomicU64::new(1),
             shadow: Mutex::default(),
             gate: Mutex::default(),
             moved: Condvar::new(),
@@ -232,6 +234,7 @@ impl FailingDisk {
     /// The power was cut, and comes back: the real files become what is left. Nobody else uses them.
     pub fn cut(&self, loss: Loss) {
         self.left.store(i64::MAX, SeqCst);
+        self.boots.fetch_add(1, SeqCst);
         let mut shadow = lock(&self.shadow);
         let mut rng = SmallRng::seed_from_u64(if let Loss::Random(seed) = loss { seed } else { 0 });
         let names = surviving_names(&shadow, loss, &mut rng);
@@ -423,6 +426,10 @@ impl Disk for FailingDisk {
         self.use_power()?;
         SystemDisk.punch(file, range.clone())?;
         self.record(file, Change::Punch(range))
+    }
+
+    fn boot(&self) -> io::Result<u64> {
+        Ok(self.boots.load(SeqCst))
     }
 
     fn sync_dir(&self, dir: &File) -> io::Result<()> {

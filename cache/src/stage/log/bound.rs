@@ -1,5 +1,5 @@
-//! Three numbers that outlive the segments, each in a file of its own. Two are written so that they are there whole or as they
-//! were before; `durable` is overwritten in place after each sync of the log and not synced itself: damaged, or older than it
+//! Four numbers that outlive the segments, each in a file of its own. All but `durable` are written so that they are there whole or as they
+//! were before; that one is overwritten in place after each sync of the log and not synced itself: damaged, or older than it
 //! was, it promises less.
 //!
 //! | file | no record below it |
@@ -8,6 +8,9 @@
 //! | `recovered` | is still to be replayed: it was, durably, or its inode was gone. Inode numbers that a crash lost are given again, and what the log has of them is of other files |
 //!
 //! | `durable` | (nor at it) can be lost with the power: the log was synced up to it |
+//!
+//! `boot` is no bound: it tells the start of the machine ([`Disk::boot`]) in which everything was recovered last. Another one now
+//! means that what was not synced may be gone.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -26,6 +29,7 @@ use crate::stage::disk::{Disk, write_all};
 pub(super) const SEQUENCE: &str = "sequence";
 pub(super) const RECOVERED: &str = "recovered";
 pub(super) const DURABLE: &str = "durable";
+pub(super) const BOOT: &str = "boot";
 
 pub(super) fn encode(value: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12);

@@ -228,3 +228,58 @@ async fn lost_bytes_of_a_sparse_stage_file_cut_the_file_and_are_not_zeros() {
     }
     w.check().await;
 }
+
+/// A second write into a page whose first change is durable: the log's record of it survives, the page does not. Where the
+/// write was there are the store's bytes then, not zeros.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_page_of_a_sparse_stage_file_shows_the_older_bytes() {
+    for (loss, lost) in [(Loss::Tails(0.0), true), (Loss::Tails(1.0), false)] {
+        let mut w = World::new().await;
+        w.write_new("f", &pattern(1, 50_000)).await;
+        w.write_new("other", b"x").await;
+        w.tree_ref().sync().await.unwrap();
+        w.restart_from_the_store().await;
+        let (file, other) = (w.open("f").await, w.open("other").await);
+        let mut expected = pattern(1, 50_000);
+        for at in [8192, 45_000] {
+            file.write(at as u64, b"first", false).await.unwrap();
+            expected[at..at + 5].copy_from_slice(b"first");
+        }
+        file.fsync().await.unwrap();
+        file.write(9000, b"second", false).await.unwrap();
+        file.write(40_000, b"third", false).await.unwrap();
+        if !lost {
+            expected[9000..9006].copy_from_slice(b"second");
+            expected[40_000..40_005].copy_from_slice(b"third");
+        }
+        other.write(0, b"y", false).await.unwrap();
+        w.tree_ref().shared.log.sync(&w.tree_ref().shared.runtime).await.unwrap();
+        drop((file, other));
+        w.lose_power(0, loss).await;
+        w.start().await;
+        assert!(w.content("f").await == expected, "{loss:?}");
+        assert_eq!(w.content("other").await, b"y", "{loss:?}");
+        w.check().await;
+    }
+}
+
+/// A process that is killed between writing to a stage file and saying so leaves bytes that no record knows: nothing else is
+/// given up for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_of_a_write_takes_nothing_that_was_written_before() {
+    let mut w = World::new().await;
+    w.write_new("f", &pattern(1, 50_000)).await;
+    w.tree_ref().sync().await.unwrap();
+    w.restart_from_the_store().await;
+    let file = w.open("f").await;
+    file.write(8192, b"first", false).await.unwrap();
+    drop(file);
+    let path = fs::read_dir(w.stage_dir().join("sparse")).unwrap().next().unwrap().unwrap().path();
+    let stage = fs::OpenOptions::new().write(true).open(path).unwrap();
+    write_all(&*w.disk, &stage, &[], b"torn", 8500).unwrap();
+    w.kill().await;
+    let mut expected = pattern(1, 50_000);
+    expected[8192..8197].copy_from_slice(b"first");
+    assert!(w.content("f").await == expected);
+    w.check().await;
+}
