@@ -81,9 +81,10 @@ struct Staged {
 
 pub(crate) async fn recover(
     shared: &Arc<Shared>,
-    segments: Vec<u64>,
+    mut segments: Vec<u64>,
     watch: &RecoveryWatch,
 ) -> Result<RecoveryStep> {
+    let restored = restore(shared, &mut segments).await?;
     // Loading a file looks whether its bytes are there: so first everything is known that is there.
     for &id in &segments {
         shared.log.announce(id)?;
@@ -120,11 +121,34 @@ pub(crate) async fn recover(
     }
     Failpoint::RecoverBeforeSync.reach();
     shared.log.sync(&shared.runtime).await?;
+    shared.meta.keep_redo(shared.node, Vec::new(), &restored).await?;
     shared.meta.sync().await?;
     let task = shared.clone();
     blocking(&shared.runtime, move || task.log.mark_recovered()).await?;
     Failpoint::RecoverAfterSync.reach();
     Ok(done)
+}
+
+/// Writes to the log what the metadata kept of it; where that was. Segments that are made for it join the others.
+async fn restore(shared: &Arc<Shared>, segments: &mut Vec<u64>) -> Result<Vec<(u64, u64)>> {
+    let kept = shared.meta.redo(shared.node).await?;
+    let places = kept.iter().map(|r| (r.segment, r.offset)).collect();
+    for redo in kept {
+        let is_there = segments.contains(&redo.segment);
+        // A segment that is gone, though a part of it was durable, was deleted: all of it is in the store.
+        if shared.log.is_recovered(redo.segment) || !(is_there || redo.offset == 0) {
+            continue;
+        }
+        if !is_there {
+            segments.push(redo.segment);
+        }
+        let task = shared.clone();
+        let write = move || task.log.restore(redo.segment, redo.offset, &redo.bytes);
+        blocking(&shared.runtime, write).await?;
+        Failpoint::RecoverAfterRestore.reach();
+    }
+    segments.sort_unstable();
+    Ok(places)
 }
 
 /// What of the log an earlier run had made durable before it ended.

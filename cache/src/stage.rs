@@ -17,6 +17,7 @@ pub(crate) mod files;
 pub(crate) mod log;
 pub(crate) mod pages;
 pub(crate) mod record;
+pub(crate) mod redo;
 pub(crate) mod sums;
 
 pub(crate) use files::{Shape, StageFiles};

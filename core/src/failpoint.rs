@@ -57,7 +57,9 @@ failpoints! {
     LogBeforeSync = "log_before_sync",
     /// What fsync will not have answered is there all the same.
     LogAfterSync = "log_after_sync",
-    /// The same for a stage file, whose entry in its folder may not be durable yet.
+    /// The log's newest bytes are with the metadata in memory: a kill finds them in the log itself.
+    LogHandedOver = "log_handed_over",
+    /// As after the log's sync, for a stage file, whose entry in its folder may not be durable yet.
     StageAfterSync = "stage_after_sync",
 
     // Commit.
@@ -109,6 +111,8 @@ failpoints! {
     DeadAfterDelete = "dead_after_delete",
 
     // Recovery, which is done again from the start.
+    /// What the engine had of the stage log is written to the log, or a part of it.
+    RecoverAfterRestore = "recover_after_restore",
     /// A bound of sequence numbers is reserved, nothing else.
     RecoverAfterNumbering = "recover_after_numbering",
     /// The segment's torn tail is cut off and what is left is durable.

@@ -92,6 +92,15 @@ pub trait Metadata: Send + Sync + 'static {
 
     /// Returns when every operation acknowledged before the call survives a power loss.
     async fn sync(&self) -> Result<()>;
+    /// From the next [`Metadata::sync`] on these bytes of the node's stage log survive a power loss, until they are dropped
+    /// by segment and offset. `false`: nothing was kept, because the metadata is not in this process.
+    async fn keep_redo(&self, _node: NodeId, _keep: Vec<Redo>, _drop: &[(u64, u64)]) -> Result<bool> {
+        Ok(false)
+    }
+    /// What is kept for the node, in order.
+    async fn redo(&self, _node: NodeId) -> Result<Vec<Redo>> {
+        Ok(Vec::new())
+    }
     /// Usage and limits of the namespace.
     fn usage(&self) -> Usage;
     /// Bytes that may still be written before the quota is full; `u64::MAX` without quota.

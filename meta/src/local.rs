@@ -50,6 +50,7 @@ mod committer;
 mod maintenance;
 mod namespace;
 mod overlay;
+mod redo;
 mod served;
 mod through;
 mod trash;
@@ -189,14 +190,16 @@ impl Volume {
     }
 
     /// Opens the volume for [`crate::service::Service`]: what is unlinked but open stays until the service has heard of
-    /// the sessions that had it open.
+    /// the sessions that had it open. `Busy` while it keeps something for a node's stage log.
     pub fn open_served(
         engine: Arc<dyn Engine>,
         clock: Arc<dyn Clock>,
         limits: &Limits,
         tuning: Tuning,
     ) -> Result<Arc<Volume>> {
-        Volume::load(engine, clock, limits, tuning, true)
+        let volume = Volume::load(engine, clock, limits, tuning, true)?;
+        volume.refuse_redo()?;
+        Ok(volume)
     }
 
     fn load(

@@ -10,6 +10,7 @@
 //! | `D` | dead object, oldest first | seconds i64 (sign bit flipped), nanoseconds u32, object id u128 | [`object`] |
 //! | `E` | entry of a directory, by name | directory u64, name | [`entry`] |
 //! | `I` | inode | inode u64 | [`inode`] |
+//! | `J` | bytes of a node's stage log that its disk may lose | node u64, segment u64, offset u64 | [`redo`] |
 //! | `K` | condemned object | object id u128 | [`object`] |
 //! | `L` | entry of a directory, by cookie | directory u64, cookie u64 | [`entry`] |
 //! | `N` | the namespace's settings | | [`space`] |
@@ -27,12 +28,13 @@
 use std::sync::Arc;
 
 use granary_core::codec::Put;
-use granary_core::{Error, Ino, Kind, NamespaceId, ObjectId, Result, SessionId, Timestamp};
+use granary_core::{Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result, SessionId, Timestamp};
 
 pub mod entry;
 pub mod extent;
 pub mod inode;
 pub mod object;
+pub mod redo;
 pub mod reply;
 pub mod session;
 pub mod space;
@@ -55,6 +57,8 @@ pub enum Key {
     Dead(Timestamp, ObjectId),
     Entry(Ino, Box<[u8]>),
     Inode(Ino),
+    /// Node, segment of its stage log, offset there.
+    Redo(NodeId, u64, u64),
     Condemned(ObjectId),
     Listing(Ino, u64),
     Namespace,
@@ -76,6 +80,7 @@ pub enum Family {
     Dead = b'D',
     Entry = b'E',
     Inode = b'I',
+    Redo = b'J',
     Condemned = b'K',
     Listing = b'L',
     Namespace = b'N',
@@ -101,6 +106,7 @@ pub enum Value {
     Dead,
     Entry(Entry),
     Inode(Arc<Inode>),
+    Redo(Arc<[u8]>),
     /// Since when.
     Condemned(Timestamp),
     Listing(Listing),
@@ -120,6 +126,7 @@ impl Key {
             Key::Dead(..) => Family::Dead,
             Key::Entry(..) => Family::Entry,
             Key::Inode(_) => Family::Inode,
+            Key::Redo(..) => Family::Redo,
             Key::Condemned(_) => Family::Condemned,
             Key::Listing(..) => Family::Listing,
             Key::Namespace => Family::Namespace,
@@ -135,7 +142,7 @@ impl Key {
     pub fn is_scanned(&self) -> bool {
         matches!(
             self.family(),
-            Family::Xattr | Family::Dead | Family::Listing | Family::Extent | Family::Orphan
+            Family::Xattr | Family::Dead | Family::Redo | Family::Listing | Family::Extent | Family::Orphan
         )
     }
 
@@ -156,6 +163,11 @@ impl Key {
             }
             Key::Inode(ino) | Key::Target(ino) | Key::Orphan(ino) => {
                 out.extend_from_slice(&ino.0.to_be_bytes())
+            }
+            Key::Redo(node, segment, offset) => {
+                for number in [node.0, *segment, *offset] {
+                    out.extend_from_slice(&number.to_be_bytes());
+                }
             }
             Key::Listing(ino, n) | Key::Extent(ino, n) => {
                 out.extend_from_slice(&ino.0.to_be_bytes());
@@ -208,6 +220,12 @@ impl Key {
             }
             b'E' => with_name().map(|(ino, name)| Key::Entry(ino, name)),
             b'I' => only_ino().map(Key::Inode),
+            b'J' => {
+                let numbers: &[u8; 24] = rest.try_into().map_err(|_| corrupt())?;
+                let (numbers, _) = numbers.as_chunks::<8>();
+                let [node, segment, offset] = [0, 1, 2].map(|i| u64::from_be_bytes(numbers[i]));
+                Ok(Key::Redo(NodeId(node), segment, offset))
+            }
             b'K' => only_id().map(Key::Condemned),
             b'L' => with_number().map(|(ino, n)| Key::Listing(ino, n)),
             b'N' => only_tag(Key::Namespace),
@@ -242,6 +260,7 @@ impl Span {
                         Key::Counters
                         | Key::Condemned(_)
                         | Key::Dead(..)
+                        | Key::Redo(..)
                         | Key::Namespace
                         | Key::Object(_)
                         | Key::Reply(..) => false,
@@ -262,6 +281,7 @@ impl Span {
             Family::Dead => Key::Dead(Timestamp { secs: i64::MIN, nanos: 0 }, ObjectId(0)),
             Family::Entry => Key::Entry(ino, Box::default()),
             Family::Inode => Key::Inode(ino),
+            Family::Redo => Key::Redo(NodeId(0), 0, 0),
             Family::Condemned => Key::Condemned(ObjectId(0)),
             Family::Listing => Key::Listing(ino, 0),
             Family::Namespace => Key::Namespace,
@@ -297,6 +317,7 @@ impl Value {
             Value::Dead => out.put_u8(object::DEAD_VERSION),
             Value::Entry(v) => v.encode(&mut out),
             Value::Inode(v) => v.encode(&mut out),
+            Value::Redo(v) => redo::encode(v, &mut out),
             Value::Condemned(since) => object::encode_condemned(*since, &mut out),
             Value::Listing(v) => v.encode(&mut out),
             Value::Namespace(v) => v.encode(&mut out),
@@ -316,6 +337,7 @@ impl Value {
             Key::Dead(..) => object::decode_dead(bytes).map(|()| Value::Dead),
             Key::Entry(..) => Entry::decode(bytes).map(Value::Entry),
             Key::Inode(ino) => Inode::decode(*ino, bytes).map(|v| Value::Inode(Arc::new(v))),
+            Key::Redo(..) => redo::decode(bytes).map(|v| Value::Redo(v.into())),
             Key::Condemned(_) => object::decode_condemned(bytes).map(Value::Condemned),
             Key::Listing(..) => Listing::decode(bytes).map(Value::Listing),
             Key::Namespace => NamespaceRecord::decode(bytes).map(|v| Value::Namespace(Arc::new(v))),
@@ -335,6 +357,7 @@ impl Value {
             Value::Reply(v) => size_of::<ReplyRecord>() + v.touched.len() * 8,
             Value::Inode(v) => size_of::<Inode>() + v.extents.len() * size_of::<Extent>(),
             Value::Listing(v) => v.name.len(),
+            Value::Redo(v) => v.len(),
             _ => 0,
         }
     }

@@ -172,6 +172,15 @@ pub struct Copied {
     pub attr: Attr,
 }
 
+/// Bytes of a node's stage log that its disk may lose with the power.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redo {
+    /// Segment of the log, and the offset in it.
+    pub segment: u64,
+    pub offset: u64,
+    pub bytes: std::sync::Arc<[u8]>,
+}
+
 /// An object in the store, as metadata knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {

@@ -69,7 +69,9 @@ impl File {
         };
         if sync_first {
             self.sync_stage().await?;
-            self.shared.log.sync(&self.shared.runtime).await?;
+            if !self.shared.hand_over().await? {
+                self.shared.log.sync(&self.shared.runtime).await?;
+            }
         }
         Failpoint::CommitBefore.reach();
         match self.shared.meta.commit(commit).await {
@@ -97,13 +99,12 @@ impl File {
             }
             s.promised = true;
         }
+        let handed_over = self.shared.hand_over().await?;
         // What the commit only adds may reach the disk before the log does: nothing was promised yet.
         self.commit().await?;
-        let (stage, log, meta) = futures::join!(
-            self.sync_stage(),
-            self.shared.log.sync(&self.shared.runtime),
-            self.shared.meta.sync()
-        );
+        let sync_log =
+            async { if handed_over { Ok(()) } else { self.shared.log.sync(&self.shared.runtime).await } };
+        let (stage, log, meta) = futures::join!(self.sync_stage(), sync_log, self.shared.meta.sync());
         stage.and(log).and(meta)
     }
 

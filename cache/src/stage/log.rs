@@ -66,6 +66,14 @@ pub(crate) struct SegmentInfo {
     pub first_at: Duration,
 }
 
+/// The end of the log: from byte `synced` to `end` of the active segment nothing is durable. Segment 0: there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub segment: u64,
+    pub synced: u64,
+    pub end: u64,
+}
+
 #[derive(Debug)]
 struct Segment {
     info: SegmentInfo,
@@ -113,8 +121,10 @@ struct Writer {
     /// What `log/sequence` says.
     bound: u64,
     header: Vec<u8>,
-    /// Sealed since the last sync began, not yet synced.
+    /// Sealed, and not synced since.
     unsynced: Vec<Unsynced>,
+    /// Segment and length that the last sync of an active one covered.
+    synced: (u64, u64),
     new_entries: bool,
     /// The disk failed to keep something: nothing more is accepted, and nothing is called durable, until it was written again.
     broken: Option<Error>,
@@ -197,6 +207,7 @@ impl Log {
                 bound: next_seq + SEQUENCE_STEP,
                 header: Vec::with_capacity(record::HEADER_MAX),
                 unsynced: Vec::new(),
+                synced: (0, 0),
                 new_entries: false,
                 broken: None,
             }),
@@ -287,6 +298,41 @@ impl Log {
         let mark = |name, value| bound::write(&*self.disk, &self.dir, &self.dir_file, name, value);
         mark(RECOVERED, self.begin).and_then(|()| mark(BOOT, self.boot)).map_err(|e| {
             Error::io(format!("cannot mark the stage log {} as recovered", self.dir.display()), e)
+        })
+    }
+
+    /// What of the active segment is not synced. `None` when more than that is not, or the disk fails.
+    pub fn unsynced(&self) -> Option<Tail> {
+        in_place(&self.dir, &self.dir_file).ok()?;
+        let w = lock(&self.writer);
+        if w.broken.is_some() || !w.unsynced.is_empty() {
+            return None;
+        }
+        let Some(active) = &w.active else { return Some(Tail { segment: 0, synced: 0, end: 0 }) };
+        let (segment, end) = (active.info.id, active.info.len);
+        Some(Tail { segment, synced: if w.synced.0 == segment { w.synced.1 } else { 0 }, end })
+    }
+
+    /// Writes bytes of an earlier run to where they were, in a segment that is made if it is gone, durably. Blocks.
+    pub fn restore(&self, segment: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+        let path = segment_path(&self.dir, segment);
+        let write = || {
+            let file = match open_rw(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.create(&path, true)?,
+                opened => opened?,
+            };
+            write_all(&*self.disk, &file, &[], bytes, offset)?;
+            self.disk.sync_data(&file)?;
+            self.disk.sync_dir(&self.dir_file)
+        };
+        write().map_err(|e| {
+            Error::io(
+                format!(
+                    "cannot write what was acknowledged back to {}; free some space there",
+                    path.display()
+                ),
+                e,
+            )
         })
     }
 

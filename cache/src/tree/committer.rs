@@ -34,7 +34,7 @@ pub(super) async fn tick(shared: &Shared) -> Result<()> {
         large.file.absorb_open()?;
     }
     shared.commit_all().await?;
-    shared.log.sync(&shared.runtime).await?;
+    shared.sync_log().await?;
     if shared.many && !shared.has_buried() {
         // The metadata service does that for all nodes, as often.
         return Ok(());

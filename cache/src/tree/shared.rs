@@ -24,6 +24,7 @@ use crate::peer::Peers;
 use crate::read::ReadCache;
 use crate::room::Level;
 use crate::stage::disk::Disk;
+use crate::stage::redo::Handed;
 use crate::stage::{Log, Shape, StageFiles};
 use crate::util::{blocking, lock};
 
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub runtime: tokio::runtime::Handle,
     pub disk: Arc<dyn Disk>,
     pub log: Arc<Log>,
+    pub handed: Handed,
     pub files: StageFiles,
     pub table: Table,
     pub clean: CleanFiles,
@@ -114,6 +116,7 @@ impl Shared {
             runtime: parts.runtime,
             disk,
             log,
+            handed: Handed::default(),
             files,
             table: Table::new(),
             clean: CleanFiles::default(),
@@ -420,6 +423,20 @@ impl Shared {
         Ok(())
     }
 
+    /// Whether the next sync of the metadata makes the log durable up to here.
+    pub async fn hand_over(&self) -> Result<bool> {
+        if self.many {
+            return Ok(false);
+        }
+        self.handed.hand_over(&self.log, &*self.meta, self.node).await
+    }
+
+    /// Syncs the log, whose bytes the metadata need not have then.
+    pub async fn sync_log(&self) -> Result<()> {
+        self.log.sync(&self.runtime).await?;
+        self.handed.drop_synced(&self.log, &*self.meta, self.node).await
+    }
+
     fn remove_stage(&self, ino: Ino, shape: Shape) {
         if let Err(e) = self.files.remove(ino, shape) {
             tracing::warn!(error = %e, "a deleted file's stage file stays until the next start");
@@ -466,7 +483,7 @@ impl Shared {
             large.file.sync_stage().await?;
             large.file.rest();
         }
-        self.log.sync(&self.runtime).await?;
+        self.sync_log().await?;
         self.sync_meta().await
     }
 }

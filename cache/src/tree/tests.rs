@@ -13,6 +13,7 @@ pub(crate) mod nodes;
 mod outages;
 mod policies;
 mod power;
+mod redo;
 mod small;
 mod stress;
 pub(crate) mod world;

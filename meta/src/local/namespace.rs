@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use granary_core::{EntryName, Error, Ino, Kind, NamespaceId, ObjectId, Result};
+use granary_core::{EntryName, Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 
 use super::cache::Spent;
 use super::overlay::{Layers, Overlay};
@@ -532,6 +532,14 @@ impl Metadata for LocalNamespace {
             let _ = tell.send(result);
         }))?;
         told.await.map_err(|_| Error::new(Kind::Unavailable, "the metadata was closed during a sync"))?
+    }
+
+    async fn keep_redo(&self, node: NodeId, keep: Vec<Redo>, drop: &[(u64, u64)]) -> Result<bool> {
+        self.keep(node, keep, drop)
+    }
+
+    async fn redo(&self, node: NodeId) -> Result<Vec<Redo>> {
+        self.kept(node)
     }
 
     fn usage(&self) -> Usage {

@@ -12,6 +12,7 @@ use crate::types::*;
 
 mod driver;
 mod model;
+mod redo;
 mod trash;
 
 use driver::{Action, Driver, action, difference, listing};

@@ -153,6 +153,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
         (ino.clone(), name(), live_ino.clone(), file_type(), inode::COOKIE_MIN..u64::MAX).prop_map(
             |(dir, n, ino, kind, cookie)| (Key::Entry(dir, n), Value::Entry(Entry { ino, kind, cookie }))
         ),
+        (any::<[u64; 3]>(), bytes.clone())
+            .prop_map(|([node, segment, at], v)| (Key::Redo(NodeId(node), segment, at), Value::Redo(v))),
         inode().prop_map(|i| (Key::Inode(i.attr.ino), Value::Inode(Arc::new(i)))),
         (ino.clone(), any::<u64>(), live_ino, file_type(), name()).prop_map(
             |(dir, cookie, ino, kind, name)| {
@@ -225,7 +227,7 @@ proptest! {
     #[test]
     fn damage_is_refused_or_harmless((key, value) in record(), at: prop::sample::Index, to: u8) {
         let bytes = value.encode();
-        let open_ended = matches!(key, Key::Xattr(..) | Key::Target(_));
+        let open_ended = matches!(key, Key::Xattr(..) | Key::Target(_) | Key::Redo(..));
         for cut in 0..bytes.len() {
             let decoded = Value::decode(&key, &bytes[..cut]);
             prop_assert!(decoded.is_err() || (open_ended && cut > 0));

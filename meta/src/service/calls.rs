@@ -443,6 +443,7 @@ fn changed_scopes(changes: &Changes) -> Vec<ScopeKey> {
             Key::Counters
             | Key::Condemned(_)
             | Key::Dead(..)
+            | Key::Redo(..)
             | Key::Namespace
             | Key::Object(_)
             | Key::Reply(..)

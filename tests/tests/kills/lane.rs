@@ -42,6 +42,7 @@ fn when(point: Failpoint) -> When {
     use Failpoint::*;
     match point {
         RecoverAfterNumbering
+        | RecoverAfterRestore
         | RecoverAfterAdopt
         | RecoverAfterInode
         | RecoverAfterStageFile

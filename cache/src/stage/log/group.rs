@@ -66,7 +66,7 @@ impl Log {
             let mut w = lock(&self.writer);
             let active = w.active.as_ref();
             let active = active.map(|a| Unsynced { id: a.info.id, file: a.file.clone(), len: a.info.len });
-            let sealed = std::mem::take(&mut w.unsynced);
+            let sealed = w.unsynced.clone();
             let new_entries = std::mem::take(&mut w.new_entries);
             (w.next_seq - 1, w.last_seq, sealed, active, new_entries, w.broken.is_some())
         };
@@ -77,6 +77,14 @@ impl Log {
         }
         {
             let mut w = lock(&self.writer);
+            if !failed {
+                w.unsynced.retain(|u| !sealed.iter().any(|s| s.id == u.id));
+                if let Some(a) = &active {
+                    w.synced = (a.id, a.len);
+                    // Sealed during the sync, it is complete if nothing came to it since.
+                    w.unsynced.retain(|u| u.id != a.id || u.len > a.len);
+                }
+            }
             match result {
                 Ok(()) if broken => {
                     tracing::info!(log = %self.dir.display(), "the stage log's disk works again, and nothing was lost");
@@ -87,8 +95,6 @@ impl Log {
                     if !broken {
                         tracing::error!(error = %e, "stage log");
                     }
-                    // What was sealed meanwhile comes after it.
-                    w.unsynced.splice(..0, sealed);
                     w.new_entries |= new_entries;
                     w.broken = Some(e);
                 }

@@ -9,6 +9,7 @@ use granary_core::limits::Limits;
 use granary_meta::Metadata;
 use granary_meta::types::Durability;
 
+use super::super::committer::tick;
 use super::world::{World, limits, pattern};
 
 fn segments(w: &World) -> Vec<std::path::PathBuf> {
@@ -159,6 +160,8 @@ async fn a_disk_that_fails_to_keep_bytes_fails_fsync() {
     large.write(0, b"x", false).await.unwrap();
     w.disk.sync_fails.store(true, SeqCst);
     assert_eq!(large.fsync().await.unwrap_err().kind(), Kind::Io);
+    small.fsync().await.unwrap(); // the metadata's disk works, and keeps it
+    assert_eq!(tick(&w.tree_ref().shared).await.unwrap_err().kind(), Kind::Io);
     assert_eq!(small.fsync().await.unwrap_err().kind(), Kind::Io);
     assert!(small.write(1, b"y", false).await.is_err());
     let told = w.tree_ref().status().disk_error.unwrap();
@@ -340,6 +343,7 @@ async fn damage_at_the_end_of_what_was_durable_is_no_torn_tail() {
     file.write(1000, &pattern(2, 1000), false).await.unwrap();
     file.fsync().await.unwrap();
     w.close(file).await;
+    tick(&w.tree_ref().shared).await.unwrap(); // nobody else has the bytes from here on
     let end = log_len(&w);
     lose(&w, end - 500, end);
     for _ in 0..2 {
