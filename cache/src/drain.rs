@@ -9,6 +9,7 @@
 pub(crate) mod compact;
 pub(crate) mod dead;
 mod evict;
+mod failure;
 mod failures;
 mod large;
 mod pace;
@@ -23,19 +24,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use granary_core::{ByteBudget, Ino, Kind, Result};
+use granary_core::{ByteBudget, Ino};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::room::Level;
+use crate::tree::stuck::Thing;
 use crate::tree::{Shared, TreeStatus};
 use crate::util::lock;
 use compact::Compaction;
 pub(crate) use evict::evict;
+use failure::Failure;
 use failures::{Failures, Say};
 use pace::Pace;
-use policy::{LargeFile, Policy, Step, View};
+use policy::{Ended, LargeFile, Policy, Step, View};
 use rate::Rate;
 use slots::Slots;
 use upload::Uploaded;
@@ -100,7 +103,7 @@ impl Drain {
     }
 
     /// A unit ended that took these segments of the log.
-    fn finished(&self, shared: &Shared, what: &str, segments: &[u64], result: Result<()>) {
+    fn finished(&self, shared: &Shared, what: &str, segments: &[u64], result: Result<(), Failure>) {
         let say = lock(&self.failures).note(what, segments, result);
         match say {
             Some(Say::Recovered) => tracing::info!(ns = %shared.ns, "uploads work again"),
@@ -181,26 +184,36 @@ fn next_step(shared: &Shared) -> Step {
 
 async fn run_pack(shared: &Arc<Shared>, segments: Vec<u64>) {
     let result = pack::upload(shared, &segments).await;
-    {
-        let mut policy = lock(&shared.drain.policy);
-        let damaged = result.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt);
-        policy.pack_done(&segments, result.is_ok(), damaged, shared.clock.monotonic(), shared.spread());
-    }
+    note_damage(shared, &segments, &result);
+    lock(&shared.drain.policy).pack_done(
+        &segments,
+        Ended::of(&result),
+        shared.clock.monotonic(),
+        shared.spread(),
+    );
     shared.drain.finished(shared, "small files", &segments, result);
+}
+
+/// Of the segments those that are still there were damaged, when the disk is why the upload failed.
+fn note_damage(shared: &Shared, segments: &[u64], result: &Result<(), Failure>) {
+    let damage = result.as_ref().err().and_then(Failure::disk);
+    let left = shared.log.sealed();
+    for &id in segments {
+        match (left.iter().find(|s| s.id == id), damage) {
+            (Some(s), Some(e)) => shared.note_stuck(Thing::Segment(id), s.payload, s.files, e),
+            (Some(_), None) => {}
+            (None, _) => shared.dirty.stuck.release(Thing::Segment(id)),
+        }
+    }
 }
 
 async fn run_file(shared: &Arc<Shared>, ino: Ino) {
     let result = large::upload(shared, ino, false).await;
-    {
-        let mut policy = lock(&shared.drain.policy);
-        policy.file_done(
-            ino,
-            result.as_ref().is_ok_and(|done| *done),
-            result.is_err(),
-            shared.clock.monotonic(),
-            shared.spread(),
-        );
-    }
+    let ended = match &result {
+        Ok(false) => Ended::NotNow,
+        result => Ended::of(result),
+    };
+    lock(&shared.drain.policy).file_done(ino, ended, shared.clock.monotonic(), shared.spread());
     shared.drain.finished(shared, &format!("inode {ino}"), &[], result.map(drop));
 }
 
@@ -230,6 +243,7 @@ impl Shared {
             retry_in_ms: failure.as_ref().map(|_| retry.as_millis() as u64),
             error: self.fenced().or(failure),
             disk_error: self.disk_error(),
+            damage: self.dirty.stuck.told(),
             policy: self.policy(),
         }
     }

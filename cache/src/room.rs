@@ -155,19 +155,24 @@ impl Room {
 
     /// Whether a drain has something that it can take from this disk to the store.
     pub fn is_drainable(&self) -> bool {
-        self.trees().iter().any(|tree| {
-            let sums = tree.dirty.sums(tree.log.dirty());
-            sums.bytes > sums.open_bytes
-        })
+        self.trees().iter().any(|tree| tree.dirty.sums(tree.log.dirty()).drainable() > 0)
     }
 
     /// What a writer is told for whom there is no room, and never will be by itself.
     pub fn full(&self) -> Error {
         let numbers = self.space().map_or_else(|_| String::new(), |s| self.numbers(s));
+        let stuck: Vec<String> = self.trees().iter().filter_map(|tree| tree.dirty.stuck.names()).collect();
+        let stuck = match stuck.is_empty() {
+            true => String::new(),
+            false => format!(
+                " (what the disk does not give back cannot: {}; see `granary status`)",
+                stuck.join(", ")
+            ),
+        };
         Error::new(
             Kind::NoSpace,
             format!(
-                "the disk of {} is full{numbers}, and nothing of granary is left on it that could go to the store; free \
+                "the disk of {} is full{numbers}, and nothing of granary is left on it that could go to the store{stuck}; free \
                  some space there, or lower cache_free_percent_min and cache_free_bytes_min",
                 self.dir.display()
             ),

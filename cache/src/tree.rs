@@ -7,6 +7,7 @@ mod objects;
 pub(crate) mod scrub;
 mod shared;
 mod staged;
+pub(crate) mod stuck;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,8 @@ pub struct TreeStatus {
     pub error: Option<String>,
     /// Why the node's disk does not take what is written, if it does not.
     pub disk_error: Option<String>,
+    /// What of the stage the node's disk does not give back, if anything: it cannot go to the store, and no writer waits for it.
+    pub damage: Option<String>,
     /// When it is tried again; 0: now.
     pub retry_in_ms: Option<u64>,
     /// What counts for the namespace here, at this moment.

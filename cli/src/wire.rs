@@ -337,6 +337,9 @@ pub struct SpaceStatus {
     /// Why the node's disk does not take what is written.
     #[serde(default)]
     pub disk_error: Option<String>,
+    /// What is staged and the node's disk does not give back: it cannot go to the store.
+    #[serde(default)]
+    pub damage: Option<String>,
     pub durability: Durability,
     /// What counts for the namespace on this node: its own settings, else the node's.
     pub policy: WritePolicy,

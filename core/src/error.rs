@@ -145,6 +145,11 @@ impl Error {
         self.kind.errno()
     }
 
+    /// The system's own number, where the error comes right from it.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.as_deref()?.downcast_ref::<std::io::Error>()?.raw_os_error()
+    }
+
     /// The same error under a message that says more about the thing concerned.
     pub fn context(self, what: impl fmt::Display) -> Error {
         Error { kind: self.kind, message: format!("{what}: {}", self.message).into(), source: self.source }
@@ -188,7 +193,8 @@ mod tests {
     #[test]
     fn full_disk_keeps_its_errno_and_source() {
         let e = Error::io("cannot append to the stage log", std::io::Error::from_raw_os_error(28));
-        assert_eq!((e.kind(), e.errno()), (Kind::NoSpace, 28));
+        assert_eq!((e.kind(), e.errno(), e.raw_os_error()), (Kind::NoSpace, 28, Some(28)));
+        assert_eq!(Error::new(Kind::Io, "cannot read").raw_os_error(), None);
         assert!(e.to_string().starts_with("cannot append to the stage log: No space left"));
         assert_eq!(e.duplicate().to_string(), e.to_string());
         assert_eq!(e.context("/mnt/a/x").kind(), Kind::NoSpace);

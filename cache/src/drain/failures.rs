@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use granary_core::{Error, Result};
+use granary_core::Error;
+
+use super::Failure;
 
 /// Kinds of failures that a person was told of since uploads last worked; more are not told.
 const TOLD_MAX: usize = 16;
@@ -25,15 +27,22 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// An upload of `what`, from these segments of the log, ended.
-    pub fn note(&mut self, what: &str, segments: &[u64], result: Result<()>) -> Option<Say> {
-        let Err(e) = result else {
-            segments.iter().for_each(|id| drop(self.segments.remove(id)));
-            self.told.clear();
-            return self.last.take().map(|_| Say::Recovered);
+    /// An upload of `what`, from these segments of the log, ended. What the node's disk does not give back is told where it is
+    /// kept: it says nothing of other uploads.
+    pub fn note(&mut self, what: &str, segments: &[u64], result: Result<(), Failure>) -> Option<Say> {
+        let e = match result {
+            Ok(()) => {
+                segments.iter().for_each(|id| drop(self.segments.remove(id)));
+                self.told.clear();
+                return self.last.take().map(|_| Say::Recovered);
+            }
+            Err(Failure::Disk(e)) => {
+                self.note_segments(segments, &e);
+                return None;
+            }
+            Err(Failure::Other(e)) => e,
         };
-        self.count += 1;
-        segments.iter().for_each(|id| drop(self.segments.insert(*id, (self.count, e.duplicate()))));
+        self.note_segments(segments, &e);
         let words = alike(&e);
         let e = e.context(format_args!("cannot upload {what}"));
         self.last = Some(e.duplicate());
@@ -42,6 +51,11 @@ impl Failures {
             self.told.push(words);
             Say::Failing(e)
         })
+    }
+
+    fn note_segments(&mut self, segments: &[u64], e: &Error) {
+        self.count += 1;
+        segments.iter().for_each(|id| drop(self.segments.insert(*id, (self.count, e.duplicate()))));
     }
 
     /// Failures up to now.
@@ -72,8 +86,8 @@ mod tests {
     use super::*;
     use granary_core::Kind;
 
-    fn error(kind: Kind, text: &str) -> Result<()> {
-        Err(Error::new(kind, text.to_owned()))
+    fn error(kind: Kind, text: &str) -> Result<(), Failure> {
+        Err(Failure::Other(Error::new(kind, text.to_owned())))
     }
 
     #[test]
@@ -89,6 +103,15 @@ mod tests {
         assert!(matches!(failures.note("f", &[], Ok(())), Some(Say::Recovered)));
         assert!(failures.note("f", &[], Ok(())).is_none() && failures.last().is_none());
         assert!(failures.note("f", &[], error(Kind::Denied, "this machine's clock is wrong")).is_some());
+    }
+
+    #[test]
+    fn a_damaged_segment_is_heard_of_by_who_waits_for_it_and_says_nothing_of_uploads() {
+        let mut failures = Failures::default();
+        let damaged = Failure::Disk(Error::new(Kind::Corrupt, "damaged"));
+        assert!(failures.note("small files", &[1], Err(damaged)).is_none());
+        assert!(failures.last().is_none() && failures.since(0, &[1]).is_some());
+        assert!(failures.note("small files", &[2], Ok(())).is_none(), "nothing to recover from");
     }
 
     #[test]

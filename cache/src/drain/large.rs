@@ -3,16 +3,17 @@
 //! Writes go on meanwhile: what is written after the upload took its snapshot is *touched*, and is not moved. The move itself
 //! happens in the file's turn, so that no commit of newer bytes comes between the look at what is touched and the move.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
-use granary_core::{Error, Failpoint, Kind, Result};
+use granary_core::{Error, Failpoint, Ino, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
 
-use super::Uploaded;
+use super::{Failure, Uploaded};
 use crate::extent_map::clip;
 use crate::file::File;
 use crate::range_set::RangeSet;
@@ -20,6 +21,7 @@ use crate::stage::Shape;
 use crate::stage::disk::read_up_to;
 use crate::stage::sums::Sums;
 use crate::tree::Shared;
+use crate::tree::stuck::Thing;
 use crate::util::blocking;
 
 /// Changed ranges in one object.
@@ -41,14 +43,22 @@ impl Drop for Watch<'_> {
 
 /// Uploads what of the file is only in its stage file. `false`: somebody writes it now, or wrote meanwhile; try later.
 /// `force` takes it as it is at the moment, even while the kernel writes it.
-pub(super) async fn upload(shared: &Arc<Shared>, ino: granary_core::Ino, force: bool) -> Result<bool> {
+pub(super) async fn upload(shared: &Arc<Shared>, ino: Ino, force: bool) -> Result<bool, Failure> {
     let Some(large) = shared.large(ino) else { return Ok(true) };
     let result = upload_file(shared, large.file.clone(), force).await;
+    match &result {
+        Ok(_) => shared.dirty.stuck.release(Thing::File(ino)),
+        Err(Failure::Disk(e)) => {
+            let staged = large.file.state().map.staged();
+            shared.note_stuck(Thing::File(ino), staged, 1, e);
+        }
+        Err(Failure::Other(_)) => {}
+    }
     large.file.rest();
     result
 }
 
-async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool> {
+async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Result<bool, Failure> {
     if shared.many {
         // What others changed meanwhile is not ours to upload.
         match file.make_current().await {
@@ -69,7 +79,7 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
         let staged = s.map.iter().filter(|e| e.place == Place::StageFile { node: shared.node }).copied();
         (group(staged), s.committed.version)
     };
-    let uploads = futures::stream::iter(groups.into_iter().map(Ok::<_, Error>)).try_for_each_concurrent(
+    let uploads = futures::stream::iter(groups.into_iter().map(Ok::<_, Failure>)).try_for_each_concurrent(
         shared.policy().uploads_max as usize,
         |extents| {
             let (shared, file) = (shared.clone(), file.clone());
@@ -82,7 +92,7 @@ async fn upload_file(shared: &Arc<Shared>, file: Arc<File>, force: bool) -> Resu
     let (uploaded, synced) = futures::join!(uploads, file.sync_stage());
     uploaded?;
     shared.meta.sync().await?;
-    synced?;
+    synced.map_err(Failure::Disk)?;
     if !quiet {
         // What the kernel wrote meanwhile may not be in the objects: everything is looked at again.
         if let Some(stage) = &mut file.state().stage {
@@ -158,7 +168,7 @@ async fn store_group(
     file: &Arc<File>,
     extents: Vec<Extent>,
     version: u64,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let slot = shared.slot().await;
     let mut measured = shared.measure();
     let mut paced = shared.pace(extents.iter().map(|e| e.len).sum()).await;
@@ -170,8 +180,9 @@ async fn store_group(
         (file.stage_file(&mut s)?, whole)
     };
     let (task, owner) = (shared.clone(), file.clone());
-    let mut uploaded =
-        blocking(&shared.runtime, move || build(&task, &owner, &descriptor, &extents, version)).await?;
+    let built =
+        blocking(&shared.runtime, move || Ok(build(&task, &owner, &descriptor, &extents, version))).await?;
+    let mut uploaded = built?;
     paced.begin(uploaded.sealed.info.total_len);
     shared.put(&uploaded.sealed).await?;
     measured.bytes += uploaded.sealed.info.payload_len;
@@ -194,15 +205,14 @@ fn build(
     descriptor: &std::fs::File,
     extents: &[Extent],
     version: u64,
-) -> Result<Uploaded> {
+) -> Result<Uploaded, Failure> {
     let ino = file.ino();
     let read = |e: &Extent| {
-        let bytes = read_up_to(descriptor, e.offset, e.len as usize)
-            .map_err(|err| Error::io(format!("cannot read the stage file of inode {ino}"), err))?;
+        let mut bytes =
+            read_up_to(descriptor, e.offset, e.len as usize).map_err(|err| unreadable(ino, err))?;
         // Cut by a truncation since the snapshot: the missing bytes are not moved.
-        let mut bytes = bytes;
         bytes.resize(e.len as usize, 0);
-        Ok::<_, Error>(Bytes::from(bytes))
+        Ok::<_, Failure>(Bytes::from(bytes))
     };
     let (id, codec) = (shared.new_object(), shared.policy().compression);
     let mut moves = Vec::with_capacity(extents.len());
@@ -213,7 +223,7 @@ fn build(
         block.seal_with(codec)?
     } else {
         let hint = file.state().hint.clone();
-        let (parent, name) = hint.map_or((granary_core::Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
+        let (parent, name) = hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
         let mut pack = PackBuilder::new(shared.ns, id);
         for e in extents {
             let bytes = read(e)?;
@@ -225,6 +235,16 @@ fn build(
         pack.seal_with(codec)?
     };
     Ok(Uploaded { sealed, moves })
+}
+
+fn unreadable(ino: Ino, e: io::Error) -> Failure {
+    Failure::Disk(Error::io(
+        format!(
+            "cannot read the stage file of inode {ino}, whose bytes are nowhere else; look at that disk, and restore the file \
+             from another copy"
+        ),
+        e,
+    ))
 }
 
 /// The moves, without what was written since the snapshot.

@@ -1,20 +1,26 @@
 //! Segments of the log become packs: what of their records is still live, in the order of directories and names.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use granary_core::{Error, Failpoint, Ino, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{NewEntry, PackBuilder};
+use rustix::io::Errno;
 
-use super::Uploaded;
+use super::{Failure, Uploaded};
 use crate::extent_map::clip;
+use crate::stage::Log;
 use crate::stage::RecordKind;
 use crate::stage::log::SegmentInfo;
 use crate::stage::record::{self, Found};
 use crate::tree::{PathHint, Shared};
 use crate::util::blocking;
+
+/// What a disk fails to give is at least this long.
+const PAGE: usize = 4096;
 
 /// A segment's bytes and what is in them.
 #[derive(Debug)]
@@ -37,8 +43,8 @@ pub(super) struct Part {
 
 /// Uploads what is live in these sealed segments, then deletes them. Nothing is lost when it fails anywhere.
 ///
-/// Errors: those of store and metadata; `Corrupt` when records cannot be read: the others were uploaded, the segments stay.
-pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<()> {
+/// Errors: those of store and metadata; of the disk when records cannot be read: the others were uploaded, their segments stay.
+pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<(), Failure> {
     let slot = shared.slot().await;
     let mut measured = shared.measure();
     let infos: Vec<SegmentInfo> = shared.log.sealed().into_iter().filter(|s| ids.contains(&s.id)).collect();
@@ -71,13 +77,17 @@ async fn read(shared: &Arc<Shared>, infos: Vec<SegmentInfo>) -> Result<Vec<Segme
         infos
             .into_iter()
             .map(|info| {
+                let (mut bytes, unreadable) = match task.log.read_all(info.id) {
+                    Ok(bytes) => (bytes, None),
+                    Err(e) => read_pages(&task.log, &info, e)?,
+                };
                 // What a failed append left behind the last record is not of the log.
-                let mut bytes = task.log.read_all(info.id)?;
                 bytes.truncate(info.len as usize);
                 let bytes = Bytes::from(bytes);
                 let scanned = record::scan(&bytes, task.ns, info.id);
                 // A complete segment has no torn tail: every byte of it is of a good record.
                 let damage = match scanned.damage.first() {
+                    _ if unreadable.is_some() => unreadable,
                     Some(d) => Some(d.why.clone()),
                     None if (bytes.len() as u64) < info.len => Some("it ends too early".to_owned()),
                     None => None,
@@ -87,6 +97,28 @@ async fn read(shared: &Arc<Shared>, infos: Vec<SegmentInfo>) -> Result<Vec<Segme
             .collect()
     })
     .await
+}
+
+/// Of a disk that does not have what was written: bad sectors, a file system that found itself broken or lost the file. Other
+/// errors (too many open files, too little memory) pass.
+const UNREADABLE: [Errno; 4] = [Errno::IO, Errno::NODATA, Errno::UCLEAN, Errno::NOENT];
+
+/// A segment that cannot be read whole, page by page: those that the disk does not give are zeros, and the records in them
+/// fail their checksums. Says why, if there is such a page.
+fn read_pages(log: &Log, info: &SegmentInfo, e: Error) -> Result<(Vec<u8>, Option<String>)> {
+    if !UNREADABLE.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) {
+        return Err(e);
+    }
+    let mut bytes = vec![0; info.len as usize];
+    let mut why = None;
+    for (page, at) in bytes.chunks_mut(PAGE).zip((0..).step_by(PAGE)) {
+        match log.read(info.id, at, page.len()) {
+            Ok(Some(found)) => page.copy_from_slice(&found),
+            Ok(None) => {}
+            Err(_) => why = Some(e.to_string()),
+        }
+    }
+    Ok((bytes, why))
 }
 
 /// After this every record of the segments is in the metadata, or of no use any more.
@@ -169,7 +201,7 @@ pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<
     .await
 }
 
-fn finish(shared: &Shared, segments: &[Segment]) -> Result<()> {
+fn finish(shared: &Shared, segments: &[Segment]) -> Result<(), Failure> {
     let mut damaged = None;
     for segment in segments {
         match &segment.damage {
@@ -182,11 +214,13 @@ fn finish(shared: &Shared, segments: &[Segment]) -> Result<()> {
     }
     match damaged {
         None => Ok(()),
-        Some((id, why)) => Err(Error::new(
+        Some((id, why)) => Err(Failure::Disk(Error::new(
             Kind::Corrupt,
             format!(
-                "segment {id:016x} of the stage log was damaged on disk ({why}); it is kept, what could be read is stored"
+                "segment {id:016x} of the stage log in {} was damaged on disk ({why}); what could be read of it is stored; \
+                 restore from another copy the files that cannot be read, and look at that disk",
+                shared.files.dir().display()
             ),
-        )),
+        ))),
     }
 }

@@ -16,10 +16,13 @@ use granary_core::Ino;
 use granary_core::limits::OBJECT_PAYLOAD_MAX;
 use granary_core::policy::WritePolicy;
 
+use super::Failure;
 use crate::stage::log::SegmentInfo;
 
 /// First and longest wait after a failure.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// What the node's disk does not give back is tried again after this long: a disk may come back, bad bytes rarely do.
+const DAMAGED_AGAIN: Duration = Duration::from_secs(600);
 /// A file that could not be taken, because somebody may still write it, is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -62,13 +65,35 @@ pub(super) enum Step {
     Wait(Option<Duration>),
 }
 
+/// How a unit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Stored,
+    /// Somebody writes the file.
+    NotNow,
+    /// As all others would now.
+    Failed,
+    /// The node's disk does not give back some of it: that is no reason for others to wait.
+    Damaged,
+}
+
+impl Ended {
+    pub fn of<T>(result: &Result<T, Failure>) -> Ended {
+        match result {
+            Ok(_) => Ended::Stored,
+            Err(Failure::Disk(_)) => Ended::Damaged,
+            Err(Failure::Other(_)) => Ended::Failed,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Policy {
     /// In flight.
     segments: HashSet<u64>,
     files: HashSet<Ino>,
-    /// Have records that cannot be read: they are kept for a person to look at.
-    damaged: HashSet<u64>,
+    /// Have records that cannot be read, and when to look again: they are kept for a person to look at.
+    damaged: HashMap<u64, Duration>,
     /// Files that could not be taken, and when to look again.
     later: HashMap<Ino, Duration>,
     /// Somebody waits for the store to have this segment, which was being written then.
@@ -89,7 +114,7 @@ impl Policy {
         Policy {
             segments: HashSet::new(),
             files: HashSet::new(),
-            damaged: HashSet::new(),
+            damaged: HashMap::new(),
             later: HashMap::new(),
             wanted: None,
             awaited: None,
@@ -167,8 +192,8 @@ impl Policy {
 
     /// The oldest sealed segments that fit one pack, if they are due, and when they are.
     fn pack(&self, view: &View<'_>) -> (Vec<u64>, Option<Duration>) {
-        let free =
-            || view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !self.damaged.contains(&s.id));
+        let rests = |id: &u64| self.damaged.get(id).is_some_and(|&again| again > view.now);
+        let free = || view.sealed.iter().filter(|s| !self.segments.contains(&s.id) && !rests(&s.id));
         let Some(oldest) = free().next() else { return (Vec::new(), None) };
         let due = oldest.first_at + view.small_period();
         let waits = Some(oldest.id) > self.awaited && !self.urgent.contains(&oldest.id) && !view.pressing;
@@ -206,33 +231,34 @@ impl Policy {
         }
     }
 
-    /// A pack ended. With `damaged` its segments are left alone from now on. `spread`, at random from 0 to 1, keeps many
-    /// namespaces and nodes from trying again at one moment.
-    pub fn pack_done(&mut self, segments: &[u64], ok: bool, damaged: bool, now: Duration, spread: f64) {
+    /// A pack ended; damaged segments are left alone for a while. `spread`, at random from 0 to 1, keeps many namespaces and
+    /// nodes from trying again at one moment.
+    pub fn pack_done(&mut self, segments: &[u64], ended: Ended, now: Duration, spread: f64) {
         segments.iter().for_each(|s| {
             self.urgent.remove(s);
             self.segments.remove(s);
+            self.damaged.remove(s);
         });
-        if damaged {
-            self.damaged.extend(segments);
+        if ended == Ended::Damaged {
+            self.damaged.retain(|_, again| *again > now);
+            self.damaged.extend(segments.iter().map(|&s| (s, now + DAMAGED_AGAIN)));
         }
-        self.unit_done(ok || damaged, now, spread);
+        self.unit_done(ended, now, spread);
     }
 
-    /// A file ended: it is all in the store (`stored`), or it could not be taken now, or it `failed`.
-    pub fn file_done(&mut self, ino: Ino, stored: bool, failed: bool, now: Duration, spread: f64) {
+    pub fn file_done(&mut self, ino: Ino, ended: Ended, now: Duration, spread: f64) {
         self.files.remove(&ino);
-        if stored {
-            self.later.remove(&ino);
-        } else {
-            self.later.insert(ino, now + LOOK_AGAIN);
+        match ended {
+            Ended::Stored => drop(self.later.remove(&ino)),
+            Ended::NotNow | Ended::Failed => drop(self.later.insert(ino, now + LOOK_AGAIN)),
+            Ended::Damaged => drop(self.later.insert(ino, now + DAMAGED_AGAIN)),
         }
-        self.unit_done(!failed, now, spread);
+        self.unit_done(ended, now, spread);
     }
 
-    fn unit_done(&mut self, ok: bool, now: Duration, spread: f64) {
+    fn unit_done(&mut self, ended: Ended, now: Duration, spread: f64) {
         self.units -= 1;
-        if ok {
+        if ended != Ended::Failed {
             self.backoff = BACKOFF.0;
         } else {
             self.retry_at = now + self.backoff.mul_f64(1.0 - spread.clamp(0.0, 1.0) / 2.0);
@@ -298,7 +324,7 @@ mod tests {
             Step::Wait(None),
             "no more than uploads_max"
         );
-        p.pack_done(&[1, 2], true, false, SECOND, 0.0);
+        p.pack_done(&[1, 2], Ended::Stored, SECOND, 0.0);
         assert_eq!(p.next(&view(9, Some(segment(5, 1, 0)), &sealed[2..], &[])), Step::Seal);
     }
 
@@ -309,7 +335,7 @@ mod tests {
         assert_eq!(p.next(&view(20, None, &[], &large)), Step::Wait(Some(SECOND * 15)));
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::File(Ino(2)));
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND * 5)));
-        p.file_done(Ino(2), false, false, SECOND * 35, 0.0);
+        p.file_done(Ino(2), Ended::NotNow, SECOND * 35, 0.0);
         assert_eq!(p.next(&view(35, None, &[], &large)), Step::Wait(Some(SECOND)), "it may still be written");
         assert_eq!(p.next(&view(36, None, &[], &large)), Step::File(Ino(2)));
         let pressed = View { pressing: true, ..view(36, None, &[], &large) };
@@ -331,17 +357,37 @@ mod tests {
         let sealed = [segment(1, 1, 0)];
         for (now, wait) in [(10, 1), (20, 2), (30, 4), (40, 8), (50, 16), (70, 30), (110, 30)] {
             assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Pack(vec![1]));
-            p.pack_done(&[1], false, false, SECOND * now as u32, 0.0);
+            p.pack_done(&[1], Ended::Failed, SECOND * now as u32, 0.0);
             assert_eq!(p.next(&view(now, None, &sealed, &[])), Step::Wait(Some(SECOND * wait)));
         }
         p.hurry(1);
         assert_eq!(p.next(&view(110, None, &sealed, &[])), Step::Pack(vec![1]));
-        p.pack_done(&[1], false, true, SECOND * 110, 0.0);
+        p.pack_done(&[1], Ended::Damaged, SECOND * 110, 0.0);
         assert_eq!(
-            p.next(&view(200, None, &sealed, &[])),
+            p.next(&view(709, None, &sealed, &[])),
             Step::Wait(None),
             "a damaged segment is left alone"
         );
+        assert_eq!(p.next(&view(710, None, &sealed, &[])), Step::Pack(vec![1]), "for a while");
+    }
+
+    #[test]
+    fn damage_makes_nobody_else_wait() {
+        let mut p = Policy::new();
+        let (sealed, large) =
+            ([segment(1, 1, 0), segment(2, 1, 90)], [file(1, 0, false), file(2, 60, false)]);
+        assert_eq!(p.next(&view(80, None, &sealed[..1], &large)), Step::Pack(vec![1]));
+        assert_eq!(p.next(&view(80, None, &sealed[..1], &large)), Step::File(Ino(1)));
+        p.pack_done(&[1], Ended::Damaged, SECOND * 80, 0.0);
+        p.file_done(Ino(1), Ended::Damaged, SECOND * 80, 0.0);
+        assert_eq!(p.retry_in(SECOND * 80), Duration::ZERO);
+        assert_eq!(
+            p.next(&view(95, None, &sealed, &large)),
+            Step::Pack(vec![2]),
+            "the damaged one is not before it"
+        );
+        assert_eq!(p.next(&view(95, None, &sealed, &large)), Step::File(Ino(2)));
+        assert_eq!(p.next(&view(95, None, &sealed, &large)), Step::Wait(Some(SECOND * 585)));
     }
 
     #[test]
@@ -354,7 +400,7 @@ mod tests {
         assert_eq!(p.next(&view(5)), Step::Wait(Some(SECOND / 2)));
         assert_eq!(p.next(&view(6)), Step::File(Ino(1)));
         assert_eq!(p.next(&view(6)), Step::Wait(None), "one upload at once, now");
-        p.file_done(Ino(1), true, false, SECOND * 6, 0.0);
+        p.file_done(Ino(1), Ended::Stored, SECOND * 6, 0.0);
         assert_eq!(p.next(&View { large: &[], ..view(6) }), Step::Seal);
     }
 
@@ -385,10 +431,10 @@ mod tests {
         let second = Some(segment(2, 10, 2));
         (0..5).for_each(|_| p.want(2));
         assert_eq!(p.next(&view(2, second, &first, &[])), Step::Wait(Some(SECOND * 2)));
-        p.pack_done(&[1], true, false, SECOND, 0.0);
+        p.pack_done(&[1], Ended::Stored, SECOND, 0.0);
         assert_eq!(p.next(&view(2, second, &[], &[])), Step::Seal);
         assert_eq!(p.next(&view(2, None, &[segment(2, 10, 2)], &[])), Step::Pack(vec![2]));
-        p.pack_done(&[2], true, false, SECOND, 0.0);
+        p.pack_done(&[2], Ended::Stored, SECOND, 0.0);
         p.want(2);
         let third = Some(segment(3, 10, 2));
         assert_eq!(
@@ -406,7 +452,7 @@ mod tests {
             let (sealed, mut bound) = ([segment(1, 1, 0)], BACKOFF.0);
             for spread in spreads {
                 prop_assert_eq!(p.next(&view(1000, None, &sealed, &[])), Step::Pack(vec![1]));
-                p.pack_done(&[1], false, false, SECOND * 1000, spread);
+                p.pack_done(&[1], Ended::Failed, SECOND * 1000, spread);
                 let wait = p.retry_in(SECOND * 1000);
                 prop_assert!(wait <= bound && wait >= bound / 2, "{wait:?} of {bound:?}");
                 bound = (bound * 2).min(BACKOFF.1);

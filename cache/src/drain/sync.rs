@@ -141,6 +141,6 @@ impl Shared {
     }
 
     async fn store_large(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        large::upload(self, ino, true).await.map(drop)
+        Ok(large::upload(self, ino, true).await.map(drop)?)
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use granary_core::policy::WritePolicy;
 use tokio::sync::Notify;
 
+use super::stuck::Stuck;
+
 /// From this part of a limit on (in percent) writers are slowed and the drain does not wait for its periods.
 const SLOW_PERCENT: u64 = 75;
 /// One write is delayed by at most this.
@@ -28,18 +30,33 @@ pub(crate) struct Sums {
     pub files: u64,
     /// Of `bytes`, what the drain cannot take now: files that the kernel writes itself. Nobody waits for those.
     pub open_bytes: u64,
+    /// Of both, what it can never take, because the disk does not give it back. It takes nothing from the limits: damage costs
+    /// the files that it hit, and must neither stop the others for ever nor make their limits smaller. What it takes of the
+    /// disk counts there.
+    pub stuck_bytes: u64,
+    pub stuck_files: u64,
+}
+
+impl Sums {
+    /// What the limits are for.
+    fn limited(&self) -> (u64, u64) {
+        (self.bytes.saturating_sub(self.stuck_bytes), self.files.saturating_sub(self.stuck_files))
+    }
+
+    /// Bytes that are going to leave by themselves.
+    pub fn drainable(&self) -> u64 {
+        self.limited().0.saturating_sub(self.open_bytes)
+    }
 }
 
 /// Decides for a write of `len` bytes, while `others` are being slowed too and the drain moves `rate` bytes a second.
 pub(crate) fn decide(sums: Sums, limits: &WritePolicy, rate: u64, others: u64, len: u64) -> Admit {
-    let waits = sums.bytes - sums.open_bytes.min(sums.bytes);
-    if waits.saturating_add(len) > limits.dirty_bytes_max && waits > 0 || sums.files >= limits.dirty_files_max
-    {
+    let (waits, (bytes, files)) = (sums.drainable(), sums.limited());
+    if waits.saturating_add(len) > limits.dirty_bytes_max && waits > 0 || files >= limits.dirty_files_max {
         return Admit::Wait;
     }
     let percent = |n: u64, max: u64| u128::from(n) * 100 / u128::from(max.max(1));
-    let fill =
-        percent(sums.bytes, limits.dirty_bytes_max).max(percent(sums.files, limits.dirty_files_max)) as u64;
+    let fill = percent(bytes, limits.dirty_bytes_max).max(percent(files, limits.dirty_files_max)) as u64;
     if fill < SLOW_PERCENT {
         return Admit::Go;
     }
@@ -59,7 +76,9 @@ pub(crate) struct Dirty {
     large_files: AtomicU64,
     /// Writers that are being slowed at this moment: they share the drain's rate.
     slowed: AtomicU64,
-    /// Told whenever something left the stage.
+    /// What can never leave.
+    pub stuck: Stuck,
+    /// Told whenever something left the stage, or turned out to be stuck there.
     pub freed: Notify,
 }
 
@@ -79,10 +98,13 @@ impl Dirty {
 
     /// Everything, with the log's `(bytes, files)`.
     pub fn sums(&self, log: (u64, u64)) -> Sums {
+        let (stuck_bytes, stuck_files) = self.stuck.sums();
         Sums {
             bytes: log.0 + self.staged.load(Ordering::Relaxed),
             files: log.1 + self.large_files.load(Ordering::Relaxed),
             open_bytes: self.open_staged.load(Ordering::Relaxed),
+            stuck_bytes,
+            stuck_files,
         }
     }
 
@@ -98,9 +120,9 @@ impl Dirty {
 
     /// Whether the drain should not wait for its periods.
     pub fn is_pressing(&self, log: (u64, u64), limits: &WritePolicy) -> bool {
-        let sums = self.sums(log);
-        sums.bytes / SLOW_PERCENT >= limits.dirty_bytes_max / 100
-            || sums.files / SLOW_PERCENT >= limits.dirty_files_max / 100
+        let (bytes, files) = self.sums(log).limited();
+        bytes / SLOW_PERCENT >= limits.dirty_bytes_max / 100
+            || files / SLOW_PERCENT >= limits.dirty_files_max / 100
     }
 }
 
@@ -116,6 +138,7 @@ impl Drop for Slowed<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stuck::Thing;
     use super::*;
     use granary_core::limits::Limits;
     use granary_core::policy::NamespacePolicy;
@@ -131,7 +154,8 @@ mod tests {
     }
 
     fn ask(bytes_mib: u64, files: u64, open_mib: u64, rate: u64, len: u64) -> Admit {
-        decide(Sums { bytes: bytes_mib << 20, files, open_bytes: open_mib << 20 }, &limits(), rate, 0, len)
+        let sums = Sums { bytes: bytes_mib << 20, files, open_bytes: open_mib << 20, ..Sums::default() };
+        decide(sums, &limits(), rate, 0, len)
     }
 
     fn ms(n: u64) -> Admit {
@@ -174,11 +198,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stuck_takes_nothing_from_the_limits() {
+        let sums = |bytes: u64, files| Sums {
+            bytes: bytes << 20,
+            files,
+            stuck_bytes: 5000 << 20,
+            stuck_files: 3000,
+            ..Sums::default()
+        };
+        let ask = |bytes, files| decide(sums(bytes, files), &limits(), 10 << 20, 0, 1 << 20);
+        assert_eq!(ask(5749, 3749), Admit::Go);
+        assert_eq!((ask(5900, 3000), ask(5000, 3900)), (ms(60), ms(60)));
+        assert_eq!((ask(6000, 3000), ask(5000, 4000)), (Admit::Wait, Admit::Wait));
+        assert_eq!((sums(5001, 3001).drainable(), sums(5000, 3000).drainable()), (1 << 20, 0));
+        let dirty = Dirty::default();
+        assert!(dirty.is_pressing((800 << 20, 1), &limits()));
+        dirty.stuck.keep(Thing::Segment(1), 800 << 20, 1, "damaged".into());
+        assert!(!dirty.is_pressing((800 << 20, 1), &limits()));
+    }
+
+    #[test]
     fn what_is_counted_is_taken_back() {
         let dirty = Dirty::default();
         dirty.count(0, 7, 0, 3);
         dirty.count(7, 2, 3, 0);
-        assert_eq!(dirty.sums((10, 1)), Sums { bytes: 12, files: 1, open_bytes: 0 });
+        assert_eq!(dirty.sums((10, 1)), Sums { bytes: 12, files: 1, ..Sums::default() });
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use granary_store::Store;
 use super::clean::CleanFiles;
 use super::dirty::{self, Admit, Dirty};
 use super::objects::Objects;
+use super::stuck::Thing;
 use super::table::Table;
 use super::{PathHint, TreeParts};
 use crate::drain::Drain;
@@ -362,6 +363,14 @@ impl Shared {
         }
     }
 
+    /// The drain cannot take a part of the stage, with so many dirty bytes and files; told once.
+    pub fn note_stuck(&self, thing: Thing, bytes: u64, files: u64, e: &Error) {
+        if self.dirty.stuck.keep(thing, bytes, files, e.to_string()) {
+            tracing::error!(ns = %self.ns, error = %e, "{thing} cannot go to the store");
+        }
+        self.dirty.freed.notify_waiters();
+    }
+
     pub fn list_held(&self, file: Arc<File>) {
         lock(&self.held).push(file);
     }
@@ -376,6 +385,7 @@ impl Shared {
         let mut all = lock(&self.large);
         if !large {
             all.remove(&file.ino());
+            self.dirty.stuck.release(Thing::File(file.ino()));
         } else if let Some(known) = all.get_mut(&file.ino()) {
             if written {
                 known.last_write = now;

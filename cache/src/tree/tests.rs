@@ -4,6 +4,7 @@ mod compact;
 mod condemned;
 mod copy;
 mod crash;
+mod damage;
 mod disk;
 mod drain;
 mod large;

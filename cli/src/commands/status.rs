@@ -130,6 +130,9 @@ fn details(space: &SpaceStatus) -> Vec<String> {
             "WRITES FAIL, and it is looked every second whether the disk works again: {error}"
         ));
     }
+    if let Some(damage) = &space.damage {
+        lines.push(format!("DAMAGED on this node's disk, and cannot be stored: {damage}"));
+    }
     if let Some(error) = &space.error {
         let when = match space.retry_in_ms {
             None => String::new(),
@@ -189,6 +192,7 @@ mod tests {
             left_ms: Some(3000),
             retry_in_ms: Some(4000),
             disk_error: Some("No space left on device".to_owned()),
+            damage: Some("segment 0000000000000001 of the stage log was damaged".to_owned()),
             durability: Durability::Object,
             policy: WritePolicy::resolve(&Limits::default(), &NamespacePolicy::default()),
             usage: Usage { bytes: 5 << 30, inodes: 12, bytes_max: 1 << 40, ..Usage::default() },
@@ -246,6 +250,7 @@ mod tests {
             "DISK: the disk of /c is nearly full",
             "NO CHANGES are taken; it is tried again every second: cannot write metadata in /m",
             "works again: No space left on device",
+            "DAMAGED on this node's disk, and cannot be stored: segment 0000000000000001",
             "group/asr, not mounted",
             "up 1 min 1 s",
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",

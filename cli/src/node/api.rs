@@ -164,6 +164,7 @@ fn show_space(space: &Space) -> SpaceStatus {
         error: space.status.error.clone(),
         retry_in_ms: space.status.retry_in_ms,
         disk_error: space.status.disk_error.clone(),
+        damage: space.status.damage.clone(),
         durability: space.durability,
         policy: space.status.policy,
         service: space.service.clone(),

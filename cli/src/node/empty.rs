@@ -42,7 +42,7 @@ pub(super) async fn run(node: Arc<Node>, lines: Lines) -> Option<SyncLine> {
     let failed = store(&all, &lines).await?;
     for (served, failed) in all.iter().zip(failed) {
         let status = served.tree.status();
-        let why = failed.or_else(|| status.error.map(Failure::failed)).or_else(|| {
+        let why = failed.or_else(|| status.damage.or(status.error).map(Failure::failed)).or_else(|| {
             (status.dirty_files > 0)
                 .then(|| Failure::failed("programs write to it; end them, and drain again"))
         });

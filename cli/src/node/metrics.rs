@@ -90,7 +90,7 @@ type Value = fn(&Space) -> u64;
 impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let spaces = self.table.spaces();
-        let gauges: [(&str, &str, Option<&Unit>, Value); 12] = [
+        let gauges: [(&str, &str, Option<&Unit>, Value); 13] = [
             ("granary_dirty", "Bytes not yet in the store", Some(&Unit::Bytes), |s| s.status.dirty_bytes),
             ("granary_dirty_files", "Files not yet in the store", None, |s| s.status.dirty_files),
             ("granary_oldest_dirty_milliseconds", "Age of the oldest byte not yet in the store", None, |s| {
@@ -102,6 +102,12 @@ impl Collector for NodeCollector {
             ("granary_disk_failing", "1 while the node's disk does not take what is written", None, |s| {
                 u64::from(s.status.disk_error.is_some())
             }),
+            (
+                "granary_stage_damaged",
+                "1 while the node's disk does not give back what is staged",
+                None,
+                |s| u64::from(s.status.damage.is_some()),
+            ),
             (
                 "granary_drain_bytes_per_second",
                 "Bytes a second that reach the store; 0 while nothing drains",
