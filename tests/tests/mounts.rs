@@ -1,7 +1,9 @@
 //! Mountpoints and processes in every bad state: a clear message, an exit code, nothing left behind.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use granary_tests::{Node, StoreKind, run, run_ok, until};
@@ -111,6 +113,100 @@ fn mount_starts_a_node_by_itself_and_node_stop_ends_it() {
     node.start();
     node.mount("user/alice", "");
     assert_eq!(fs::read_to_string(dir.join("x")).expect("read"), "y");
+}
+
+/// The segments of the only stage log there is, oldest first.
+fn log_segments(node: &Node) -> Vec<PathBuf> {
+    let stage =
+        fs::read_dir(node.path("cache/stage")).expect("stage").next().expect("one namespace").expect("entry");
+    let entries = fs::read_dir(stage.path().join("log")).expect("log");
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.expect("entry").path()).collect();
+    found.retain(|path| path.extension().is_some_and(|e| e == "log"));
+    found.sort();
+    found
+}
+
+/// A segment of the log on a disk that does not answer: whoever reads it waits.
+struct Stalled<'a> {
+    node: &'a Node,
+    path: PathBuf,
+}
+
+impl Stalled<'_> {
+    fn after<'a>(node: &'a Node, segment: &Path) -> Stalled<'a> {
+        let number =
+            segment.file_stem().and_then(|s| u64::from_str_radix(s.to_str()?, 16).ok()).expect("a number");
+        let path = segment.with_file_name(format!("{:016x}.log", number + 1));
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("mkfifo");
+        Stalled { node, path }
+    }
+
+    /// It answers: there is nothing in it.
+    fn answer(&self) {
+        let writer = fs::OpenOptions::new().write(true).open(&self.path).expect("somebody reads it");
+        let empty = self.path.with_extension("empty");
+        fs::write(&empty, "").expect("write");
+        fs::rename(&empty, &self.path).expect("rename");
+        drop(writer);
+    }
+}
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The node that waits is nobody's child.
+            drop(fs::OpenOptions::new().read(true).write(true).open(&self.path));
+            self.node.run(&["node", "stop"]);
+        }
+    }
+}
+
+#[test]
+fn mount_shows_how_far_the_recovery_of_a_killed_node_is() {
+    let hour = "3600000";
+    let mut node = Node::with_settings(
+        StoreKind::Folder,
+        &[
+            ("GRANARY_SMALL_PERIOD_MS", hour),
+            ("GRANARY_LARGE_PERIOD_MS", hour),
+            ("GRANARY_LOG_SEGMENT_BYTES_MAX", "1048576"),
+        ],
+    );
+    let dir = node.mount("user/alice", "");
+    let content = |n: u8| vec![n; 700_000];
+    for n in 0..4 {
+        fs::write(dir.join(format!("f{n}")), content(n)).expect("write");
+    }
+    fs::File::open(&dir).and_then(|d| d.sync_all()).expect("fsync");
+    for n in 0..4 {
+        fs::File::open(dir.join(format!("f{n}"))).and_then(|f| f.sync_all()).expect("fsync");
+    }
+    node.kill();
+    let segments = log_segments(&node);
+    assert!(segments.len() >= 4, "{segments:?}");
+    let stalled = Stalled::after(&node, &segments[1]);
+
+    let mut mount = node.command(&["mount", "user/alice", dir.to_str().expect("utf-8")]);
+    mount.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut mount = mount.spawn().expect("granary mount starts");
+    let mut lines = BufReader::new(mount.stderr.take().expect("piped")).lines();
+    let mut told = lines.by_ref().map(|line| line.expect("a line"));
+    let line = told
+        .find(|line| line.contains("bringing back what was not in the store") && !line.contains(": 0 B of "))
+        .expect("it tells how far it is");
+    assert!(line.contains("1.3 MiB of 2.7 MiB read, 2 changes"), "{line}");
+    stalled.answer();
+    let mut rest = String::new();
+    mount.stdout.take().expect("piped").read_to_string(&mut rest).expect("read");
+    assert!(mount.wait().expect("wait").success());
+    assert!(rest.contains("is mounted at"), "{rest}");
+    for n in 0..4 {
+        assert!(fs::read(dir.join(format!("f{n}"))).expect("read") == content(n), "f{n}");
+    }
+    node.sync(&dir);
+    assert_eq!(log_segments(&node), Vec::<PathBuf>::new(), "all of it went to the store");
+    node.ok(&["node", "stop"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Segments of the log become packs: what of their records is still live, in the order of directories and names.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
