@@ -131,7 +131,7 @@ fn run(args: Args) -> Result<()> {
         report
     } else {
         let tree = tree::Tree::prepare(args.tree.as_deref(), dir.path(), seed, scale.tree_files)?;
-        let groups = if args.only.is_empty() { Group::usual() } else { args.only };
+        let groups = if args.only.is_empty() { Group::usual(target.is_s3()) } else { args.only };
         let (target, tree, dir) = (&target, &tree, dir.path());
         let plan = Plan { programs, target, tree, dir, scale, seed, groups };
         let mut report = head(plan.subject());

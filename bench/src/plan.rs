@@ -30,7 +30,7 @@ pub enum Group {
     Tree,
     /// Mount mode `data`
     Data,
-    /// The drain's rate beside raw PUTs (S3 stores only)
+    /// The drain's rate beside raw PUTs; over a folder only when asked for
     Drain,
     /// The node's memory while very many files are made; runs only when asked for
     Million,
@@ -44,9 +44,13 @@ impl Group {
     }
 
     /// What runs when nothing is asked for.
-    pub fn usual() -> Vec<Group> {
-        let asked_for = [Group::Million, Group::Recovery];
-        Group::value_variants().iter().copied().filter(|group| !asked_for.contains(group)).collect()
+    pub fn usual(over_s3: bool) -> Vec<Group> {
+        let asked_for = |group| match group {
+            Group::Million | Group::Recovery => true,
+            Group::Drain => !over_s3,
+            _ => false,
+        };
+        Group::value_variants().iter().copied().filter(|&group| !asked_for(group)).collect()
     }
 }
 
@@ -136,6 +140,11 @@ struct Round<'a> {
     made: HashMap<(&'static str, &'static str), usize>,
 }
 
+/// Where Granary's volume of a round has its files' objects: backups of the metadata are elsewhere.
+fn data_below(round: u32) -> String {
+    format!("round-{round}/ns")
+}
+
 pub fn row(work: impl Into<String>, unit: &'static str, aim: Aim) -> Row {
     Row { work: work.into(), unit, base: EXT4, aim, samples: BTreeMap::new() }
 }
@@ -192,7 +201,7 @@ impl Plan<'_> {
             round.find(Mode::Data)?;
             round.granary.remount(Mode::Work)?;
         }
-        if has(Group::Drain) && self.target.is_s3() {
+        if has(Group::Drain) {
             round.drain()?;
         }
         if has(Group::Million) {
@@ -326,15 +335,16 @@ impl Round<'_> {
 
     fn unpack(&mut self) -> Result<()> {
         let (tree, target) = (self.plan.tree, self.plan.target);
-        let prefix = format!("round-{}", self.number + 1);
-        let before = target.usage(&prefix)?;
+        let round = self.number + 1;
+        let list = || target.list(&data_below(round));
+        let before = list()?;
         self.each(
             &row("untar a tree of small files", "files/s", Aim::None),
             true,
             Outcome::rate,
             |system, _| tree_work::unpack(system.root(), tree),
         )?;
-        let objects = target.usage(&prefix)?.objects - before.objects;
+        let objects = list()?.since(&before).objects;
         ensure!(objects > 0, "granary sync returned, and nothing of the tree is in the store");
         let title = format!("objects made from its {} files", tree.files.len());
         self.report.add(&row(title, "objects", Aim::ValueMax(30.0)), GRANARY, objects as f64);
@@ -414,35 +424,39 @@ impl Round<'_> {
         let count = (bytes as usize).div_ceil(OBJECT_BYTES);
         let raw = target.raw_puts(&format!("raw-{round}"), OBJECT_BYTES, count, UPLOADS_MAX)?;
         self.report.add(&row, RAW_PUTS, raw.mb_rate());
-        let usage = || target.usage(&format!("round-{round}"));
-        let before = usage()?;
+        let list = || target.list(&data_below(round));
+        let before = list()?;
         stage(self.granary.root(), &self.content)?;
         rustix::fs::sync();
-        let early = usage()?.objects - before.objects;
+        let early = list()?.since(&before).objects;
         ensure!(early == 0, "{early} objects were stored before they were to be");
         let watch = Stopwatch::start();
         self.granary.sync()?;
         let outcome = Outcome { done: bytes, seconds: watch.seconds() };
-        let after = usage()?;
-        let there = after.bytes - before.bytes;
-        ensure!(there >= bytes, "granary sync returned with {there} of {bytes} bytes in the store");
+        let stored = list()?.since(&before);
+        ensure!(
+            stored.bytes >= bytes,
+            "granary sync returned with {} of {bytes} bytes in the store",
+            stored.bytes
+        );
         self.granary.settle()?;
         self.report.add(&row, GRANARY, outcome.mb_rate());
-        Ok(after.objects - before.objects)
+        Ok(stored.objects)
     }
 
     /// What the node takes in memory, at its worst, while very many files are made; and the objects they become.
     fn million(&mut self) -> Result<()> {
         let Scale { million, .. } = self.plan.scale;
         let limits = Limits { seconds_max: 1800.0, ..self.plan.scale.limits };
-        let prefix = format!("round-{}", self.number + 1);
-        let before = self.plan.target.usage(&prefix)?.objects;
+        let (target, round) = (self.plan.target, self.number + 1);
+        let list = || target.list(&data_below(round));
+        let before = list()?;
         let made =
             create::files(self.granary.root(), MILLION, million, 8, &self.content, limits, Then::Close)?;
         ensure!(made.done == million as u64, "only {} of {million} files were made", made.done);
         self.granary.sync()?;
         let memory = self.granary.memory()?.context("Granary has a node")?;
-        let objects = self.plan.target.usage(&prefix)?.objects - before;
+        let objects = list()?.since(&before).objects;
         let of = format!("{million} files of 1 KiB made by 8 threads");
         for (work, unit, aim, value) in [
             (

@@ -53,6 +53,22 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+/// What is in the store at one moment: keys are never used twice, so two looks tell what was stored between them, whatever was
+/// deleted meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing(HashMap<Key, u64>);
+
+impl Listing {
+    /// What was not there `before`.
+    pub fn since(&self, before: &Listing) -> Usage {
+        let new = self.0.iter().filter(|(key, _)| !before.0.contains_key(*key));
+        new.fold(Usage::default(), |sum, (_, bytes)| Usage {
+            objects: sum.objects + 1,
+            bytes: sum.bytes + bytes,
+        })
+    }
+}
+
 /// The store of the run; what it started is stopped when dropped.
 #[derive(Debug)]
 pub struct Target {
@@ -154,17 +170,10 @@ impl Target {
         }
     }
 
-    pub fn usage(&self, below: &str) -> Result<Usage> {
+    pub fn list(&self, below: &str) -> Result<Listing> {
         let prefix = Key::from(self.key(below));
-        self.runtime.block_on(async {
-            let mut usage = Usage::default();
-            let mut list = self.store.list(Some(&prefix));
-            while let Some(meta) = list.try_next().await? {
-                usage.objects += 1;
-                usage.bytes += meta.size;
-            }
-            Ok(usage)
-        })
+        let entries = self.store.list(Some(&prefix)).map_ok(|meta| (meta.location, meta.size));
+        Ok(Listing(self.runtime.block_on(entries.try_collect())?))
     }
 
     /// PUTs of noise, `concurrency` at a time, nothing else. `done` is bytes. The objects are deleted, outside the time.
@@ -229,10 +238,15 @@ mod tests {
         let target = Target::open(&StoreKind::File, dir.path(), Path::new("")).unwrap();
         assert!(target.granary_url("round").unwrap().ends_with("/store/round"));
         std::fs::write(dir.path().join("store/round/a"), b"123").unwrap();
-        assert_eq!(target.usage("round").unwrap(), Usage { objects: 1, bytes: 3 });
+        let before = target.list("round").unwrap();
+        assert_eq!(before.since(&Listing::default()), Usage { objects: 1, bytes: 3 });
+        // What is dead is deleted while the next work is measured.
+        std::fs::write(dir.path().join("store/round/b"), b"12345").unwrap();
+        std::fs::remove_file(dir.path().join("store/round/a")).unwrap();
+        assert_eq!(target.list("round").unwrap().since(&before), Usage { objects: 1, bytes: 5 });
         assert_eq!(target.raw_puts("raw", 5000, 6, 4).unwrap().done, 30_000);
-        assert_eq!(target.usage("raw").unwrap(), Usage::default());
+        assert_eq!(target.list("raw").unwrap(), Listing::default());
         target.clear().unwrap();
-        assert_eq!(target.usage("round").unwrap(), Usage::default());
+        assert_eq!(target.list("round").unwrap(), Listing::default());
     }
 }

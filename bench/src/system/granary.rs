@@ -90,8 +90,15 @@ impl Granary {
         run(self.command("sync").arg(&self.root)).map(|_| ())
     }
 
-    /// Whether what is written waits on the node for an hour, or, as usual, for its short period.
-    pub fn hold_back(&self, hold: bool) -> Result<()> {
+    /// Whether what is written waits on the node for an hour, and nothing that was stored is rewritten; or all is as usual.
+    pub fn hold_back(&mut self, hold: bool) -> Result<()> {
+        self.restart(|variables| {
+            if hold {
+                variables.insert("GRANARY_COMPACTION_BYTES_PER_S".into(), "0".into());
+            } else {
+                variables.remove("GRANARY_COMPACTION_BYTES_PER_S");
+            }
+        })?;
         let (small, large) = if hold { ("1h", "1h") } else { ("default", "default") };
         run(self.command("ns").args(["set", NAMESPACE, "--small-period", small, "--large-period", large]))
             .map(|_| ())
@@ -99,17 +106,24 @@ impl Granary {
 
     /// From now on nothing leaves for the store by itself, however much it is.
     pub fn hold_all(&mut self) -> Result<()> {
+        self.restart(|variables| {
+            for (name, value) in [
+                ("GRANARY_SMALL_PERIOD_MS", "3600000"),
+                ("GRANARY_LARGE_PERIOD_MS", "3600000"),
+                ("GRANARY_DIRTY_BYTES_MAX", "64GiB"),
+                ("GRANARY_DIRTY_FILES_MAX", "4000000"),
+            ] {
+                variables.insert(name.into(), value.into());
+            }
+        })
+    }
+
+    /// The node with other variables.
+    fn restart(&mut self, change: impl FnOnce(&mut HashMap<String, String>)) -> Result<()> {
         self.sync()?;
         self.unmount()?;
         self.stop_node()?;
-        for (name, value) in [
-            ("GRANARY_SMALL_PERIOD_MS", "3600000"),
-            ("GRANARY_LARGE_PERIOD_MS", "3600000"),
-            ("GRANARY_DIRTY_BYTES_MAX", "64GiB"),
-            ("GRANARY_DIRTY_FILES_MAX", "4000000"),
-        ] {
-            self.variables.insert(name.into(), value.into());
-        }
+        change(&mut self.variables);
         self.mount(Mode::Work)
     }
 
