@@ -20,6 +20,7 @@ mod range_set;
 pub mod read;
 mod recover;
 mod room;
+mod sealed;
 mod stage;
 pub mod tree;
 mod util;

@@ -26,7 +26,7 @@ mod lru;
 mod memory;
 mod policy;
 mod stats;
-mod sums;
+pub(crate) mod sums;
 
 use std::ops::Range;
 use std::path::Path;

@@ -5,7 +5,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | magic `GRSM` |
-//! | 4 | 1 | version, 2; one of version 1, which knew no codecs, is fetched again |
+//! | 4 | 1 | version, 2; 1 knew no codecs and had a zero for it |
 //! | 5 | 1 | codec of the object's frames: 0 none, 1 lz4, 2 zstd |
 //! | 6 | 2 | zero |
 //! | 8 | 16 | object id |
@@ -17,15 +17,16 @@
 
 use std::ops::Range;
 
-use granary_core::codec::{Put, Reader};
+use granary_core::codec::Put;
 use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
 use granary_core::{Error, Kind, NamespaceId, ObjectId, Result};
 use granary_meta::ObjectInfo;
 use granary_store::format::{Codec, Compressed, Footer};
 
-const MAGIC: u32 = u32::from_le_bytes(*b"GRSM");
-const VERSION: u8 = 2;
-const WHAT: &str = "a checksum table of the read cache";
+use crate::sealed::Sealed;
+
+pub(crate) const FILE: Sealed =
+    Sealed { magic: u32::from_le_bytes(*b"GRSM"), version: 2, what: "a checksum table of the read cache" };
 /// Frames of one whole chunk.
 pub(crate) const CHUNK_FRAMES: usize = (CHUNK_BYTES / FRAME_BYTES) as usize;
 
@@ -70,34 +71,19 @@ impl FrameSums {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(40 + 4 * self.crcs.len());
-        out.put_u32(MAGIC);
-        out.put_u8(VERSION);
-        out.put_u8(self.compressed.as_ref().map_or(Codec::None, |c| c.codec).tag());
-        out.extend_from_slice(&[0; 2]);
-        out.put_u128(self.object.0);
-        out.put_u64(self.payload_len);
-        out.put_u32(self.crcs.len() as u32);
-        for &crc in &self.crcs {
-            out.put_u32(crc);
-        }
-        for &len in self.compressed.iter().flat_map(|c| &c.lens) {
-            out.put_u32(len);
-        }
-        let crc = crc32c::crc32c(&out);
-        out.put_u32(crc);
-        out
+        let lens = self.compressed.iter().flat_map(|c| &c.lens);
+        FILE.encode(31 + 8 * self.crcs.len(), |out| {
+            out.put_u8(self.compressed.as_ref().map_or(Codec::None, |c| c.codec).tag());
+            out.extend_from_slice(&[0; 2]);
+            out.put_u128(self.object.0);
+            out.put_u64(self.payload_len);
+            out.put_u32(self.crcs.len() as u32);
+            self.crcs.iter().chain(lens).for_each(|&n| out.put_u32(n));
+        })
     }
 
     pub fn decode(bytes: &[u8]) -> Result<FrameSums> {
-        let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
-            return Err(Reader::new(bytes, WHAT).corrupt("it ends too early"));
-        };
-        let mut r = Reader::new(body, WHAT);
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || r.u32()? != MAGIC {
-            return Err(r.corrupt("checksum or magic differ"));
-        }
-        r.version(VERSION)?;
+        let mut r = FILE.open(bytes)?;
         let codec = Codec::of_tag(r.u8()?).ok_or_else(|| r.corrupt("its codec is unknown"))?;
         r.take(2)?;
         let (object, payload_len) = (ObjectId(r.u128()?), r.u64()?);

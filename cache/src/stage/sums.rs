@@ -19,14 +19,14 @@ use std::io;
 use std::ops::Range;
 
 use granary_core::Result;
-use granary_core::codec::{Put, Reader};
+use granary_core::codec::Put;
 
 use super::disk::read_up_to;
 use super::files::data_ranges;
+use crate::sealed::Sealed;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"GSCS");
-const VERSION: u8 = 1;
-const WHAT: &str = "the checksums of a clean stage file";
+pub(crate) const FILE: Sealed =
+    Sealed { magic: u32::from_le_bytes(*b"GSCS"), version: 1, what: "the checksums of a clean stage file" };
 pub(crate) const BLOCK_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,28 +78,17 @@ impl Sums {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(36 + 4 * self.crcs.len());
-        out.put_u32(MAGIC);
-        out.put_u8(VERSION);
-        out.extend_from_slice(&[0; 3]);
-        out.put_u64(self.ino);
-        out.put_u64(self.version);
-        out.put_u64(self.size);
-        self.crcs.iter().for_each(|&crc| out.put_u32(crc));
-        let crc = crc32c::crc32c(&out);
-        out.put_u32(crc);
-        out
+        FILE.encode(27 + 4 * self.crcs.len(), |out| {
+            out.extend_from_slice(&[0; 3]);
+            out.put_u64(self.ino);
+            out.put_u64(self.version);
+            out.put_u64(self.size);
+            self.crcs.iter().for_each(|&crc| out.put_u32(crc));
+        })
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Sums> {
-        let Some((body, crc)) = bytes.split_last_chunk::<4>() else {
-            return Err(Reader::new(bytes, WHAT).corrupt("it ends too early"));
-        };
-        let mut r = Reader::new(body, WHAT);
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || r.u32()? != MAGIC {
-            return Err(r.corrupt("checksum or magic differ"));
-        }
-        r.version(VERSION)?;
+        let mut r = FILE.open(bytes)?;
         r.take(3)?;
         let (ino, version, size) = (r.u64()?, r.u64()?, r.u64()?);
         let count = size.div_ceil(BLOCK_BYTES);
