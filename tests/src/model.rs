@@ -41,10 +41,15 @@ impl Model {
         self.since.push(change);
     }
 
+    /// A new, empty file without a name. One that never gets one leaves nothing behind.
+    pub fn create_nameless(&mut self) -> usize {
+        self.files.push(History::default());
+        self.files.len() - 1
+    }
+
     /// A new, empty file; who had the name before loses it.
     pub fn create(&mut self, path: &str) -> usize {
-        self.files.push(History::default());
-        let id = self.files.len() - 1;
+        let id = self.create_nameless();
         self.change(Change::Put(path.to_owned(), Entry::File(id)));
         id
     }

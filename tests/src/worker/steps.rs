@@ -3,8 +3,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
 use rand::RngExt;
+use rustix::fs::{AtFlags, CWD};
 
 use super::{ENTRIES_MAX, Worker};
 use crate::mapping::Mapping;
@@ -23,7 +25,8 @@ impl Worker<'_> {
         }
         let what = self.rng.random_range(0..100);
         match what {
-            0..14 => self.create_small(),
+            0..11 => self.create_small(),
+            11..14 => self.create_nameless(),
             14..28 => self.append(),
             28..34 => self.rewrite(),
             34..44 => self.overwrite(),
@@ -56,6 +59,29 @@ impl Worker<'_> {
             self.write_at(&file, id, self.model.size(id), &bytes)?;
         }
         self.maybe_sync(&file, id, 2)
+    }
+
+    /// Written before it has a name, and mostly given one then.
+    fn create_nameless(&mut self) -> io::Result<()> {
+        let name = self.new_name("");
+        self.doing = format!("create without a name, for {name}");
+        let path = self.path(&name);
+        let dir = path.parent().unwrap_or(&self.dir).to_owned();
+        let id = self.model.create_nameless();
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(dir)?;
+        for _ in 0..self.rng.random_range(0..4) {
+            let bytes = self.bytes(50_000);
+            self.write_at(&file, id, self.model.size(id), &bytes)?;
+        }
+        self.maybe_sync(&file, id, 3)?;
+        if self.rng.random_range(0..4) == 0 {
+            return Ok(());
+        }
+        self.doing = format!("link a file without a name to {name}");
+        self.model.link(id, &name);
+        let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, nameless, CWD, &path, AtFlags::SYMLINK_FOLLOW)?;
+        self.maybe_sync(&file, id, 3)
     }
 
     /// Named so that the kernel may write it itself.

@@ -20,7 +20,7 @@ use many::Many;
 use single::Single;
 
 /// Kinds of nodes, side by side.
-const LANES: [&str; 3] = ["disk", "store", "many"];
+const LANES: [&str; 4] = ["disk", "object", "store", "many"];
 
 /// Short periods: the drain, relocations, compactions and deletions are in the middle of it all.
 const SETTINGS: [(&str, &str); 9] = [
@@ -67,7 +67,8 @@ fn nothing_is_lost_whatever_happens() {
             .iter()
             .map(|&lane| {
                 scope.spawn(move || match lane {
-                    "disk" => go(Single::on_a_small_disk(seed), start, long),
+                    "disk" => go(Single::on_a_small_disk(seed, "local"), start, long),
+                    "object" => go(Single::on_a_small_disk(seed ^ 3, "object"), start, long),
                     "store" => go(Single::by_a_bad_network(seed), start, long),
                     _ => go(Many::new(seed), start, long),
                 })

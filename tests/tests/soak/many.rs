@@ -116,6 +116,18 @@ impl Many {
         });
     }
 
+    /// Metadata and store agree, byte by byte.
+    fn check(&mut self) {
+        for (node, mnt) in self.cluster.nodes.iter_mut().zip(&self.mounts) {
+            node.ok(&["umount", "--drain", mnt.to_str().expect("utf-8")]);
+            node.stop();
+        }
+        self.cluster.service.stop();
+        println!("{}", self.cluster.service.ok(&["fsck", "--data"]));
+        self.cluster.service.start();
+        (0..NODES).for_each(|node| self.start(node));
+    }
+
     /// Every node shows what each has done.
     fn compare(&mut self, what: &str) {
         for (node, mnt) in self.mounts.iter().enumerate() {
@@ -161,6 +173,7 @@ impl Lane for Many {
         (0..NODES).for_each(|node| self.wipe(node));
         (0..NODES).for_each(|node| self.start(node));
         self.compare("in the end, from the store alone");
+        self.check();
         for (team, mnt) in self.teams.drain(..).zip(&self.mounts) {
             team.clear(mnt);
         }

@@ -24,6 +24,8 @@ enum End {
     Stop,
     /// Everything must come from the store alone afterwards.
     Wipe,
+    /// The same for what was fsynced, where that means the store: nobody waits for the drain before the disk is gone.
+    Lose,
 }
 
 /// What is wrong for a while.
@@ -71,6 +73,8 @@ pub struct Single {
     mnt: PathBuf,
     trouble: Trouble,
     weather: Weather,
+    /// What fsync waits for, as `--durability` says it.
+    durability: &'static str,
     rng: StdRng,
     team: Team,
     rounds: u64,
@@ -80,14 +84,14 @@ pub struct Single {
 
 impl Single {
     /// A node whose disk somebody else fills now and then.
-    pub fn on_a_small_disk(seed: u64) -> Single {
+    pub fn on_a_small_disk(seed: u64, durability: &'static str) -> Single {
         let mut node = Node::with_settings(StoreKind::Folder, &SETTINGS);
         node.stop();
         let image = Image::mount(&node.path("cache"), DISK_BYTES);
         node.start();
         let weather = Weather::default();
         weather.disk.expect();
-        Single::new(node, Trouble::Disk(image), weather, seed)
+        Single::new(node, Trouble::Disk(image), weather, durability, seed)
     }
 
     /// A node that works with the real store through a network of a bad kind.
@@ -102,15 +106,27 @@ impl Single {
         let node = Node::with_settings(StoreKind::S3, &settings);
         let weather = Weather::default();
         weather.store.expect();
-        Single::new(node, Trouble::Network(proxy), weather, seed ^ 1)
+        Single::new(node, Trouble::Network(proxy), weather, "local", seed ^ 1)
     }
 
-    fn new(node: Node, trouble: Trouble, weather: Weather, seed: u64) -> Single {
+    fn new(node: Node, trouble: Trouble, weather: Weather, durability: &'static str, seed: u64) -> Single {
         let mnt = node.mount(NAMESPACE, "");
+        node.ok(&["ns", "set", NAMESPACE, "--durability", durability]);
         let dirs: Vec<String> = (0..THREADS).map(|t| format!("t{t}")).collect();
         let team = Team::new(&mnt, &dirs);
         let rng = StdRng::seed_from_u64(seed);
-        Single { node, mnt, trouble, weather, rng, team, rounds: 0, operations: 0, what: String::new() }
+        Single {
+            node,
+            mnt,
+            trouble,
+            weather,
+            durability,
+            rng,
+            team,
+            rounds: 0,
+            operations: 0,
+            what: String::new(),
+        }
     }
 
     fn start(&mut self) {
@@ -153,6 +169,13 @@ impl Single {
         }
     }
 
+    /// The node dies, and its disk with it, right after everything was fsynced.
+    fn lose(&mut self) {
+        self.team.sync(&self.mnt);
+        self.node.kill();
+        self.node.empty_cache();
+    }
+
     /// Takes the node's disk away, when all is in the store.
     fn wipe(&mut self) {
         let dir = self.mnt.to_str().expect("utf-8");
@@ -168,7 +191,11 @@ impl Single {
 impl Lane for Single {
     fn round(&mut self) {
         self.rounds += 1;
-        let end = [End::Kill, End::Kill, End::Kill, End::Stop, End::Wipe][self.rng.random_range(0..5)];
+        let mut end =
+            [End::Kill, End::Kill, End::Kill, End::Stop, End::Wipe, End::Lose][self.rng.random_range(0..6)];
+        if end == End::Lose && self.durability != "object" {
+            end = End::Kill;
+        }
         let operations = self.rng.random_range(30..600);
         self.what = format!("{}, round {}: {end:?} after {operations}", self.node.store_url(), self.rounds);
         println!("{}", self.what);
@@ -181,6 +208,7 @@ impl Lane for Single {
         self.team.compare(&self.mnt, &self.what);
         match end {
             End::Wipe => self.wipe(),
+            End::Lose => self.lose(),
             _ => self.node.stop(),
         }
         self.start();

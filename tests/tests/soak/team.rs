@@ -92,6 +92,19 @@ impl Team {
         self.members.iter_mut().for_each(|m| m.model.promise_all());
     }
 
+    /// fsync of each file and directory.
+    pub fn sync(&self, mnt: &Path) {
+        let fsync = |path: &Path| {
+            let synced = fs::File::open(path).and_then(|file| file.sync_all());
+            synced.unwrap_or_else(|e| panic!("fsync of {}: {e}", path.display()));
+        };
+        for m in &self.members {
+            let dir = mnt.join(&m.dir);
+            m.model.now.keys().for_each(|name| fsync(&dir.join(name)));
+            fsync(&dir);
+        }
+    }
+
     /// Removes everything.
     pub fn clear(self, mnt: &Path) {
         for m in self.members {
