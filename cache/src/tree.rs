@@ -325,12 +325,6 @@ impl Tree {
         }
     }
 
-    /// Free bytes of the stage's disk: what `statfs` shows of a namespace without quota is the store's, but
-    /// passthrough is given only when quota cannot be exceeded through it.
-    pub fn stage_free_bytes(&self) -> u64 {
-        self.shared.files.free_bytes()
-    }
-
     /// Stops background work in order: no new uploads, held state committed, stage durable. Dirty bytes stay in the
     /// stage for the next start.
     pub async fn shutdown(&self) -> Result<()> {

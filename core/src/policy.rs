@@ -9,17 +9,50 @@ use crate::compression::Codec;
 use crate::error::Result;
 use crate::limits::{Limits, check};
 
-/// Settings of [`NamespacePolicy`], in the order of its values on disk. New ones come last.
-pub const POLICY_NAMES: [&str; 8] = [
-    "small_period_ms",
-    "large_period_ms",
-    "small_file_bytes_max",
-    "upload_bytes_per_s_max",
-    "uploads_max",
-    "dirty_bytes_max",
-    "dirty_files_max",
-    "compression",
-];
+/// Of both kinds of policies the same settings, in the order of their values on disk and on the wire.
+macro_rules! settings {
+    ($($name:ident,)+) => {
+        /// Settings of [`NamespacePolicy`], in the order of its values on disk.
+        pub const POLICY_NAMES: [&str; COUNT] = [$(stringify!($name)),+];
+        const COUNT: usize = [$(stringify!($name)),+].len();
+
+        impl NamespacePolicy {
+            /// In the order of [`POLICY_NAMES`]; 0: as the node's limits say.
+            pub fn values(&self) -> [u64; COUNT] {
+                [$(self.$name.unwrap_or_default()),+]
+            }
+
+            pub fn from_values(values: [u64; COUNT]) -> NamespacePolicy {
+                let [$($name),+] = values.map(|value| (value > 0).then_some(value));
+                NamespacePolicy { $($name),+ }
+            }
+        }
+
+        impl PolicyChange {
+            /// In the order of [`POLICY_NAMES`].
+            pub fn values(&self) -> [Option<u64>; COUNT] {
+                [$(self.$name),+]
+            }
+
+            pub fn from_values(values: [Option<u64>; COUNT]) -> PolicyChange {
+                let [$($name),+] = values;
+                PolicyChange { $($name),+ }
+            }
+        }
+    };
+}
+
+// New ones come last.
+settings! {
+    small_period_ms,
+    large_period_ms,
+    small_file_bytes_max,
+    upload_bytes_per_s_max,
+    uploads_max,
+    dirty_bytes_max,
+    dirty_files_max,
+    compression,
+}
 
 /// What a namespace says of its writes, by the names of [`Limits`]; `None`: as the node's limits say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,36 +71,6 @@ pub struct NamespacePolicy {
 }
 
 impl NamespacePolicy {
-    /// In the order of [`POLICY_NAMES`]; 0: as the node's limits say.
-    pub fn values(&self) -> [u64; 8] {
-        [
-            self.small_period_ms,
-            self.large_period_ms,
-            self.small_file_bytes_max,
-            self.upload_bytes_per_s_max,
-            self.uploads_max,
-            self.dirty_bytes_max,
-            self.dirty_files_max,
-            self.compression,
-        ]
-        .map(Option::unwrap_or_default)
-    }
-
-    pub fn from_values(values: [u64; 8]) -> NamespacePolicy {
-        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] =
-            values.map(|value| (value > 0).then_some(value));
-        NamespacePolicy {
-            small_period_ms: small_period,
-            large_period_ms: large_period,
-            small_file_bytes_max: small_size,
-            upload_bytes_per_s_max: bandwidth,
-            uploads_max: uploads,
-            dirty_bytes_max: bytes,
-            dirty_files_max: files,
-            compression,
-        }
-    }
-
     /// With what changes.
     pub fn changed(&self, change: &PolicyChange) -> NamespacePolicy {
         let mut values = self.values();
@@ -94,34 +97,6 @@ pub struct PolicyChange {
 }
 
 impl PolicyChange {
-    /// In the order of [`POLICY_NAMES`].
-    pub fn values(&self) -> [Option<u64>; 8] {
-        [
-            self.small_period_ms,
-            self.large_period_ms,
-            self.small_file_bytes_max,
-            self.upload_bytes_per_s_max,
-            self.uploads_max,
-            self.dirty_bytes_max,
-            self.dirty_files_max,
-            self.compression,
-        ]
-    }
-
-    pub fn from_values(values: [Option<u64>; 8]) -> PolicyChange {
-        let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] = values;
-        PolicyChange {
-            small_period_ms: small_period,
-            large_period_ms: large_period,
-            small_file_bytes_max: small_size,
-            upload_bytes_per_s_max: bandwidth,
-            uploads_max: uploads,
-            dirty_bytes_max: bytes,
-            dirty_files_max: files,
-            compression,
-        }
-    }
-
     /// Refuses what cannot work, in the words and ranges of [`Limits::validate`].
     pub fn validate(&self) -> Result<()> {
         let given = POLICY_NAMES.into_iter().zip(self.values());

@@ -224,6 +224,16 @@ impl Node {
         drop_page_cache();
     }
 
+    /// Stops the node when all of the namespace mounted at `dir` is in the store, and mounts it again, on what is a new machine.
+    pub fn come_back_from_the_store(&mut self, dir: &Path, namespace: &str, options: &str) -> PathBuf {
+        self.sync(dir);
+        self.umount(dir);
+        self.stop();
+        self.empty_cache();
+        self.start();
+        self.mount(namespace, options)
+    }
+
     /// Files in the folder store, by name; the volume's marker left out.
     pub fn stored_objects(&self) -> Vec<String> {
         let mut found = Vec::new();

@@ -26,10 +26,6 @@ impl Outage {
         }
     }
 
-    pub fn is_on(&self) -> bool {
-        self.changes.load(Ordering::SeqCst) % 2 == 1
-    }
-
     /// It may come at any moment.
     pub fn expect(&self) {
         self.expected.store(true, Ordering::SeqCst);

@@ -130,12 +130,7 @@ fn what_fsync_acknowledged_survives_kill_9() {
         check_blocks(&dir, &blocks.lock().expect("blocks"), round);
         // Everything is still there from the store alone.
         if round % 5 == 4 {
-            node.sync(&dir);
-            node.umount(&dir);
-            node.stop();
-            node.empty_cache();
-            node.start();
-            let dir = node.mount("user/alice", "");
+            let dir = node.come_back_from_the_store(&dir, "user/alice", "");
             check(&dir, &acknowledged.lock().expect("log"), round);
         }
         let dir = node.path("mnt-user-alice");

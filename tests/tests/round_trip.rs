@@ -18,12 +18,7 @@ fn comes_back_with_an_empty_cache(store: StoreKind, options: &str) {
     );
     let before = read_tree(&dir);
     assert!(before.len() > 1_500);
-    node.sync(&dir);
-    node.umount(&dir);
-    node.stop();
-    node.empty_cache();
-    node.start();
-    let dir = node.mount("user/alice", options);
+    let dir = node.come_back_from_the_store(&dir, "user/alice", options);
     let after = read_tree(&dir);
     assert!(before == after, "the tree differs");
     if store == StoreKind::Folder {

@@ -68,12 +68,7 @@ fn a_removed_tree_comes_back_with_mv() {
     node.ok(&["fsck", "user/alice", "--data"]);
 
     // Another machine would see the same, from the store alone but for what is staged.
-    node.sync(&dir);
-    node.umount(&dir);
-    node.stop();
-    node.empty_cache();
-    node.start();
-    let dir = node.mount("user/alice", "");
+    let dir = node.come_back_from_the_store(&dir, "user/alice", "");
     let denied = |e: std::io::Error| assert_eq!(e.raw_os_error(), Some(libc::EPERM), "{e}");
     denied(fs::write(hour.join("new"), "x").expect_err("nothing is made in the trash"));
     denied(fs::create_dir(dir.join(".trash/new")).expect_err("nothing is made in the trash"));

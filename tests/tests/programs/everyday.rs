@@ -64,12 +64,7 @@ fn real_programs_work_and_their_files_come_back() {
     let dir = node.mount("user/alice", "");
     run_ok(WORK, &[&dir]);
     let before = read_tree(&dir);
-    node.sync(&dir);
-    node.umount(&dir);
-    node.stop();
-    node.empty_cache();
-    node.start();
-    let dir = node.mount("user/alice", "");
+    let dir = node.come_back_from_the_store(&dir, "user/alice", "");
     assert!(before == read_tree(&dir), "the tree differs");
     run_ok(
         "cd $1 && git -C repo fsck --strict && diff -r src copy && venv/bin/python -c 'import sqlite3'",
