@@ -374,6 +374,10 @@ pub struct PolicyFields {
     /// How new objects are compressed: none, lz4 or zstd [default: none]
     #[arg(long, value_name = "CODEC")]
     pub compression: Option<String>,
+    /// Files up to this size, at most 2KiB, are kept beside their inodes too, once they are stored: reading them asks nothing
+    /// of the store, and the metadata is as much larger [default: 0, none]
+    #[arg(long, value_name = "SIZE")]
+    pub inline: Option<String>,
 }
 
 /// Serve a volume's metadata to many machines, look at that service, save metadata and bring it back

@@ -24,6 +24,11 @@ pub fn change(what: &PolicyFields) -> Outcome<PolicyChange> {
         dirty_bytes_max: value("--dirty-bytes", what.dirty_bytes.as_deref(), parse_bytes)?,
         dirty_files_max: value("--dirty-files", what.dirty_files.as_deref(), parse_count)?,
         compression: value("--compression", what.compression.as_deref(), codec)?,
+        // None of them is what every node does.
+        inline_bytes_max: match what.inline.as_deref() {
+            Some("0") => Some(0),
+            text => value("--inline", text, parse_bytes)?,
+        },
     };
     change.validate()?;
     Ok(change)
@@ -49,7 +54,7 @@ fn value(
 }
 
 /// Each flag of `granary ns set` and its value, or `default`.
-pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 8] {
+pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 9] {
     let of = |value: Option<u64>, show: &dyn Fn(u64) -> String| value.map_or(DEFAULT.to_owned(), show);
     [
         ("small-period", of(policy.small_period_ms, &show_period_ms)),
@@ -60,6 +65,7 @@ pub fn lines(policy: &NamespacePolicy) -> [(&'static str, String); 8] {
         ("dirty-bytes", of(policy.dirty_bytes_max, &show_bytes)),
         ("dirty-files", of(policy.dirty_files_max, &|n| n.to_string())),
         ("compression", of(policy.compression, &|n| Codec::of_number(n).unwrap_or_default().to_string())),
+        ("inline", of(policy.inline_bytes_max, &show_bytes)),
     ]
 }
 
@@ -80,8 +86,12 @@ pub fn effective(policy: &WritePolicy) -> String {
         Codec::None => String::new(),
         codec => format!(", compressed by {codec}"),
     };
+    let inline = match policy.inline_bytes_max {
+        0 => String::new(),
+        max => format!("; the metadata keeps copies of files up to {}", show_bytes(max)),
+    };
     format!(
-        "small files (up to {}) are stored after {}, large ones after {}{compressed}; at most {} uploads at once{bandwidth}",
+        "small files (up to {}) are stored after {}, large ones after {}{compressed}; at most {} uploads at once{bandwidth}{inline}",
         show_bytes(policy.small_file_bytes_max),
         show_period_ms(policy.small_period_ms),
         show_period_ms(policy.large_period_ms),
@@ -105,6 +115,7 @@ mod tests {
             dirty_bytes: given("1GiB"),
             dirty_files: given("1000"),
             compression: given("zstd"),
+            inline: given("2KiB"),
         };
         let change = change(&what).unwrap();
         let policy =
@@ -113,8 +124,10 @@ mod tests {
         assert_eq!(
             summary(&policy),
             "small-period 2 s, small-size 64.0 KiB, upload-bandwidth 100.0 MiB/s, uploads 9, dirty-bytes 1.0 GiB, \
-             dirty-files 1000, compression zstd"
+             dirty-files 1000, compression zstd, inline 2.0 KiB"
         );
+        let none = super::change(&PolicyFields { inline: given("0"), ..PolicyFields::default() }).unwrap();
+        assert_eq!(policy.changed(&none).inline_bytes_max, None);
         assert_eq!(summary(&NamespacePolicy::default()), "default");
     }
 
@@ -125,6 +138,8 @@ mod tests {
         assert!(dear.exit == 2 && dear.message.contains("uploads_max = 1000"), "{dear}");
         let gzip = e(PolicyFields { compression: Some("gzip".into()), ..PolicyFields::default() });
         assert!(gzip.exit == 2 && gzip.message.contains("none, lz4 or zstd"), "{gzip}");
+        let long = e(PolicyFields { inline: Some("3KiB".into()), ..PolicyFields::default() });
+        assert!(long.exit == 2 && long.message.contains("from 1 to 2048"), "{long}");
         for (text, part) in [("0", "0 cannot work"), ("soon", "for example 2s")] {
             let bad = e(PolicyFields { small_period: Some(text.into()), ..PolicyFields::default() });
             assert!(

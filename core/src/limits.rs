@@ -20,6 +20,8 @@ pub const LINKS_MAX: u32 = 65_000;
 /// Bytes in one extended attribute's value, and in a symlink's target.
 pub const XATTR_BYTES_MAX: usize = 65_536;
 pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Bytes of the longest file of which the metadata may keep a copy beside its inode.
+pub const INLINE_BYTES_MAX: u64 = 2048;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -94,7 +96,7 @@ impl Default for Limits {
 }
 
 /// Settings and the least and greatest value of each.
-const RANGES: [(&str, u64, u64); 20] = [
+const RANGES: [(&str, u64, u64); 21] = [
     ("small_file_bytes_max", 4 << 10, 8 << 20),
     ("small_period_ms", 1, 3_600_000),
     ("large_period_ms", 1, 86_400_000),
@@ -115,6 +117,7 @@ const RANGES: [(&str, u64, u64); 20] = [
     ("retry_ms_max", 1, 86_400_000),
     ("dead_object_grace_ms", 1, 86_400_000),
     ("compression", 1, 3),
+    ("inline_bytes_max", 1, INLINE_BYTES_MAX),
 ];
 
 /// Refuses a value of a setting that cannot work, naming it, the reason and what would do.

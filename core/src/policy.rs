@@ -52,6 +52,7 @@ settings! {
     dirty_bytes_max,
     dirty_files_max,
     compression,
+    inline_bytes_max,
 }
 
 /// What a namespace says of its writes, by the names of [`Limits`]; `None`: as the node's limits say.
@@ -68,6 +69,9 @@ pub struct NamespacePolicy {
     /// [`Codec::number`] of what new objects are compressed with; nodes have no setting of their own for it.
     #[serde(with = "crate::compression::by_name")]
     pub compression: Option<u64>,
+    /// Of files up to this many bytes the metadata keeps a copy, so that reading them asks nothing of the store; `None`: of
+    /// none. Nodes have no setting of their own for it.
+    pub inline_bytes_max: Option<u64>,
 }
 
 impl NamespacePolicy {
@@ -94,6 +98,7 @@ pub struct PolicyChange {
     pub dirty_files_max: Option<u64>,
     /// [`Codec::number`].
     pub compression: Option<u64>,
+    pub inline_bytes_max: Option<u64>,
 }
 
 impl PolicyChange {
@@ -120,6 +125,8 @@ pub struct WritePolicy {
     pub dirty_files_max: u64,
     /// Of new objects.
     pub compression: Codec,
+    /// 0: the metadata keeps no file's bytes.
+    pub inline_bytes_max: u64,
 }
 
 impl WritePolicy {
@@ -134,6 +141,7 @@ impl WritePolicy {
             dirty_bytes_max: own.dirty_bytes_max.unwrap_or(limits.dirty_bytes_max),
             dirty_files_max: own.dirty_files_max.unwrap_or(limits.dirty_files_max),
             compression: own.compression.and_then(Codec::of_number).unwrap_or_default(),
+            inline_bytes_max: own.inline_bytes_max.unwrap_or(0),
         }
     }
 }
@@ -162,16 +170,18 @@ mod tests {
             e.to_string(),
             "setting dirty_bytes_max = 1 cannot work; give a value from 67108864 to 1125899906842624"
         );
-        PolicyChange::from_values([Some(0); 8]).validate().unwrap();
+        PolicyChange::from_values([Some(0); 9]).validate().unwrap();
         let unknown = PolicyChange { compression: Some(4), ..PolicyChange::default() };
         assert!(unknown.validate().unwrap_err().to_string().contains("compression = 4"));
+        let long = PolicyChange { inline_bytes_max: Some(2049), ..PolicyChange::default() };
+        assert!(long.validate().unwrap_err().to_string().contains("a value from 1 to 2048"));
         for name in POLICY_NAMES {
             check(name, 0).unwrap_err();
         }
     }
 
-    fn change() -> impl Strategy<Value = [Option<u64>; 8]> {
-        prop::array::uniform8(prop::option::of(prop_oneof![Just(0), 1..5u64]))
+    fn change() -> impl Strategy<Value = [Option<u64>; 9]> {
+        prop::array::uniform9(prop::option::of(prop_oneof![Just(0), 1..5u64]))
     }
 
     proptest! {

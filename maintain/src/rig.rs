@@ -139,6 +139,24 @@ impl Rig {
         key
     }
 
+    /// A file in a pack, with a copy of its bytes in the metadata.
+    pub fn copied(&self, dir: Ino, name: &str, bytes: &[u8]) -> Ino {
+        let policy = PolicyChange { inline_bytes_max: Some(2048), ..PolicyChange::default() };
+        let change = NamespaceChange { policy, ..NamespaceChange::default() };
+        self.volume.set_namespace(&"user/a".parse().unwrap(), change).unwrap();
+        let file = self.staged(dir, name, bytes);
+        let (sealed, moves) = self.pack(std::slice::from_ref(&file));
+        self.put(&sealed);
+        let copy =
+            NewInline { ino: file.ino, at: moves[0].to_offset, crc: file.extent.crc, bytes: bytes.into() };
+        self.relocate(&sealed, moves).unwrap();
+        let i = sealed.info;
+        let info = ObjectInfo { id: i.id, kind: i.kind, payload_len: i.payload_len, total_len: i.total_len };
+        block_on(self.space.keep_inline(info, vec![copy])).unwrap();
+        assert_eq!(block_on(self.space.inline(file.ino)).unwrap().unwrap().bytes, bytes.into());
+        file.ino
+    }
+
     /// Three files in a directory, in one pack.
     pub fn filled(&self) -> (Vec<Ino>, String) {
         let dir = self.mkdir(Ino::ROOT, "d");

@@ -12,6 +12,9 @@ use granary_core::{EntryName, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 use crate::lease::{Holder, LeaseKind, Lock, LockOwner, LockRequest, PeerInfo, Scope};
 use crate::types::*;
 
+/// Bytes of copies in one call of [`Metadata::keep_inline`]: a millisecond of the namespace's time, a frame of the wire.
+pub const INLINE_CALL_BYTES_MAX: usize = 256 << 10;
+
 /// One session's view of one namespace. Errors carry the errno Linux programs expect of the same call.
 #[async_trait]
 pub trait Metadata: Send + Sync + 'static {
@@ -79,6 +82,17 @@ pub trait Metadata: Send + Sync + 'static {
     /// An object was stored: makes it known and moves extents into it, compare-and-set one by one. Returns, for each
     /// move, the parts `(file offset, len)` that took effect. An object none of whose moves took effect is dead at once.
     async fn relocate(&self, object: ObjectInfo, moves: Vec<Move>) -> Result<Vec<Vec<(u64, u64)>>>;
+    /// The copy of a tiny file's whole present content, if the metadata keeps one beside the inode: of the version that it
+    /// says, verified, and never anything but what the file's extents say. No promise: with none, the object has the bytes.
+    async fn inline(&self, _ino: Ino) -> Result<Option<Inline>> {
+        Ok(None)
+    }
+    /// Offers copies of the bytes of files that were moved into this object, at most [`INLINE_CALL_BYTES_MAX`] in a call.
+    /// Kept are those that are the whole content of their file at this moment and not longer than the namespace's policy says;
+    /// until the content changes. `Invalid` for one that is damaged or longer than a copy may be.
+    async fn keep_inline(&self, _object: ObjectInfo, _copies: Vec<NewInline>) -> Result<()> {
+        Ok(())
+    }
     /// Of the given staged extents, the parts that the file still has at that place: what is worth uploading.
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>>;
     async fn object(&self, id: ObjectId) -> Result<ObjectInfo>;

@@ -151,13 +151,19 @@ pub enum Call {
     Close {
         inos: Vec<Ino>,
     },
+    /// `with_inline`: with the copy of its bytes, if there is one.
     Extents {
         ino: Ino,
+        with_inline: bool,
     },
     Commit(Commit),
     Relocate {
         object: ObjectInfo,
         moves: Vec<Move>,
+    },
+    KeepInline {
+        object: ObjectInfo,
+        copies: Vec<NewInline>,
     },
     Live {
         staged: Vec<(Ino, Extent)>,
@@ -232,7 +238,7 @@ pub enum Answer {
     Names(Vec<Vec<u8>>),
     /// Of a rename: who lost its name by being replaced.
     Renamed(Option<Attr>),
-    Extents(Attr, Vec<Extent>),
+    Extents(Attr, Vec<Extent>, Option<Inline>),
     /// Parts `(file offset, len)` for each move, or each staged extent.
     Parts(Vec<Vec<(u64, u64)>>),
     Object(ObjectInfo),

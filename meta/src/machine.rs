@@ -28,6 +28,7 @@ mod content;
 mod copy;
 mod create;
 mod extents;
+mod inline;
 pub mod read;
 mod remove;
 mod rename;
@@ -105,6 +106,11 @@ pub enum Operation {
         object: ObjectInfo,
         moves: Vec<Move>,
     },
+    /// Keeps copies of the bytes of files whose whole content is in this object; see `machine/inline.rs`.
+    KeepInline {
+        object: ObjectId,
+        copies: Vec<NewInline>,
+    },
     ForgetObjects {
         ids: Vec<ObjectId>,
     },
@@ -164,6 +170,7 @@ pub fn apply(view: &mut dyn View, operation: Operation, now: Timestamp) -> Resul
         Operation::Commit(commit) => content::commit(&mut tx, commit),
         Operation::CopyRange(copy) => copy::copy_range(&mut tx, copy),
         Operation::Relocate { object, moves } => content::relocate(&mut tx, object, &moves),
+        Operation::KeepInline { object, copies } => inline::keep(&mut tx, object, copies),
         Operation::ForgetObjects { ids } => content::forget_objects(&mut tx, &ids),
         Operation::Condemn { ids } => condemn::condemn(&mut tx, &ids),
         Operation::Purge { victims } => trash::expiry::purge(&mut tx, victims),

@@ -6,6 +6,7 @@
 //! | tag | family | rest of the key (big-endian) | value |
 //! |---|---|---|---|
 //! | `A` | extended attribute | inode u64, name | [`xattr`] |
+//! | `B` | bytes of a tiny file, a copy | inode u64 | [`inline`] |
 //! | `C` | counters | | [`space`] |
 //! | `D` | dead object, oldest first | seconds i64 (sign bit flipped), nanoseconds u32, object id u128 | [`object`] |
 //! | `E` | entry of a directory, by name | directory u64, name | [`entry`] |
@@ -32,6 +33,7 @@ use granary_core::{Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result, Sess
 
 pub mod entry;
 pub mod extent;
+pub mod inline;
 pub mod inode;
 pub mod object;
 pub mod redo;
@@ -47,12 +49,13 @@ pub use object::ObjectRecord;
 pub use reply::{Answered, ReplyRecord};
 pub use space::{Counters, NamespaceRecord, Orphan};
 
-use crate::types::Extent;
+use crate::types::{Extent, Inline};
 
 /// The key of one record within a namespace. Its order is the order of the encoded keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
     Xattr(Ino, Box<[u8]>),
+    Inline(Ino),
     Counters,
     Dead(Timestamp, ObjectId),
     Entry(Ino, Box<[u8]>),
@@ -76,6 +79,7 @@ pub enum Key {
 #[repr(u8)]
 pub enum Family {
     Xattr = b'A',
+    Inline = b'B',
     Counters = b'C',
     Dead = b'D',
     Entry = b'E',
@@ -102,6 +106,7 @@ pub enum Span {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Xattr(Arc<[u8]>),
+    Inline(Arc<Inline>),
     Counters(Counters),
     Dead,
     Entry(Entry),
@@ -122,6 +127,7 @@ impl Key {
     pub fn family(&self) -> Family {
         match self {
             Key::Xattr(..) => Family::Xattr,
+            Key::Inline(_) => Family::Inline,
             Key::Counters => Family::Counters,
             Key::Dead(..) => Family::Dead,
             Key::Entry(..) => Family::Entry,
@@ -161,7 +167,7 @@ impl Key {
                 out.extend_from_slice(&since.nanos.to_be_bytes());
                 out.extend_from_slice(&id.0.to_be_bytes());
             }
-            Key::Inode(ino) | Key::Target(ino) | Key::Orphan(ino) => {
+            Key::Inline(ino) | Key::Inode(ino) | Key::Target(ino) | Key::Orphan(ino) => {
                 out.extend_from_slice(&ino.0.to_be_bytes())
             }
             Key::Redo(node, segment, offset) => {
@@ -208,6 +214,7 @@ impl Key {
         let only_tag = |key| if rest.is_empty() { Ok(key) } else { Err(corrupt()) };
         match tag {
             b'A' => with_name().map(|(ino, name)| Key::Xattr(ino, name)),
+            b'B' => only_ino().map(Key::Inline),
             b'C' => only_tag(Key::Counters),
             b'D' => {
                 let bytes: &[u8; 28] = rest.try_into().map_err(|_| corrupt())?;
@@ -251,6 +258,7 @@ impl Span {
                 key.family() == family
                     && match key {
                         Key::Xattr(i, _)
+                        | Key::Inline(i)
                         | Key::Entry(i, _)
                         | Key::Inode(i)
                         | Key::Listing(i, _)
@@ -277,6 +285,7 @@ impl Span {
         };
         match family {
             Family::Xattr => Key::Xattr(ino, Box::default()),
+            Family::Inline => Key::Inline(ino),
             Family::Counters => Key::Counters,
             Family::Dead => Key::Dead(Timestamp { secs: i64::MIN, nanos: 0 }, ObjectId(0)),
             Family::Entry => Key::Entry(ino, Box::default()),
@@ -313,6 +322,7 @@ impl Value {
         let mut out = Vec::with_capacity(96);
         match self {
             Value::Xattr(v) | Value::Target(v) => xattr::encode(v, &mut out),
+            Value::Inline(v) => inline::encode(v, &mut out),
             Value::Counters(v) => v.encode(&mut out),
             Value::Dead => out.put_u8(object::DEAD_VERSION),
             Value::Entry(v) => v.encode(&mut out),
@@ -333,6 +343,7 @@ impl Value {
     pub fn decode(key: &Key, bytes: &[u8]) -> Result<Value> {
         match key {
             Key::Xattr(..) => xattr::decode(bytes).map(|v| Value::Xattr(v.into())),
+            Key::Inline(_) => inline::decode(bytes).map(|v| Value::Inline(v.into())),
             Key::Counters => Counters::decode(bytes).map(Value::Counters),
             Key::Dead(..) => object::decode_dead(bytes).map(|()| Value::Dead),
             Key::Entry(..) => Entry::decode(bytes).map(Value::Entry),
@@ -354,6 +365,7 @@ impl Value {
     pub fn weight(&self) -> usize {
         match self {
             Value::Xattr(v) | Value::Target(v) => v.len(),
+            Value::Inline(v) => size_of::<Inline>() + v.bytes.len(),
             Value::Reply(v) => size_of::<ReplyRecord>() + v.touched.len() * 8,
             Value::Inode(v) => size_of::<Inode>() + v.extents.len() * size_of::<Extent>(),
             Value::Listing(v) => v.name.len(),

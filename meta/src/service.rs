@@ -355,6 +355,7 @@ impl Call {
             | Call::SetAttr { .. }
             | Call::Commit(_)
             | Call::Relocate { .. }
+            | Call::KeepInline { .. }
             | Call::ForgetObjects { .. }
             | Call::CopyRange(_)
             | Call::CreateNamespace { .. }

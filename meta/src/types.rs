@@ -1,5 +1,7 @@
 //! The nouns of metadata, as other crates see them. How they lie on disk is the business of `record`.
 
+use std::sync::Arc;
+
 pub use granary_core::policy::{NamespacePolicy, PolicyChange};
 use granary_core::{
     Error, Ino, Kind, NamespaceId, NamespaceName, NodeId, ObjectId, ObjectKind, Result, Timestamp,
@@ -150,6 +152,35 @@ pub struct Move {
     pub from: Extent,
     /// Where in the object's payload its first byte went.
     pub to_offset: u64,
+}
+
+/// A copy of a tiny file's whole content, beside its inode. The object that has the bytes stays the truth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inline {
+    /// [`Attr::version`] of the content that it is of.
+    pub version: u64,
+    /// crc32c of the bytes.
+    pub crc: u32,
+    /// From 1 to [`granary_core::limits::INLINE_BYTES_MAX`].
+    pub bytes: Arc<[u8]>,
+}
+
+impl Inline {
+    /// Whether the bytes are those that were put.
+    pub fn is_sound(&self) -> bool {
+        crc32c::crc32c(&self.bytes) == self.crc
+    }
+}
+
+/// A copy of the bytes of a file whose whole content they are, for the metadata to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewInline {
+    pub ino: Ino,
+    /// Where in the object's payload they are.
+    pub at: u64,
+    /// crc32c of the bytes.
+    pub crc: u32,
+    pub bytes: Arc<[u8]>,
 }
 
 /// A copy by reference; see [`crate::Metadata::copy_range`].

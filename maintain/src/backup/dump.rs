@@ -1,7 +1,8 @@
-//! Saving a volume in use: one moment of its engine, as a stream.
+//! Saving a volume in use: one moment of its engine, as a stream. Copies of files' bytes are left out: the objects have them.
 
 use granary_core::{Result, Timestamp};
 use granary_meta::Volume;
+use granary_meta::record::Family;
 
 use super::format::{Encoder, Header, Totals};
 use crate::progress::Progress;
@@ -21,7 +22,9 @@ pub fn dump(
     let mut encoder = Encoder::new(&header);
     volume.snapshot(&mut |snapshot| {
         snapshot.scan(b"", b"", &mut |key, value| {
-            encoder.push(key, value)?;
+            if !is_copy(key) {
+                encoder.push(key, value)?;
+            }
             if encoder.out.len() >= piece_bytes {
                 write(std::mem::take(&mut encoder.out))?;
             }
@@ -31,6 +34,12 @@ pub fn dump(
     let totals = encoder.finish();
     write(encoder.out)?;
     Ok(totals)
+}
+
+/// Whether a record is a copy of a tiny file's bytes. Those of the volume have a tag of another meaning.
+pub(super) fn is_copy(key: &[u8]) -> bool {
+    key.split_first_chunk::<4>()
+        .is_some_and(|(ns, rest)| *ns != [0; 4] && rest.first() == Some(&(Family::Inline as u8)))
 }
 
 /// What a backup of now would say at its end.

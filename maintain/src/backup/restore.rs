@@ -67,8 +67,10 @@ fn revived(key: &[u8], value: &[u8]) -> Result<Option<Vec<u8>>> {
         return Ok((!of_session).then(|| value.to_vec()));
     }
     match rest.first() {
-        // Of sessions, and of a node's log as it was: neither is there any more.
-        Some(&tag) if tag == Family::Reply as u8 || tag == Family::Redo as u8 => return Ok(None),
+        // Of sessions, of a node's log as it was, and copies of a version that does not come again.
+        Some(&tag) if [Family::Reply, Family::Redo, Family::Inline].map(|f| f as u8).contains(&tag) => {
+            return Ok(None);
+        }
         Some(&tag) if tag == Family::Counters as u8 || tag == Family::Inode as u8 => {}
         _ => return Ok(Some(value.to_vec())),
     }

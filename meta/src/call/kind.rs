@@ -52,6 +52,7 @@ kinds! {
     Extents "extents"
     Commit "commit"
     Relocate "relocate"
+    KeepInline "keep_inline"
     Live "live"
     Object "object"
     DeadObjects "dead_objects"

@@ -505,6 +505,14 @@ impl Metadata for LocalNamespace {
         }
     }
 
+    async fn inline(&self, ino: Ino) -> Result<Option<Inline>> {
+        self.read(|view| read::inline(view, ino))
+    }
+
+    async fn keep_inline(&self, object: ObjectInfo, copies: Vec<NewInline>) -> Result<()> {
+        self.change(Operation::KeepInline { object: object.id, copies }).map(|_| ())
+    }
+
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>> {
         self.read(|view| machine::live(view, staged))
     }

@@ -5,7 +5,7 @@ use granary_core::{Error, Ino, Kind, Result};
 
 use super::content::Deltas;
 use super::extents::Editor;
-use super::{Reply, Tx, view::Records, xattrs};
+use super::{Reply, Tx, inline, view::Records, xattrs};
 use crate::record::Inode;
 use crate::types::{FileType, NamespaceChange, SetAttr, check_trash_ms};
 
@@ -68,6 +68,9 @@ fn resize(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) -> Result<()> {
     }
     if size > FILE_BYTES_MAX {
         return Err(Error::new(Kind::FileTooLarge, "a file has at most 16 TiB"));
+    }
+    if size != inode.attr.size {
+        inline::forget(tx, inode)?;
     }
     if size < inode.attr.size {
         let mut deltas = Deltas::default();

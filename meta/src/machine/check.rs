@@ -9,8 +9,8 @@ use std::fmt;
 use granary_core::{Ino, ObjectId, Result, Timestamp};
 
 use super::repair::{Count, Fix};
-use super::trash;
 use super::view::{Records, View};
+use super::{inline, trash};
 use crate::record::inode::Held;
 use crate::record::{Entry, Family, Inode, Key, Listing, Orphan, Span, Value};
 use crate::types::{Extent, FileType, Place};
@@ -90,6 +90,8 @@ struct Seen {
     spilled: u64,
     stored: u64,
     size: u64,
+    /// A tiny file in the store: the version of its content, and its extent's checksum.
+    whole: Option<(u64, u32)>,
     // Counted while reading.
     names: u32,
     subdirs: u32,
@@ -134,6 +136,7 @@ impl Found {
             spilled: inode.spilled,
             stored: a.stored,
             size: a.size,
+            whole: inline::whole(inode).map(|e| (a.version, e.crc)),
             names: 0,
             subdirs: 0,
             has_entries: 0,
@@ -264,6 +267,7 @@ pub fn examine(view: &mut dyn View) -> Result<Checked> {
     check_orphans(view, &mut found)?;
     check_extents(view, &mut found)?;
     check_attributes(view, &mut found)?;
+    check_inline(view, &mut found)?;
     check_entries(view, &mut found)?;
     found.measure_trash();
     check_trash(&mut found);
@@ -340,6 +344,24 @@ fn check_extents(view: &mut dyn View, found: &mut Found) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn check_inline(view: &mut dyn View, found: &mut Found) -> Result<()> {
+    view.scan(Span::All(Family::Inline), None, &mut |key, value| {
+        let (Key::Inline(ino), Value::Inline(copy)) = (key, value) else { return Ok(true) };
+        let seen = found.inodes.get(&ino).filter(|seen| seen.size == copy.bytes.len() as u64);
+        let is_of_it = seen
+            .and_then(|seen| seen.whole)
+            .is_some_and(|(version, crc)| version == copy.version && (crc == 0 || crc == copy.crc));
+        if !is_of_it {
+            let text = format!("inode {ino} has a copy of bytes that are not its content");
+            found.report(Problem::from(text).of(ino));
+        } else if !copy.is_sound() {
+            let text = format!("inode {ino}: the copy of its bytes beside it is damaged");
+            found.report(Problem::from(text).of(ino));
+        }
+        Ok(true)
+    })
 }
 
 fn check_attributes(view: &mut dyn View, found: &mut Found) -> Result<()> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 
 use super::extents::{Editor, checked_end, cut};
-use super::{Reply, Tx, View, bug, trash, view::Records};
+use super::{Reply, Tx, View, bug, inline, trash, view::Records};
 use crate::record::{Inode, Key, ObjectRecord, Value};
 use crate::types::{Commit, Extent, FileType, Move, ObjectInfo, Place};
 
@@ -97,6 +97,11 @@ pub(super) fn regular_file(tx: &mut dyn View, ino: Ino) -> Result<Inode> {
 pub(super) fn commit(tx: &mut Tx<'_>, commit: Commit) -> Result<Reply> {
     let mut inode = regular_file(tx, commit.ino)?;
     checked_end(commit.size, 0)?;
+    let changes_content =
+        inode.attr.size != commit.size || !commit.extents.is_empty() || !commit.holes.is_empty();
+    if changes_content {
+        inline::forget(tx, &inode)?;
+    }
     let mut deltas = Deltas::default();
     let mut editor = Editor::open(tx, &inode, commit.holes.len() + commit.extents.len() + 1)?;
     for &(offset, len) in &commit.holes {
@@ -111,7 +116,7 @@ pub(super) fn commit(tx: &mut Tx<'_>, commit: Commit) -> Result<Reply> {
     deltas.apply(tx, &mut inode, None)?;
 
     let attr = &mut inode.attr;
-    if attr.size != commit.size || !commit.extents.is_empty() || !commit.holes.is_empty() {
+    if changes_content {
         attr.version += 1;
     }
     attr.size = commit.size;
@@ -171,8 +176,12 @@ pub(super) fn relocate(tx: &mut Tx<'_>, object: ObjectInfo, moves: &[Move]) -> R
             }
         }
         if any {
+            let was_whole = inline::whole(&inode).is_some();
             let mut inode = std::sync::Arc::unwrap_or_clone(inode);
             editor.finish(tx, &mut inode);
+            if was_whole && inline::whole(&inode).is_none() {
+                inline::remove(tx, ino)?;
+            }
             tx.put_inode(inode);
         }
     }

@@ -4,7 +4,7 @@ use granary_core::{Error, Kind, Result};
 
 use super::content::{Deltas, regular_file};
 use super::extents::{Editor, checked_end, cut};
-use super::{Reply, Tx, View, view::Records};
+use super::{Reply, Tx, View, inline, view::Records};
 use crate::record::{Family, Inode, Key, Span, Value};
 use crate::types::{Copied, CopyRange, Extent, Place};
 
@@ -25,6 +25,7 @@ pub(super) fn copy_range(tx: &mut Tx<'_>, copy: CopyRange) -> Result<Reply> {
     if len == 0 {
         return Ok(Reply::Copied(Copied { len, attr: to.attr }));
     }
+    inline::forget(tx, &to)?;
     let end = copy.to_offset + len;
     let mut deltas = Deltas::default();
     let mut editor = Editor::open(tx, &to, shared.len() + 1)?;

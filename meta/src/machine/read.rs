@@ -2,10 +2,10 @@
 
 use granary_core::{EntryName, Error, Ino, Kind, ObjectId, Result};
 
-use super::trash;
 use super::view::{Records, View};
+use super::{inline as copies, trash};
 use crate::record::{Family, Key, Span, Value};
-use crate::types::{Attr, DeadObject, DirEntry, Extent, LiveObject, ObjectInfo, Usage};
+use crate::types::{Attr, DeadObject, DirEntry, Extent, Inline, LiveObject, ObjectInfo, Usage};
 
 pub fn lookup(view: &mut dyn View, dir: Ino, name: EntryName<'_>) -> Result<Attr> {
     if let Some(entry) = view.entry(dir, name.as_bytes())? {
@@ -91,6 +91,22 @@ pub fn extents(view: &mut dyn View, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
         })?;
     }
     Ok((inode.attr.clone(), extents))
+}
+
+/// The copy of a tiny file's present content, if there is one. What is damaged counts as not being there: the object has the bytes.
+pub fn inline(view: &mut dyn View, ino: Ino) -> Result<Option<Inline>> {
+    let inode = view.inode(ino)?;
+    if copies::whole(&inode).is_none() {
+        return Ok(None);
+    }
+    match view.get(&Key::Inline(ino)) {
+        Ok(Some(Value::Inline(copy))) if copy.version == inode.attr.version && copy.is_sound() => {
+            Ok(Some(Inline::clone(&copy)))
+        }
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == Kind::Corrupt => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 pub fn parent(view: &mut dyn View, dir: Ino) -> Result<Ino> {

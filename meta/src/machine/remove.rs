@@ -4,7 +4,7 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::content::Deltas;
 use super::extents::Editor;
-use super::{Reply, Tx, View, bug, trash, view::Records, xattrs};
+use super::{Reply, Tx, View, bug, inline, trash, view::Records, xattrs};
 use crate::record::{Entry, Family, Key, Orphan, Span, Value};
 use crate::types::FileType;
 
@@ -68,6 +68,7 @@ pub(super) fn free(tx: &mut Tx<'_>, ino: Ino, extents_max: usize) -> Result<Repl
         if inode.attr.nlink > 0 {
             return Err(Error::new(Kind::Bug, format!("inode {ino} is to be freed but has a name")));
         }
+        inline::forget(tx, &inode)?;
         let remains = if inode.spilled > extents_max as u64 {
             free_extents(tx, ino, extents_max, &mut deltas)?
         } else {

@@ -511,6 +511,7 @@ fn the_check_finds_what_is_wrong() {
     assert_eq!(check::check(&mut w.view()).unwrap().len(), 1);
 }
 
+mod inline;
 mod maintenance;
 mod posix;
 mod trash;

@@ -4,11 +4,11 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 3 |
+//! | 1 | version, 4 |
 //! | 2 + n | name: length u16, then the bytes |
 //! | 1 | durability: 1 local, 2 object |
 //! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
-//! | 8 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0 |
+//! | 9 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0; the last absent before version 4 |
 //! | 8 | how long the trash keeps what was removed, in ms u64 (0: there is no trash); absent before version 3: a day |
 //!
 //! Owner and mode are the root directory's. Counters:
@@ -33,15 +33,17 @@
 //! | 1 + n | *only with 3:* the name that it had: length u8, not 0, then the bytes |
 
 use granary_core::codec::{Put, Reader};
-use granary_core::policy::NamespacePolicy;
+use granary_core::policy::{NamespacePolicy, POLICY_NAMES};
 use granary_core::{Ino, NamespaceName, Result};
 
 use crate::types::{Durability, TRASH_MS_DEFAULT};
 
 const VERSION: u8 = 1;
 const ORPHAN_VERSION: u8 = 2;
-const SETTINGS_VERSION: u8 = 3;
+const SETTINGS_VERSION: u8 = 4;
 const COUNTERS_VERSION: u8 = 3;
+/// Values of the write policy in versions 2 and 3 of the settings.
+const POLICY_NAMES_OF_3: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceRecord {
@@ -105,11 +107,14 @@ impl NamespaceRecord {
             _ => return Err(r.corrupt("its durability is unknown")),
         };
         let (bytes_max, inodes_max) = (r.u64()?, r.u64()?);
-        let mut values = [0; 8];
-        if version >= 2 {
-            for value in &mut values {
-                *value = r.u64()?;
-            }
+        let mut values = [0; POLICY_NAMES.len()];
+        let count = match version {
+            1 => 0,
+            2 | 3 => POLICY_NAMES_OF_3,
+            _ => values.len(),
+        };
+        for value in &mut values[..count] {
+            *value = r.u64()?;
         }
         let policy = NamespacePolicy::from_values(values);
         let trash_ms = if version >= 3 { r.u64()? } else { TRASH_MS_DEFAULT };

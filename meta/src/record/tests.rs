@@ -141,6 +141,11 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
     let bytes = vec(any::<u8>(), 0..300).prop_map(Arc::<[u8]>::from);
     prop_oneof![
         (ino.clone(), name(), bytes.clone()).prop_map(|(i, n, v)| (Key::Xattr(i, n), Value::Xattr(v))),
+        (ino.clone(), any::<u64>(), any::<u32>(), vec(any::<u8>(), 1..=2048)).prop_map(
+            |(ino, version, crc, bytes)| {
+                (Key::Inline(ino), Value::Inline(Inline { version, crc, bytes: bytes.into() }.into()))
+            }
+        ),
         (2..u64::MAX, any::<[u64; 3]>(), Ino::TRASH.0 + 1..).prop_map(
             |(next, [bytes, inodes, capabilities], dir)| {
                 let (next_ino, next_of_trash) = (Ino(next), Ino(dir));
@@ -161,7 +166,7 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
             }
         ),
-        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 8]>()).prop_map(
+        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 9]>()).prop_map(
             |(name, o, bytes_max, inodes_max, values)| {
                 let durability = if o { Durability::Object } else { Durability::Local };
                 let policy = NamespacePolicy::from_values(values);
@@ -341,6 +346,25 @@ fn settings_of_version_1_leave_all_to_the_nodes() {
     let value = Value::Namespace(record.into());
     assert_eq!(Value::decode(&Key::Namespace, &bytes).unwrap(), value);
     let now = value.encode();
-    assert_eq!((now[0], now.len()), (3, bytes.len() + 9 * 8));
+    assert_eq!((now[0], now.len()), (4, bytes.len() + 10 * 8));
     assert_eq!(Value::decode(&Key::Namespace, &now).unwrap(), value);
+}
+
+#[test]
+fn settings_of_version_3_keep_no_copies() {
+    let policy = NamespacePolicy { uploads_max: Some(3), compression: Some(2), ..NamespacePolicy::default() };
+    let record = NamespaceRecord {
+        name: "user/a".parse().unwrap(),
+        durability: Durability::Local,
+        bytes_max: 0,
+        inodes_max: 0,
+        policy,
+        trash_ms: 5,
+    };
+    let value = Value::Namespace(record.into());
+    let now = value.encode();
+    // Without the ninth value, which is before the last eight bytes.
+    let mut then = [&now[..now.len() - 16], &now[now.len() - 8..]].concat();
+    then[0] = 3;
+    assert_eq!(Value::decode(&Key::Namespace, &then).unwrap(), value);
 }

@@ -186,7 +186,7 @@ fn forget(cache: &mut Cache, call: &Call, response: &Response) {
         _ => {}
     }
     match &response.result {
-        Ok(Answer::Attr(attr) | Answer::Renamed(Some(attr)) | Answer::Extents(attr, _)) => {
+        Ok(Answer::Attr(attr) | Answer::Renamed(Some(attr)) | Answer::Extents(attr, ..)) => {
             inodes.push(attr.ino);
         }
         Ok(Answer::Copied(copied)) => inodes.push(copied.attr.ino),
@@ -238,10 +238,13 @@ impl Apply<'_> {
             (Call::ListXattr { ino }, Answer::Names(names)) => {
                 self.cache.with_inode(*ino, |inode| inode.put_names(names));
             }
-            (Call::Extents { ino }, Answer::Extents(attr, extents)) => {
+            (Call::Extents { ino, .. }, Answer::Extents(attr, extents, copy)) => {
                 self.cache.put_attr(attr);
                 let node = self.node;
-                self.cache.with_inode(*ino, |inode| inode.put_extents(extents, node));
+                self.cache.with_inode(*ino, |inode| {
+                    inode.put_extents(extents, node);
+                    inode.put_inline(copy.as_ref());
+                });
             }
             (_, Answer::Attr(attr)) => self.changed(call, attr),
             _ => self.changed_without_attr(call, answer),

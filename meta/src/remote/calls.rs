@@ -353,6 +353,7 @@ pub(super) fn weight(call: &Call) -> usize {
     let extra = match call {
         Call::Commit(c) => (c.extents.len() + c.holes.len()) * 48,
         Call::Relocate { moves, .. } => moves.len() * 64,
+        Call::KeepInline { copies, .. } => copies.iter().map(|copy| copy.bytes.len() + 32).sum(),
         Call::Live { staged } => staged.len() * 56,
         Call::ForgetObjects { ids } => ids.len() * 16,
         Call::SetXattr { value, .. } => value.len(),

@@ -204,10 +204,30 @@ impl Metadata for RemoteNamespace {
     }
 
     async fn extents_anew(&self, ino: Ino) -> Result<(Attr, Vec<Extent>)> {
-        match self.call(Call::Extents { ino }).await? {
-            Answer::Extents(attr, extents) => Ok((attr, extents)),
+        match self.call(Call::Extents { ino, with_inline: true }).await? {
+            Answer::Extents(attr, extents, _) => Ok((attr, extents)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Came with the extents, if these are kept.
+    async fn inline(&self, ino: Ino) -> Result<Option<Inline>> {
+        let known = self.cached(|cache| {
+            let inode = cache.inode(ino)?;
+            (inode.attr.is_some() && inode.extents.is_some()).then(|| inode.inline())
+        });
+        match known {
+            Some(known) => Ok(known),
+            None => match self.call(Call::Extents { ino, with_inline: true }).await? {
+                Answer::Extents(_, _, copy) => Ok(copy),
+                other => Err(unexpected(&other)),
+            },
+        }
+    }
+
+    async fn keep_inline(&self, object: ObjectInfo, copies: Vec<NewInline>) -> Result<()> {
+        // An older service answers otherwise, and keeps none.
+        self.call(Call::KeepInline { object, copies }).await.map(|_| ())
     }
 
     async fn commit(&self, commit: Commit) -> Result<Attr> {

@@ -291,7 +291,10 @@ impl Service {
         }
         let place = replies.place();
         // Where bytes lie is no content: who has old extents finds them moved, and asks again.
-        let is_content = !matches!(operation, Operation::Relocate { .. } | Operation::ForgetObjects { .. });
+        let is_content = !matches!(
+            operation,
+            Operation::Relocate { .. } | Operation::KeepInline { .. } | Operation::ForgetObjects { .. }
+        );
         let mut trial = Trial::default();
         let leases = &state.leases;
         let source = match &job.request.call {
@@ -440,7 +443,9 @@ fn changed_scopes(changes: &Changes) -> Vec<ScopeKey> {
                 Scope::Inode(*ino)
             }
             Key::Entry(dir, _) | Key::Listing(dir, _) => Scope::Directory(*dir),
-            Key::Counters
+            // It comes and goes with the content; whose record is changed too.
+            Key::Inline(_)
+            | Key::Counters
             | Key::Condemned(_)
             | Key::Dead(..)
             | Key::Redo(..)
@@ -518,6 +523,7 @@ fn operation(call: &Call) -> Result<(Operation, bool)> {
         Call::SetAttr { ino, set } => Operation::SetAttr { ino, set },
         Call::Commit(commit) => Operation::Commit(commit),
         Call::Relocate { object, moves } => Operation::Relocate { object, moves },
+        Call::KeepInline { object, copies } => Operation::KeepInline { object: object.id, copies },
         Call::ForgetObjects { ids } => Operation::ForgetObjects { ids },
         Call::SetNamespace { change, .. } => Operation::Configure { change },
         Call::Tmpfile { dir, new } => {
@@ -554,9 +560,12 @@ fn read_call(space: &Space, call: &Call) -> (Result<Answer>, Vec<Scope>) {
         Call::ListXattr { ino } => {
             (space.local.read(|view| read::listxattr(view, *ino)).map(Answer::Names), inode(ino))
         }
-        Call::Extents { ino } => {
-            let extents = space.local.read(|view| read::extents(view, *ino));
-            (extents.map(|(attr, extents)| Answer::Extents(attr, extents)), inode(ino))
+        Call::Extents { ino, with_inline } => {
+            let found = space.local.read(|view| {
+                let copy = if *with_inline { read::inline(view, *ino)? } else { None };
+                read::extents(view, *ino).map(|(attr, extents)| Answer::Extents(attr, extents, copy))
+            });
+            (found, inode(ino))
         }
         Call::Live { staged } => {
             (space.local.read(|view| machine::live(view, staged)).map(Answer::Parts), Vec::new())

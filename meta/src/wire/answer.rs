@@ -5,7 +5,7 @@ use granary_core::{Ino, ObjectKind, Result};
 use super::pb::response::Result as Wire;
 use super::{attr, bounds, kind, lists, lock, malformed, namespace, pb, required};
 use crate::call::Answer;
-use crate::types::{Copied, DeadObject, LiveObject, ObjectInfo};
+use crate::types::{Copied, DeadObject, Inline, LiveObject, ObjectInfo};
 
 pub fn encode_object(o: &ObjectInfo) -> pb::Object {
     pb::Object {
@@ -23,6 +23,14 @@ pub fn decode_object(o: pb::Object) -> Result<ObjectInfo> {
         payload_len: o.payload_len,
         total_len: o.total_len,
     })
+}
+
+fn encode_inline(copy: &Inline) -> pb::Inline {
+    pb::Inline { version: copy.version, crc: copy.crc, bytes: copy.bytes.to_vec() }
+}
+
+fn decode_inline(copy: pb::Inline) -> Result<Inline> {
+    Ok(Inline { version: copy.version, crc: copy.crc, bytes: bounds::inline(&copy.bytes)? })
 }
 
 fn encode_dead(d: &DeadObject) -> pb::DeadObject {
@@ -81,9 +89,10 @@ pub fn encode(result: &Result<Answer>) -> Wire {
         Answer::Bytes(bytes) => Wire::Bytes(bytes.clone()),
         Answer::Names(names) => Wire::Names(pb::Names { names: names.clone() }),
         Answer::Renamed(a) => Wire::Renamed(pb::Renamed { replaced: a.as_ref().map(attr::encode) }),
-        Answer::Extents(a, extents) => Wire::Extents(pb::Extents {
+        Answer::Extents(a, extents, copy) => Wire::Extents(pb::Extents {
             attr: Some(attr::encode(a)),
             extents: lists::encode_extents(extents),
+            inline: copy.as_ref().map(encode_inline),
         }),
         Answer::Parts(parts) => Wire::Parts(encode_parts(parts)),
         Answer::Object(o) => Wire::Object(encode_object(o)),
@@ -122,7 +131,8 @@ pub fn decode(wire: Wire) -> Result<Result<Answer>> {
         Wire::Renamed(r) => Answer::Renamed(r.replaced.map(attr::decode).transpose()?),
         Wire::Extents(e) => {
             let attr = attr::decode(required(e.attr, "attributes")?)?;
-            Answer::Extents(attr, lists::decode_extents(&e.extents)?)
+            let copy = e.inline.map(decode_inline).transpose()?;
+            Answer::Extents(attr, lists::decode_extents(&e.extents)?, copy)
         }
         Wire::Parts(p) => Answer::Parts(decode_parts(&p)?),
         Wire::Object(o) => Answer::Object(decode_object(o)?),

@@ -1,7 +1,9 @@
 //! How large what comes over the wire may be.
 
+use std::sync::Arc;
+
 use granary_core::Result;
-use granary_core::limits::{SYMLINK_BYTES_MAX, XATTR_BYTES_MAX};
+use granary_core::limits::{INLINE_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_BYTES_MAX};
 use granary_core::name::ENTRY_NAME_MAX;
 
 use super::malformed;
@@ -44,6 +46,15 @@ pub(super) fn xattr_name(name: Vec<u8>) -> Result<Box<[u8]>> {
 pub(super) fn xattr_value(value: Vec<u8>) -> Result<Box<[u8]>> {
     at_most(value.len(), XATTR_BYTES_MAX, "an attribute's value")?;
     Ok(value.into_boxed_slice())
+}
+
+/// A copy of a tiny file's bytes.
+pub(super) fn inline(bytes: &[u8]) -> Result<Arc<[u8]>> {
+    at_most(bytes.len(), INLINE_BYTES_MAX as usize, "a copy of a file's bytes")?;
+    if bytes.is_empty() {
+        return Err(malformed("a copy of a file's bytes is empty"));
+    }
+    Ok(bytes.into())
 }
 
 pub(super) fn target(target: Vec<u8>) -> Result<Vec<u8>> {

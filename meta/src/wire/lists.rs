@@ -13,6 +13,15 @@
 //! | 8 | offset in the object's payload u64 |
 //! | 29-45 | the staged extent |
 //!
+//! Copy of a file's bytes to keep:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 8 | inode u64 |
+//! | 8 | where its bytes are in the object's payload u64 |
+//! | 4 | crc32c of the bytes u32 |
+//! | 2 + n | length u16, from 1 to 2048; the bytes |
+//!
 //! Lock that is held:
 //!
 //! | bytes | field |
@@ -27,10 +36,10 @@
 use granary_core::codec::{Put, Reader};
 use granary_core::{Ino, ObjectId, Result};
 
-use super::malformed;
+use super::{bounds, malformed};
 use crate::lease::{Lock, LockKind, LockOwner};
 use crate::record::extent;
-use crate::types::{Extent, Move};
+use crate::types::{Extent, Move, NewInline};
 
 /// Reads records until the end.
 fn each<T>(
@@ -87,6 +96,24 @@ pub fn decode_moves(bytes: &[u8]) -> Result<Vec<Move>> {
             return Err(r.corrupt("a move ends beyond every object"));
         }
         Ok(Move { ino, from, to_offset })
+    })
+}
+
+pub fn encode_inline(copies: &[NewInline]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(copies.iter().map(|copy| 22 + copy.bytes.len()).sum());
+    for copy in copies {
+        out.put_u64(copy.ino.0);
+        out.put_u64(copy.at);
+        out.put_u32(copy.crc);
+        out.put_bytes16(&copy.bytes);
+    }
+    out
+}
+
+pub fn decode_inline(bytes: &[u8]) -> Result<Vec<NewInline>> {
+    each(bytes, "a list of copies", |r| {
+        let (ino, at, crc) = (Ino(r.u64()?), r.u64()?, r.u32()?);
+        Ok(NewInline { ino, at, crc, bytes: bounds::inline(r.bytes16()?)? })
     })
 }
 

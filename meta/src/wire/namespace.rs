@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use granary_core::policy::POLICY_NAMES;
 use granary_core::{NamespaceId, NamespaceName, NodeId, Result, SessionId};
 
 use super::attr::{decode_usage, encode_usage};
@@ -33,8 +34,9 @@ fn decode_durability(number: i32) -> Result<Durability> {
     }
 }
 
-fn encode_policy(values: [Option<u64>; 8]) -> pb::WritePolicy {
-    let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression] = values;
+fn encode_policy(values: [Option<u64>; POLICY_NAMES.len()]) -> pb::WritePolicy {
+    let [small_period, large_period, small_size, bandwidth, uploads, bytes, files, compression, inline] =
+        values;
     pb::WritePolicy {
         small_period_ms: small_period,
         large_period_ms: large_period,
@@ -44,10 +46,11 @@ fn encode_policy(values: [Option<u64>; 8]) -> pb::WritePolicy {
         dirty_bytes_max: bytes,
         dirty_files_max: files,
         compression,
+        inline_bytes_max: inline,
     }
 }
 
-fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 8] {
+fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; POLICY_NAMES.len()] {
     let p = p.unwrap_or_default();
     [
         p.small_period_ms,
@@ -58,6 +61,7 @@ fn decode_policy(p: Option<pb::WritePolicy>) -> [Option<u64>; 8] {
         p.dirty_bytes_max,
         p.dirty_files_max,
         p.compression,
+        p.inline_bytes_max,
     ]
 }
 

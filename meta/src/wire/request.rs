@@ -148,6 +148,16 @@ fn decode_copy(c: pb::CopyRange) -> Result<CopyRange> {
     })
 }
 
+fn decode_relocate(r: pb::Relocate) -> Result<Call> {
+    let object = answer::decode_object(required(r.object, "the object")?)?;
+    let moves = lists::decode_moves(&r.moves)?;
+    match &r.inline[..] {
+        [] => Ok(Call::Relocate { object, moves }),
+        copies if moves.is_empty() => Ok(Call::KeepInline { object, copies: lists::decode_inline(copies)? }),
+        _ => Err(malformed("moves and copies come in one call")),
+    }
+}
+
 pub fn encode_call(call: &Call) -> Wire {
     match call {
         Call::Lookup { dir, name } => Wire::Lookup(encode_entry(*dir, name)),
@@ -183,11 +193,19 @@ pub fn encode_call(call: &Call) -> Wire {
         Call::SetAttr { ino, set } => Wire::SetAttr(attr::encode_set(*ino, set)),
         Call::Open { ino } => Wire::Open(encode_inode(*ino)),
         Call::Close { inos } => Wire::Close(pb::Inodes { inodes: inos.iter().map(|ino| ino.0).collect() }),
-        Call::Extents { ino } => Wire::Extents(encode_inode(*ino)),
+        Call::Extents { ino, with_inline } => {
+            Wire::Extents(pb::ExtentsOf { ino: ino.0, with_inline: *with_inline })
+        }
         Call::Commit(commit) => Wire::Commit(encode_commit(commit)),
         Call::Relocate { object, moves } => Wire::Relocate(pb::Relocate {
             object: Some(answer::encode_object(object)),
             moves: lists::encode_moves(moves),
+            inline: Vec::new(),
+        }),
+        Call::KeepInline { object, copies } => Wire::Relocate(pb::Relocate {
+            object: Some(answer::encode_object(object)),
+            moves: Vec::new(),
+            inline: lists::encode_inline(copies),
         }),
         Call::Live { staged } => Wire::Live(lists::encode_staged(staged)),
         Call::Object { id } => Wire::Object(id.0.to_le_bytes().to_vec()),
@@ -262,12 +280,9 @@ pub fn decode_call(call: Wire) -> Result<Call> {
         Wire::Close(close) => {
             Call::Close { inos: list(close.inodes, "Close")?.into_iter().map(Ino).collect() }
         }
-        Wire::Extents(i) => Call::Extents { ino: Ino(i.ino) },
+        Wire::Extents(e) => Call::Extents { ino: Ino(e.ino), with_inline: e.with_inline },
         Wire::Commit(c) => Call::Commit(decode_commit(c)?),
-        Wire::Relocate(r) => Call::Relocate {
-            object: answer::decode_object(required(r.object, "the object")?)?,
-            moves: lists::decode_moves(&r.moves)?,
-        },
+        Wire::Relocate(r) => decode_relocate(r)?,
         Wire::Live(staged) => Call::Live { staged: lists::decode_staged(&staged)? },
         Wire::Object(id) => Call::Object { id: lists::decode_id(&id)? },
         Wire::DeadObjects(max) => Call::DeadObjects { max },

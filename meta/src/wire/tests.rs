@@ -151,6 +151,14 @@ fn set_attr() -> impl Strategy<Value = SetAttr> {
     )
 }
 
+fn copy() -> impl Strategy<Value = Inline> {
+    (any::<u64>(), any::<u32>(), vec(any::<u8>(), 1..60)).prop_map(|(version, crc, bytes)| Inline {
+        version,
+        crc,
+        bytes: bytes.into(),
+    })
+}
+
 fn call() -> impl Strategy<Value = Call> {
     let names = prop_oneof![
         (ino(), name()).prop_map(|(dir, name)| Call::Lookup { dir, name }),
@@ -185,7 +193,7 @@ fn call() -> impl Strategy<Value = Call> {
         3 => Call::ListXattr { ino },
         4 => Call::Open { ino },
         5 => Call::Close { inos: vec![ino, Ino(7)] },
-        6 => Call::Extents { ino },
+        6 => Call::Extents { ino, with_inline: ino.0 % 2 == 0 },
         7 => Call::Lease { ino },
         _ => Call::Sync,
     });
@@ -196,6 +204,11 @@ fn call() -> impl Strategy<Value = Call> {
             let moves =
                 moves.into_iter().map(|(ino, from)| Move { ino, from, to_offset: from.offset / 2 }).collect();
             Call::Relocate { object, moves }
+        }),
+        (object(), vec((ino(), any::<u64>(), copy()), 1..8)).prop_map(|(object, copies)| {
+            let new =
+                |(ino, at, copy): (_, _, Inline)| NewInline { ino, at, crc: copy.crc, bytes: copy.bytes };
+            Call::KeepInline { object, copies: copies.into_iter().map(new).collect() }
         }),
         vec((ino(), extent()), 0..8).prop_map(|staged| Call::Live { staged }),
         any::<u128>().prop_map(|id| Call::Object { id: ObjectId(id) }),
@@ -287,7 +300,7 @@ fn usage() -> impl Strategy<Value = Usage> {
 }
 
 fn policy() -> impl Strategy<Value = PolicyChange> {
-    proptest::array::uniform8(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
+    proptest::array::uniform9(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
 }
 
 fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {
@@ -342,7 +355,8 @@ fn answer() -> impl Strategy<Value = Answer> {
         vec(any::<u8>(), 0..50).prop_map(Answer::Bytes),
         vec(vec(any::<u8>(), 0..20), 0..8).prop_map(Answer::Names),
         option::of(attr()).prop_map(Answer::Renamed),
-        (attr(), vec(extent(), 0..8)).prop_map(|(attr, extents)| Answer::Extents(attr, extents)),
+        (attr(), vec(extent(), 0..8), option::of(copy()))
+            .prop_map(|(attr, extents, copy)| Answer::Extents(attr, extents, copy)),
         vec(ranges(), 0..5).prop_map(Answer::Parts),
         object().prop_map(Answer::Object),
         vec(dead, 0..8).prop_map(Answer::DeadObjects),

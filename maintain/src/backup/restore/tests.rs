@@ -31,6 +31,7 @@ fn restored(bytes: &[u8], folder: &Path, piece: usize) -> Result<(Header, Totals
 fn a_volume_comes_back_with_everything_and_gives_no_number_twice() {
     let rig = Rig::new();
     let (files, _) = rig.filled();
+    let tiny = rig.copied(Ino::ROOT, "tiny", b"a few bytes");
     let bytes = saved(&rig);
     rig.staged(Ino::ROOT, "later", b"not in the backup");
     let dir = tempfile::tempdir().unwrap();
@@ -47,6 +48,9 @@ fn a_volume_comes_back_with_everything_and_gives_no_number_twice() {
     assert_eq!(volume.info(), rig.volume.info());
     let space = volume.namespace(&"user/a".parse().unwrap()).unwrap();
     assert_eq!(space.check().unwrap(), []);
+    // The object has them.
+    assert_eq!(futures::executor::block_on(space.inline(tiny)).unwrap(), None);
+    assert!(!bytes.windows(11).any(|part| part == b"a few bytes"));
     let before = futures::executor::block_on(rig.space.extents(files[1])).unwrap();
     let after = futures::executor::block_on(space.extents(files[1])).unwrap();
     assert_eq!(after.1, before.1);
@@ -104,13 +108,15 @@ fn an_existing_folder_is_refused_and_an_empty_one_taken() {
 }
 
 #[test]
-fn sessions_are_not_brought_back_and_revoked_tokens_are() {
+fn sessions_and_copies_are_not_brought_back_and_revoked_tokens_are() {
     let put = |key: Vec<u8>, value: Vec<u8>| revived(&key, &value).unwrap();
     assert_eq!(put(session::session_key(granary_core::SessionId(1)), vec![1]), None);
     assert_eq!(put(session::answered_key(granary_core::SessionId(1), 2), vec![1]), None);
     let reply = granary_meta::record::ReplyRecord { id: 1, answer: Answered::Done, touched: vec![] };
     let (key, value) = (Key::Reply(granary_core::SessionId(1), 1), Value::Reply(reply.into()));
     assert_eq!(put(key.encode(NamespaceId(1)), value.encode()), None);
+    let copy = granary_meta::Inline { version: 1, crc: 2, bytes: [3].into() };
+    assert_eq!(put(Key::Inline(Ino(5)).encode(NamespaceId(1)), Value::Inline(copy.into()).encode()), None);
     assert_eq!(put(session::revoked_key("t"), session::encode_revoked(9)), Some(session::encode_revoked(9)));
     assert_eq!(put(session::INCARNATION_KEY.to_vec(), vec![1, 2]), Some(vec![1, 2]));
 }

@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use granary_core::{Clock, EntryName, Error, Ino, Kind, NodeId, ObjectId, ObjectKind, TestClock, Timestamp};
 use proptest::prelude::*;
 
-use super::model::{Model, Node, cells};
+use super::model::{Model, Node, cell, cells};
 use super::trash;
 use crate::acl::{self, Acl, Entry, Who};
 use crate::local::LocalNamespace;
@@ -17,25 +17,100 @@ use crate::{Metadata, NewInode, RenameMode};
 /// Inodes, names and so on are chosen by index among what there is, so that most actions mean something.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Create { dir: u8, name: u8, kind: u8, mode: u8, open: bool },
-    Tmpfile { dir: u8, mode: u8 },
-    CopyRange { from: u8, to: u8, from_offset: u8, to_offset: u8, len: u8 },
-    Link { ino: u8, dir: u8, name: u8 },
-    Remove { dir: u8, name: u8, directory: bool },
-    Rename { dir: u8, name: u8, to_dir: u8, to_name: u8, mode: u8 },
-    SetAttr { ino: u8, size: Option<u8>, mode: Option<u8>, mtime: Option<u8>, how: u8 },
-    SetXattr { ino: u8, name: u8, value: u8, flags: u8 },
-    RemoveXattr { ino: u8, name: u8 },
-    Open { ino: u8 },
-    Close { nth: u8 },
-    Commit { ino: u8, size: u8, pieces: Vec<(u8, u8, u8)> },
-    Relocate { picks: Vec<u8>, again: bool },
-    Live { picks: Vec<u8> },
+    Create {
+        dir: u8,
+        name: u8,
+        kind: u8,
+        mode: u8,
+        open: bool,
+    },
+    Tmpfile {
+        dir: u8,
+        mode: u8,
+    },
+    CopyRange {
+        from: u8,
+        to: u8,
+        from_offset: u8,
+        to_offset: u8,
+        len: u8,
+    },
+    Link {
+        ino: u8,
+        dir: u8,
+        name: u8,
+    },
+    Remove {
+        dir: u8,
+        name: u8,
+        directory: bool,
+    },
+    Rename {
+        dir: u8,
+        name: u8,
+        to_dir: u8,
+        to_name: u8,
+        mode: u8,
+    },
+    SetAttr {
+        ino: u8,
+        size: Option<u8>,
+        mode: Option<u8>,
+        mtime: Option<u8>,
+        how: u8,
+    },
+    SetXattr {
+        ino: u8,
+        name: u8,
+        value: u8,
+        flags: u8,
+    },
+    RemoveXattr {
+        ino: u8,
+        name: u8,
+    },
+    Open {
+        ino: u8,
+    },
+    Close {
+        nth: u8,
+    },
+    Commit {
+        ino: u8,
+        size: u8,
+        pieces: Vec<(u8, u8, u8)>,
+    },
+    Relocate {
+        picks: Vec<u8>,
+        again: bool,
+    },
+    Live {
+        picks: Vec<u8>,
+    },
+    /// Offers copies of the bytes of some files; `earlier`: one that was offered before, once more.
+    Inline {
+        picks: Vec<u8>,
+        earlier: Option<u8>,
+    },
     Forget,
-    Limits { bytes: u8, inodes: u8 },
-    Lookup { dir: u8, name: u8 },
-    Discard { nth: u8 },
-    Restore { nth: u8, dir: u8, name: u8, mode: u8 },
+    Limits {
+        bytes: u8,
+        inodes: u8,
+        inline: u8,
+    },
+    Lookup {
+        dir: u8,
+        name: u8,
+    },
+    Discard {
+        nth: u8,
+    },
+    Restore {
+        nth: u8,
+        dir: u8,
+        name: u8,
+        mode: u8,
+    },
     Sync,
 }
 
@@ -65,7 +140,9 @@ pub fn action() -> impl Strategy<Value = Action> {
             .prop_map(|(picks, again)| Action::Relocate { picks, again }),
         1 => prop::collection::vec(i(), 0..6).prop_map(|picks| Action::Live { picks }),
         1 => Just(Action::Forget),
-        1 => (i(), i()).prop_map(|(bytes, inodes)| Action::Limits { bytes, inodes }),
+        4 => (prop::collection::vec(i(), 0..6), prop::option::of(i()))
+            .prop_map(|(picks, earlier)| Action::Inline { picks, earlier }),
+        1 => (i(), i(), i()).prop_map(|(bytes, inodes, inline)| Action::Limits { bytes, inodes, inline }),
         1 => (i(), i()).prop_map(|(dir, name)| Action::Lookup { dir, name }),
         1 => i().prop_map(|nth| Action::Discard { nth }),
         2 => (i(), i(), i(), i()).prop_map(|(nth, dir, name, mode)| Action::Restore { nth, dir, name, mode }),
@@ -82,15 +159,19 @@ pub struct Driver {
     inos: Vec<u64>,
     opens: Vec<u64>,
     staged: Vec<(Ino, Extent)>,
+    offered: Vec<(ObjectInfo, NewInline)>,
     log_end: u64,
     objects: u128,
 }
 
 impl Driver {
     pub fn new(space: Arc<LocalNamespace>, clock: Arc<TestClock>) -> Driver {
-        let model = Model::new(clock.now(), 0o755, 7, 8);
+        let mut model = Model::new(clock.now(), 0o755, 7, 8);
+        model.inline_bytes_max = 100;
+        set_inline(&space, 100);
         let (inos, opens, staged) = (vec![1], Vec::new(), Vec::new());
-        Driver { space, clock, model, inos, opens, staged, log_end: 0, objects: 0 }
+        let offered = Vec::new();
+        Driver { space, clock, model, inos, opens, staged, offered, log_end: 0, objects: 0 }
     }
 
     fn ino(&self, i: u8) -> u64 {
@@ -263,7 +344,8 @@ impl Driver {
                 same(block_on(space.forget_objects(ids.clone())), Ok(()));
                 self.model.objects.retain(|id, _| !ids.contains(id));
             }
-            Action::Limits { bytes, inodes } => {
+            Action::Inline { ref picks, earlier } => self.inline(picks, earlier),
+            Action::Limits { bytes, inodes, inline } => {
                 // Mostly none, so that most sequences grow.
                 let bytes_max = if bytes > 200 { u64::from(bytes) } else { 0 };
                 let inodes_max = if inodes > 200 { u64::from(inodes % 16) } else { 0 };
@@ -274,6 +356,8 @@ impl Driver {
                 };
                 space.configure(change).unwrap();
                 (self.model.bytes_max, self.model.inodes_max) = (bytes_max, inodes_max);
+                self.model.inline_bytes_max = u64::from(inline % 128);
+                set_inline(&space, self.model.inline_bytes_max);
             }
             Action::Lookup { dir, name } => {
                 let (dir, name) = (self.dir(dir), entry(name));
@@ -301,6 +385,7 @@ impl Driver {
             }
             Action::Sync => block_on(space.sync()).unwrap(),
         }
+        self.model.settle_copies();
         assert_eq!(space.usage(), self.model.usage());
         let usage = self.model.usage();
         let headroom =
@@ -338,7 +423,13 @@ impl Driver {
                     _ => Place::Log { node: NodeId(1), segment: 1, offset: self.log_end },
                 };
                 self.log_end += len + 7;
-                let e = Extent { offset, len, place, crc: u32::from(how) };
+                let bytes =
+                    (0..len).map(|i| self.model.byte(cell(&Extent { offset, len, place, crc: 0 }, i)));
+                let crc = match place {
+                    Place::Log { .. } => crc32c::crc32c(&bytes.collect::<Vec<u8>>()),
+                    _ => 0,
+                };
+                let e = Extent { offset, len, place, crc };
                 commit.extents.push(e);
                 self.staged.push((Ino(ino), e));
             }
@@ -365,6 +456,29 @@ impl Driver {
             assert!(real.iter().all(|parts| parts.is_empty()));
         }
         assert_eq!(block_on(self.space.object(id)).unwrap(), object);
+    }
+
+    fn inline(&mut self, picks: &[u8], earlier: Option<u8>) {
+        let mut offers: Vec<(ObjectInfo, NewInline)> = Vec::new();
+        for ino in picks.iter().map(|&pick| self.file(pick)) {
+            let Some((id, at, bytes)) = self.model.whole(ino) else { continue };
+            let offer = NewInline { ino: Ino(ino), at, crc: crc32c::crc32c(&bytes), bytes: bytes.into() };
+            // Of another file, too: the content of one is not the content of the other, if it has another place.
+            let other = NewInline { ino: Ino(self.file(picks[0])), ..offer.clone() };
+            let Some((object, _)) = self.model.objects.get(&id) else { continue };
+            offers.extend([(*object, offer), (*object, other)]);
+        }
+        if let Some(nth) = earlier.filter(|_| !self.offered.is_empty()) {
+            offers.push(self.offered[usize::from(nth) % self.offered.len()].clone());
+        }
+        for (object, offer) in &offers {
+            let damaged = NewInline { crc: offer.crc ^ 1, ..offer.clone() };
+            let real = block_on(self.space.keep_inline(*object, vec![damaged]));
+            assert_eq!(real.unwrap_err().kind(), Kind::Invalid);
+            same(block_on(self.space.keep_inline(*object, vec![offer.clone()])), Ok(()));
+            self.model.keep_inline(object.id, offer.clone());
+        }
+        self.offered.extend(offers);
     }
 
     fn dead(&self) -> Vec<DeadObject> {
@@ -425,6 +539,8 @@ fn differs(space: &LocalNamespace, ino: Ino, node: &Node) -> std::result::Result
     let text = |e: Error| e.to_string();
     let (attr, extents) = block_on(space.extents(ino)).map_err(text)?;
     expect(attr == node.attr, &format!("{attr:?}, model {:?}", node.attr))?;
+    let copy = block_on(space.inline(ino)).map_err(text)?;
+    expect(copy == node.copy, &format!("copy {copy:?}, model {:?}", node.copy))?;
     expect(cells(&extents) == node.cells, &format!("{extents:?}, model {:?}", node.cells))?;
     let xattrs: Vec<Vec<u8>> = block_on(space.listxattr(ino)).map_err(text)?;
     expect(xattrs == node.xattrs.keys().cloned().collect::<Vec<_>>(), "names of extended attributes")?;
@@ -458,6 +574,12 @@ pub fn listing(space: &LocalNamespace, dir: Ino, page: usize) -> granary_core::R
         }
         all.extend(more);
     }
+}
+
+/// Copies of the bytes of files up to so long.
+fn set_inline(space: &LocalNamespace, bytes_max: u64) {
+    let policy = PolicyChange { inline_bytes_max: Some(bytes_max), ..PolicyChange::default() };
+    space.configure(NamespaceChange { policy, ..NamespaceChange::default() }).unwrap();
 }
 
 fn entry(i: u8) -> EntryName<'static> {

@@ -32,12 +32,17 @@ pub struct Node {
     pub never_named: bool,
     /// Where it goes when nobody has it open any more.
     pub kept: Option<Spot>,
+    /// The copy of its bytes.
+    pub copy: Option<Inline>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Model {
     pub nodes: BTreeMap<u64, Node>,
     pub objects: BTreeMap<ObjectId, (ObjectInfo, Option<Timestamp>)>,
+    /// What is in them, for ever: of each the payload.
+    pub payloads: BTreeMap<ObjectId, Vec<u8>>,
+    pub inline_bytes_max: u64,
     pub next_ino: u64,
     pub bytes_max: u64,
     pub inodes_max: u64,
@@ -55,6 +60,8 @@ impl Model {
         let mut model = Model {
             nodes: BTreeMap::new(),
             objects: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            inline_bytes_max: 0,
             next_ino: 1,
             bytes_max: 0,
             inodes_max: 0,
@@ -99,6 +106,7 @@ impl Model {
             opens: 0,
             never_named: false,
             kept: None,
+            copy: None,
         };
         self.nodes.insert(ino, node);
         ino
@@ -612,6 +620,9 @@ impl Model {
 
     pub fn relocate(&mut self, object: ObjectInfo, moves: &[Move]) -> Vec<Vec<(u64, u64)>> {
         let mut parts = vec![Vec::new(); moves.len()];
+        let payload =
+            moves.iter().flat_map(|m| (0..m.from.len).map(|i| self.byte(cell(&m.from, i)))).collect();
+        self.payloads.insert(object.id, payload);
         for (m, parts) in moves.iter().zip(&mut parts) {
             let Some(node) = self.nodes.get_mut(&m.ino.0) else { continue };
             *parts = node.live(&m.from);
@@ -623,6 +634,53 @@ impl Model {
         self.objects.insert(object.id, (object, None));
         self.collect();
         parts
+    }
+
+    /// The byte at a place, which never changes.
+    pub fn byte(&self, cell: Cell) -> u8 {
+        match cell {
+            Cell::Object(id, at) => {
+                self.payloads.get(&id).and_then(|p| p.get(at as usize)).copied().unwrap_or(0)
+            }
+            Cell::Log(segment, at) => (segment.wrapping_mul(31) ^ at.wrapping_mul(7) ^ at >> 6) as u8,
+            Cell::Stage(node) => node as u8,
+        }
+    }
+
+    /// The object and the offset in it that are a file's whole content, and the bytes.
+    pub fn whole(&self, ino: u64) -> Option<(ObjectId, u64, Vec<u8>)> {
+        let node = self.nodes.get(&ino)?;
+        let (id, at) = match node.cells.first() {
+            Some(Some(Cell::Object(id, at))) if node.attr.size == node.cells.len() as u64 => (*id, *at),
+            _ => return None,
+        };
+        let in_line = |(i, c): (usize, &Option<Cell>)| *c == Some(Cell::Object(id, at + i as u64));
+        let bytes = node.cells.iter().flatten().map(|c| self.byte(*c)).collect();
+        node.cells.iter().enumerate().all(in_line).then_some((id, at, bytes))
+    }
+
+    pub fn keep_inline(&mut self, object: ObjectId, copy: NewInline) {
+        let is_it = |(id, at, bytes): (ObjectId, u64, Vec<u8>)| {
+            (id, at) == (object, copy.at) && bytes.len() == copy.bytes.len()
+        };
+        if self.whole(copy.ino.0).is_some_and(is_it) && copy.bytes.len() as u64 <= self.inline_bytes_max {
+            let node = self.nodes.get_mut(&copy.ino.0).unwrap();
+            node.copy = Some(Inline { version: node.attr.version, crc: copy.crc, bytes: copy.bytes });
+        }
+    }
+
+    /// Copies of what is not the content any more are gone, and those of what is have its bytes.
+    pub fn settle_copies(&mut self) {
+        let copies: Vec<(u64, Inline)> =
+            self.nodes.iter().filter_map(|(ino, node)| Some((*ino, node.copy.clone()?))).collect();
+        for (ino, copy) in copies {
+            match self.whole(ino) {
+                Some((.., bytes)) if copy.version == self.nodes[&ino].attr.version => {
+                    assert_eq!(*copy.bytes, *bytes, "the model itself keeps wrong bytes");
+                }
+                _ => self.nodes.get_mut(&ino).unwrap().copy = None,
+            }
+        }
     }
 
     /// What is left of it after a crash: nobody has anything open.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use granary_core::NodeId;
 
-use crate::types::{Attr, Commit, Extent, FileType, Place, SetAttr};
+use crate::types::{Attr, Commit, Extent, FileType, Inline, Place, SetAttr};
 
 /// Extents of a file with more are asked for each time.
 const EXTENTS_MAX: usize = 4096;
@@ -18,6 +18,8 @@ const CAPABILITY: &[u8] = b"security.capability";
 pub struct Inode {
     pub attr: Option<Attr>,
     pub extents: Option<Arc<[Extent]>>,
+    /// As it came with the extents: see [`Inode::inline`].
+    copy: Option<Inline>,
     pub target: Option<Arc<[u8]>>,
     xattrs: HashMap<Box<[u8]>, Option<Arc<[u8]>>>,
     /// Made by us: it has no extended attribute that we did not set, but for those that it inherits (`system.`).
@@ -35,6 +37,7 @@ impl Inode {
         let names: usize = self.names.iter().flatten().map(|name| 24 + name.len()).sum();
         size_of::<Inode>()
             + self.extents.as_ref().map_or(0, |e| e.len() * size_of::<Extent>())
+            + self.copy.as_ref().map_or(0, |copy| copy.bytes.len())
             + self.target.as_ref().map_or(0, |t| t.len())
             + xattrs
             + names
@@ -66,9 +69,20 @@ impl Inode {
         self.extents = keep.then(|| Arc::from(extents));
     }
 
+    pub fn put_inline(&mut self, copy: Option<&Inline>) {
+        self.copy = copy.cloned();
+    }
+
+    /// The copy of its bytes that came last, if it is of the present content.
+    pub fn inline(&self) -> Option<Inline> {
+        let version = self.attr.as_ref()?.version;
+        self.copy.clone().filter(|copy| copy.version == version)
+    }
+
     /// After a commit of ours: the extents of a file that had none are those of the commit.
     pub fn committed(&mut self, attr: &Attr, commit: &Commit, node: NodeId) {
         self.put_attr(attr);
+        self.copy = None;
         let empty = self.extents.as_ref().is_some_and(|e| e.is_empty());
         self.extents = None;
         let mut extents = commit.extents.clone();
@@ -83,6 +97,7 @@ impl Inode {
         self.put_attr(attr);
         if set.size.is_some() {
             self.extents = None;
+            self.copy = None;
         }
         if set.size.is_some() || set.uid.is_some() || set.gid.is_some() {
             self.content_changed();

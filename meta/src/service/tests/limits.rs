@@ -130,7 +130,7 @@ fn inode_numbers_that_are_never_given_out_do_no_harm() {
             Call::Open { ino },
             Call::Lease { ino },
             chmod(ino, 0),
-            Call::Extents { ino },
+            Call::Extents { ino, with_inline: true },
         ] {
             let response = a.call(call);
             assert_eq!(response.result.unwrap_err().kind(), Kind::Stale);
