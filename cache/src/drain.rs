@@ -11,6 +11,7 @@ pub(crate) mod dead;
 mod evict;
 mod failure;
 mod failures;
+mod inline;
 mod large;
 mod pace;
 mod pack;

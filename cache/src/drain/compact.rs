@@ -194,6 +194,7 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
         }
         shared.relocate(upload).await?;
         Failpoint::CompactAfterMove.reach();
+        shared.keep_copies(upload).await;
         written += upload.sealed.info.total_len;
     }
     drop(memory);

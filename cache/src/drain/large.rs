@@ -13,6 +13,7 @@ use granary_core::{Error, Failpoint, Ino, Kind, Result};
 use granary_meta::{Extent, Move, Place};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
 
+use super::inline::Copies;
 use super::{Failure, Uploaded};
 use crate::extent_map::clip;
 use crate::file::File;
@@ -234,7 +235,7 @@ fn build(
         }
         pack.seal_with(codec)?
     };
-    Ok(Uploaded { sealed, moves })
+    Ok(Uploaded { sealed, moves, copies: Copies::default() })
 }
 
 fn unreadable(ino: Ino, e: io::Error) -> Failure {

@@ -9,6 +9,7 @@ use granary_meta::{Extent, Move, Place};
 use granary_store::format::{NewEntry, PackBuilder};
 use rustix::io::Errno;
 
+use super::inline::Copies;
 use super::{Failure, Uploaded};
 use crate::extent_map::clip;
 use crate::stage::Log;
@@ -63,6 +64,7 @@ pub(super) async fn upload(shared: &Arc<Shared>, ids: &[u64]) -> Result<(), Fail
     for upload in &uploads {
         shared.keep_for_reading(upload);
         shared.relocate(upload).await?;
+        shared.keep_copies(upload).await;
     }
     drop(memory);
     shared.meta.sync().await?;
@@ -169,20 +171,22 @@ pub(super) fn sort(parts: &mut [Part]) {
 /// Packs of these parts, in this order.
 pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<Uploaded>> {
     let task = shared.clone();
-    let codec = shared.policy().compression;
+    let policy = shared.policy();
+    let (codec, inline_max) = (policy.compression, policy.inline_bytes_max);
     blocking(&shared.runtime, move || {
         let mut packs = Vec::new();
-        let mut pack: Option<(PackBuilder, Vec<Move>)> = None;
-        let seal = |(builder, moves): (PackBuilder, Vec<Move>)| {
-            Ok::<_, Error>(Uploaded { sealed: builder.seal_with(codec)?, moves })
+        let mut pack: Option<(PackBuilder, Vec<Move>, Copies)> = None;
+        let seal = |(builder, moves, copies): (PackBuilder, Vec<Move>, Copies)| {
+            Ok::<_, Error>(Uploaded { sealed: builder.seal_with(codec)?, moves, copies })
         };
         for part in parts {
             let (parent, name) = part.hint.map_or((Ino(0), Vec::new()), |h| (h.dir, h.name.clone()));
-            if let Some(full) = pack.take_if(|(builder, _)| !builder.fits(part.from.len, name.len())) {
+            if let Some(full) = pack.take_if(|(builder, ..)| !builder.fits(part.from.len, name.len())) {
                 packs.push(seal(full)?);
             }
-            let (builder, moves) =
-                pack.get_or_insert_with(|| (PackBuilder::new(task.ns, task.new_object()), Vec::new()));
+            let (builder, moves, copies) = pack.get_or_insert_with(|| {
+                (PackBuilder::new(task.ns, task.new_object()), Vec::new(), Copies::new(inline_max))
+            });
             let crc = crc32c::crc32c(&part.bytes);
             if part.from.crc != 0 && part.from.crc != crc {
                 return Err(Error::new(
@@ -191,7 +195,8 @@ pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<
                 ));
             }
             let entry = NewEntry { ino: part.ino, parent, file_offset: part.from.offset, crc, name };
-            let to_offset = builder.push(entry, vec![part.bytes])?;
+            let to_offset = builder.push(entry, vec![part.bytes.clone()])?;
+            copies.add(part.ino, part.from.offset, to_offset, part.bytes);
             moves.push(Move { ino: part.ino, from: part.from, to_offset });
         }
         pack.map(seal).transpose()?.into_iter().for_each(|last| packs.push(last));

@@ -8,6 +8,7 @@ use granary_core::{BytePermit, Failpoint, Ino, Result};
 use granary_meta::{Extent, Move, ObjectInfo, Place};
 use granary_store::format::Sealed;
 
+use super::inline::Copies;
 use super::slots::Slot;
 use crate::extent_map::clip;
 use crate::tree::Shared;
@@ -20,10 +21,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Uploaded {
     pub sealed: Sealed,
     pub moves: Vec<Move>,
+    /// Of the tiny files among them.
+    pub copies: Copies,
 }
 
 impl Uploaded {
-    fn info(&self) -> ObjectInfo {
+    pub fn info(&self) -> ObjectInfo {
         let i = self.sealed.info;
         ObjectInfo { id: i.id, kind: i.kind, payload_len: i.payload_len, total_len: i.total_len }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use granary_core::limits::INLINE_BYTES_MAX;
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, Place};
 
@@ -46,12 +47,24 @@ enum Source {
         id: ObjectId,
         offset: u64,
         len: u64,
+        /// The metadata may have a copy of it.
+        tiny: Option<Tiny>,
     },
     /// In another node's stage.
     Peer {
         part: Extent,
         whole: Extent,
     },
+}
+
+/// A part of a file so short that the metadata may keep a copy of all of it.
+#[derive(Clone, Copy, Debug)]
+struct Tiny {
+    /// Of the content that is read.
+    version: u64,
+    /// The file's length, and where the part begins.
+    size: u64,
+    start: u64,
 }
 
 /// What is to be done for a read.
@@ -141,7 +154,13 @@ impl File {
 
     fn source(&self, s: &mut State, part: Extent, whole: Extent) -> Result<Source> {
         Ok(match part.place {
-            Place::Object { id, offset, .. } => Source::Object { id, offset, len: part.len },
+            Place::Object { id, offset, .. } => {
+                // What is held is not what the version is of.
+                let is_tiny =
+                    (whole.offset, whole.len) == (0, s.size) && s.size <= INLINE_BYTES_MAX && !s.is_held();
+                let tiny = Tiny { version: s.committed.version, size: s.size, start: part.offset };
+                Source::Object { id, offset, len: part.len, tiny: is_tiny.then_some(tiny) }
+            }
             Place::Log { node, .. } | Place::StageFile { node } if node != self.shared.node => {
                 Source::Peer { part, whole }
             }
@@ -179,7 +198,7 @@ impl File {
             Source::Zeros(len) => Some(Ok(vec![0; *len as usize].into())),
             Source::Stage { file, offset, len } => Some(self.read_stage(file, *offset, *len)),
             Source::Log { part, whole } => self.read_log(part, whole).transpose(),
-            Source::Object { id, offset, len } => {
+            Source::Object { id, offset, len, .. } => {
                 let info = self.shared.objects.known(*id)?;
                 self.shared.reads.read_ready(self.shared.ns, &info, *offset..*offset + *len).map(Ok)
             }
@@ -232,7 +251,14 @@ impl File {
     /// `None`: the bytes moved away.
     async fn fetch(&self, source: &Source) -> Result<Option<Bytes>> {
         let (id, offset, len) = match source {
-            Source::Object { id, offset, len } => (id, offset, len),
+            Source::Object { id, offset, len, tiny } => {
+                if let Some(tiny) = tiny
+                    && let Some(bytes) = self.read_inline(*tiny, *len).await
+                {
+                    return Ok(Some(bytes));
+                }
+                (id, offset, len)
+            }
             Source::Peer { part, whole } => return self.read_peer(part, whole).await,
             _ => return self.at_hand(source).transpose(),
         };
@@ -246,6 +272,23 @@ impl File {
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e.context(format_args!("cannot read inode {}", self.ino))),
         }
+    }
+
+    /// From the copy that the metadata keeps of the file, if it is of the version that is read: the object has the bytes too,
+    /// so that whatever is wrong with the copy is no error.
+    async fn read_inline(&self, tiny: Tiny, len: u64) -> Option<Bytes> {
+        let copy = match self.shared.meta.inline(self.ino).await {
+            Ok(copy) => copy?,
+            Err(e) => {
+                tracing::debug!(ino = %self.ino, error = %e, "the copy of a file's bytes cannot be asked for");
+                return None;
+            }
+        };
+        if copy.version != tiny.version || copy.bytes.len() as u64 != tiny.size || !copy.is_sound() {
+            return None;
+        }
+        let range = tiny.start as usize..(tiny.start + len) as usize;
+        copy.bytes.get(range).map(Bytes::copy_from_slice)
     }
 
     async fn read_peer(&self, part: &Extent, whole: &Extent) -> Result<Option<Bytes>> {
