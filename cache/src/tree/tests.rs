@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod disk;
 mod drain;
+mod inline;
 mod large;
 mod leases;
 mod model;

@@ -206,6 +206,12 @@ impl Metadata for Shared {
     async fn relocate(&self, object: ObjectInfo, moves: Vec<Move>) -> Result<Vec<Vec<(u64, u64)>>> {
         self.inner.relocate(object, moves).await
     }
+    async fn inline(&self, ino: Ino) -> Result<Option<Inline>> {
+        self.inner.inline(ino).await
+    }
+    async fn keep_inline(&self, object: ObjectInfo, copies: Vec<NewInline>) -> Result<()> {
+        self.inner.keep_inline(object, copies).await
+    }
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>> {
         self.inner.live(staged).await
     }

@@ -499,6 +499,14 @@ impl Metadata for Client {
         .await
     }
 
+    async fn inline(&self, ino: Ino) -> Result<Option<Inline>> {
+        self.read(|meta| Ok(Seen(now(meta.inline(ino))?, vec![Scope::Inode(ino)]))).await
+    }
+
+    async fn keep_inline(&self, object: ObjectInfo, copies: Vec<NewInline>) -> Result<()> {
+        self.service.meta.keep_inline(object, copies).await
+    }
+
     async fn live(&self, staged: &[(Ino, Extent)]) -> Result<Vec<Vec<(u64, u64)>>> {
         self.service.meta.live(staged).await
     }
