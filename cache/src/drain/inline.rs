@@ -12,9 +12,9 @@ use granary_meta::api::INLINE_CALL_BYTES_MAX;
 use super::Uploaded;
 use crate::tree::Shared;
 
-/// The bytes of a file's beginning, one after the other in the payload.
+/// The bytes of a file from its beginning on, one after the other in the payload.
 #[derive(Debug)]
-struct Copy {
+struct Beginning {
     ino: Ino,
     at: u64,
     len: u64,
@@ -26,8 +26,8 @@ struct Copy {
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     bytes_max: u64,
-    all: Vec<Copy>,
-    /// The file of the last part, and whether the last copy is of it.
+    all: Vec<Beginning>,
+    /// The file of the last part, and whether the last of them is of it.
     last: Option<(Ino, bool)>,
 }
 
@@ -55,11 +55,11 @@ impl Copies {
         let is_kept = file_offset == 0 && len <= self.bytes_max;
         self.last = Some((ino, is_kept));
         if is_kept {
-            self.all.push(Copy { ino, at: to_offset, len, parts: vec![bytes] });
+            self.all.push(Beginning { ino, at: to_offset, len, parts: vec![bytes] });
         }
     }
 
-    /// Whether the last copy goes on with these bytes, and is short enough still.
+    /// Whether the last beginning goes on with these bytes, and is short enough still.
     fn extend(&mut self, file_offset: u64, to_offset: u64, bytes: Bytes) -> bool {
         let Some(copy) = self.all.last_mut() else { return false };
         let follows = (file_offset, to_offset) == (copy.len, copy.at + copy.len);

@@ -5,6 +5,8 @@
 //! came into the object, and only if the file still is what the copy is of; any change of the content, and the end of the inode,
 //! takes it away in the same operation. Where the bytes lie is no content: a copy outlives compaction.
 
+use std::sync::Arc;
+
 use granary_core::limits::INLINE_BYTES_MAX;
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 
@@ -35,12 +37,28 @@ pub(super) fn forget(tx: &mut Tx<'_>, before: &Inode) -> Result<()> {
 }
 
 pub(super) fn remove(tx: &mut Tx<'_>, ino: Ino) -> Result<()> {
-    let key = Key::Inline(ino);
     // Looked for first: most files have none, and a deletion costs the engine as much as a record.
-    if tx.get(&key)?.is_some() {
-        tx.delete(key);
+    if !matches!(find(tx, ino)?, Found::Nothing) {
+        tx.delete(Key::Inline(ino));
     }
     Ok(())
+}
+
+enum Found {
+    Nothing,
+    Damaged,
+    Copy(Arc<Inline>),
+}
+
+/// What is damaged is no reason to refuse a change: it goes.
+fn find(tx: &mut Tx<'_>, ino: Ino) -> Result<Found> {
+    match tx.get(&Key::Inline(ino)) {
+        Ok(Some(Value::Inline(copy))) => Ok(Found::Copy(copy)),
+        Ok(None) => Ok(Found::Nothing),
+        Ok(Some(_)) => Ok(Found::Damaged),
+        Err(e) if e.kind() == Kind::Corrupt => Ok(Found::Damaged),
+        Err(e) => Err(e),
+    }
 }
 
 /// Keeps the copies that are of the whole present content of their files, in this object, and not longer than the namespace says.
@@ -61,11 +79,9 @@ pub(super) fn keep(tx: &mut Tx<'_>, object: ObjectId, copies: Vec<NewInline>) ->
         if !is_it || bytes.len() as u64 > len_max {
             continue;
         }
-        let kept = Inline { version: inode.attr.version, crc, bytes };
-        let key = Key::Inline(ino);
-        match tx.get(&key)? {
-            Some(Value::Inline(known)) if *known == kept => {}
-            _ => tx.put(key, Value::Inline(kept.into())),
+        let copy = Arc::new(Inline { version: inode.attr.version, crc, bytes });
+        if !matches!(find(tx, ino)?, Found::Copy(known) if known == copy) {
+            tx.put(Key::Inline(ino), Value::Inline(copy));
         }
     }
     Ok(Reply::Done)

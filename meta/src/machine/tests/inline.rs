@@ -182,5 +182,12 @@ fn what_is_damaged_is_not_there_and_is_a_finding() {
     let (found, problems) = put(encode(sound.clone())[..8].to_vec());
     assert_eq!((found, problems.unwrap_err().kind()), (None, Kind::Corrupt));
     let (found, problems) = put(encode(sound.clone()));
-    assert_eq!((found, problems.unwrap()), (Some(sound), vec![]));
+    assert_eq!((found, problems.unwrap()), (Some(sound.clone()), vec![]));
+    // It is in nobody's way: it is replaced, or goes with the content.
+    put(encode(sound.clone())[..8].to_vec()).1.unwrap_err();
+    w.run(keep(1, offer(f, b"hello"))).unwrap();
+    assert_eq!(kept(&w, f).unwrap(), b"hello");
+    w.engine.write(vec![crate::engine::Write::Put(key.clone(), vec![1])], false).unwrap();
+    w.run(commit(f, 5, vec![unchecked(0, 5, 300)])).unwrap();
+    assert_eq!(records(&w), 0);
 }
