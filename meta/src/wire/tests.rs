@@ -544,6 +544,33 @@ fn impossible_values_are_malformed() {
 }
 
 #[test]
+fn copies_are_bounded_and_an_older_service_takes_them_for_nothing() {
+    use pb::request::Call as Wire;
+    let object = ObjectInfo { id: ObjectId(3), kind: ObjectKind::Pack, payload_len: 9, total_len: 100 };
+    let copy = |len| NewInline { ino: Ino(5), at: 7, crc: 1, bytes: vec![1; len].into() };
+    let keep = |copies| request::encode_call(&Call::KeepInline { object, copies });
+    let decoded = |call| request::decode(pb::Request { id: 1, call: Some(call), ..Default::default() });
+    decoded(keep(vec![copy(1), copy(2048)])).unwrap();
+    for len in [0, 2049] {
+        assert_eq!(decoded(keep(vec![copy(len)])).unwrap_err().kind(), Kind::Invalid);
+    }
+    // Without the field it is a relocation that moves nothing; and moves do not come with copies.
+    let Wire::Relocate(sent) = keep(vec![copy(2048)]) else { panic!("it is sent as a relocation") };
+    let without = pb::Relocate { inline: Vec::new(), ..sent.clone() };
+    let nothing = Call::Relocate { object, moves: Vec::new() };
+    assert_eq!(decoded(Wire::Relocate(without)).unwrap().call, nothing);
+    let place = Place::StageFile { node: NodeId(1) };
+    let from = Extent { offset: 0, len: 1, place, crc: 0 };
+    let moves = lists::encode_moves(&[Move { ino: Ino(5), from, to_offset: 0 }]);
+    let both = Wire::Relocate(pb::Relocate { moves, ..sent });
+    assert_eq!(decoded(both).unwrap_err().kind(), Kind::Invalid);
+    // Who asks without knowing of copies asks for none.
+    let older = pb::Inode { ino: 8 }.encode_to_vec();
+    let newer = pb::ExtentsOf::decode(&older[..]).unwrap();
+    assert_eq!(newer, pb::ExtentsOf { ino: 8, with_inline: false });
+}
+
+#[test]
 fn creating_a_file_costs_few_bytes() {
     let ino = |n: u64| Ino(1_000_000 + n);
     let now = Timestamp { secs: 1_790_000_000, nanos: 123_456_789 };

@@ -312,3 +312,50 @@ fn extents_that_another_node_compacted_are_asked_for_anew() {
         rig.end().await;
     });
 }
+
+/// A copy of a tiny file's bytes comes with its extents, is kept with them, and is never of another content.
+#[test]
+fn copies_come_with_the_extents_and_go_with_the_content() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let ((_ca, a), (_cb, b)) = (rig.space().await, rig.space().await);
+        let policy = PolicyChange { inline_bytes_max: Some(100), ..PolicyChange::default() };
+        let change = NamespaceChange { policy, ..NamespaceChange::default() };
+        rig.client("admin").await.set_namespace(&NAME.parse().unwrap(), change).await.unwrap();
+        let made = create(&a, Ino::ROOT, "f").await.unwrap();
+        let (ino, mtime, ctime) = (made.ino, made.mtime, made.mtime);
+        let mut stored = 0_u128;
+        let mut store = async |bytes: &[u8]| {
+            stored += 1;
+            let (crc, len) = (crc32c::crc32c(bytes), bytes.len() as u64);
+            let place = Place::Log { node: granary_core::NodeId(1), segment: 1, offset: stored as u64 * 100 };
+            let from = Extent { offset: 0, len, place, crc };
+            let (extents, holes) = (vec![from], vec![]);
+            a.commit(Commit { ino, size: len, mtime, ctime, extents, holes, staged_seq: 1 }).await.unwrap();
+            let (id, kind) = (ObjectId(stored), ObjectKind::Pack);
+            let object = ObjectInfo { id, kind, payload_len: len, total_len: 200 };
+            a.relocate(object, vec![Move { ino, from, to_offset: 0 }]).await.unwrap();
+            a.keep_inline(object, vec![NewInline { ino, at: 0, crc, bytes: bytes.into() }]).await.unwrap();
+        };
+        store(b"first").await;
+        let (attr, _) = b.extents(ino).await.unwrap();
+        let calls = rig.calls();
+        let copy = at_once(b.inline(ino)).unwrap().unwrap();
+        assert_eq!((&copy.bytes[..], copy.version, copy.is_sound()), (&b"first"[..], attr.version, true));
+        assert_eq!(rig.calls(), calls, "it came with the extents");
+        store(b"second").await;
+        let copy = b.inline(ino).await.unwrap().unwrap();
+        assert_eq!(&copy.bytes[..], b"second");
+        assert_eq!(b.getattr(ino).await.unwrap().version, copy.version);
+        // Longer than the namespace wants: that there is none is known, too.
+        store(&[7; 101]).await;
+        b.extents(ino).await.unwrap();
+        assert_eq!(at_once(b.inline(ino)).unwrap(), None);
+        store(b"third").await;
+        let size = Some(0);
+        b.setattr(ino, SetAttr { size, ..SetAttr::default() }).await.unwrap();
+        assert_eq!(b.inline(ino).await.unwrap(), None);
+        assert_eq!(a.inline(ino).await.unwrap(), None);
+        rig.end().await;
+    });
+}
