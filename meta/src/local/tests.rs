@@ -146,6 +146,7 @@ proptest! {
         let mut synced = 0;
         for action in &actions {
             driver.act(action);
+            states.append(&mut driver.between);
             states.push(driver.model.clone());
             if matches!(action, Action::Sync) { synced = states.len() - 1; }
         }

@@ -93,6 +93,12 @@ pub enum Action {
         earlier: Option<u8>,
     },
     Forget,
+    /// Writes and stores all of a file, in a piece or two, and offers a copy of it.
+    Tiny {
+        ino: u8,
+        len: u8,
+        first: u8,
+    },
     Limits {
         bytes: u8,
         inodes: u8,
@@ -142,6 +148,7 @@ pub fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Forget),
         4 => (prop::collection::vec(i(), 0..6), prop::option::of(i()))
             .prop_map(|(picks, earlier)| Action::Inline { picks, earlier }),
+        4 => (i(), 1u8..120, 0u8..120).prop_map(|(ino, len, first)| Action::Tiny { ino, len, first }),
         1 => (i(), i(), i()).prop_map(|(bytes, inodes, inline)| Action::Limits { bytes, inodes, inline }),
         1 => (i(), i()).prop_map(|(dir, name)| Action::Lookup { dir, name }),
         1 => i().prop_map(|nth| Action::Discard { nth }),
@@ -160,6 +167,8 @@ pub struct Driver {
     opens: Vec<u64>,
     staged: Vec<(Ino, Extent)>,
     offered: Vec<(ObjectInfo, NewInline)>,
+    /// States of the last action between its operations.
+    pub between: Vec<Model>,
     log_end: u64,
     objects: u128,
 }
@@ -170,8 +179,8 @@ impl Driver {
         model.inline_bytes_max = 100;
         set_inline(&space, 100);
         let (inos, opens, staged) = (vec![1], Vec::new(), Vec::new());
-        let offered = Vec::new();
-        Driver { space, clock, model, inos, opens, staged, offered, log_end: 0, objects: 0 }
+        let (offered, between) = (Vec::new(), Vec::new());
+        Driver { space, clock, model, inos, opens, staged, offered, between, log_end: 0, objects: 0 }
     }
 
     fn ino(&self, i: u8) -> u64 {
@@ -217,6 +226,7 @@ impl Driver {
     pub fn act(&mut self, action: &Action) {
         self.clock.advance(Duration::from_millis(10));
         self.model.now = self.clock.now();
+        self.between.clear();
         let space = self.space.clone();
         match *action {
             Action::Create { dir, name, kind, mode, open } => {
@@ -345,6 +355,7 @@ impl Driver {
                 self.model.objects.retain(|id, _| !ids.contains(id));
             }
             Action::Inline { ref picks, earlier } => self.inline(picks, earlier),
+            Action::Tiny { ino, len, first } => self.tiny(ino, len, first),
             Action::Limits { bytes, inodes, inline } => {
                 // Mostly none, so that most sequences grow.
                 let bytes_max = if bytes > 200 { u64::from(bytes) } else { 0 };
@@ -438,10 +449,33 @@ impl Driver {
         same(real, self.model.commit(&commit));
     }
 
+    /// An action goes on with another operation.
+    fn step(&mut self) {
+        self.model.settle_copies();
+        self.between.push(self.model.clone());
+    }
+
+    fn tiny(&mut self, ino: u8, len: u8, first: u8) {
+        let before = self.staged.len();
+        let first = first.min(len - 1);
+        // In the log, one after the other; the first may be empty.
+        self.commit(ino, len, &[(0, first, 100), (first, len - first, 100)]);
+        self.step();
+        let staged = self.staged.split_off(before);
+        self.relocate_all(staged.clone(), false);
+        self.step();
+        self.staged.extend(staged);
+        self.inline(&[ino], None);
+    }
+
     fn relocate(&mut self, picks: &[u8], again: bool) {
+        self.relocate_all(self.picks(picks), again);
+    }
+
+    fn relocate_all(&mut self, picks: Vec<(Ino, Extent)>, again: bool) {
         let mut moves = Vec::new();
         let mut payload_len = 0;
-        for (ino, from) in self.picks(picks) {
+        for (ino, from) in picks {
             moves.push(Move { ino, from, to_offset: payload_len });
             payload_len += from.len;
         }
@@ -477,6 +511,7 @@ impl Driver {
             assert_eq!(real.unwrap_err().kind(), Kind::Invalid);
             same(block_on(self.space.keep_inline(*object, vec![offer.clone()])), Ok(()));
             self.model.keep_inline(object.id, offer.clone());
+            self.step();
         }
         self.offered.extend(offers);
     }
