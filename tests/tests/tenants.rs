@@ -382,7 +382,7 @@ fn calls_into_other_namespaces() {
         },
         Call::SetAttr { ino, set: SetAttr { mode: Some(0o777), size: Some(0), ..SetAttr::default() } },
         Call::Open { ino },
-        Call::Extents { ino },
+        Call::Extents { ino, with_inline: true },
         Call::Commit(Commit {
             ino,
             size: 0,

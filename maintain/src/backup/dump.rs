@@ -1,4 +1,4 @@
-//! Saving a volume in use: one moment of its engine, as a stream. Copies of files' bytes are left out: the objects have them.
+//! Saving a volume in use: one moment of its engine, as a stream. Copies of bytes are left out: objects and nodes' logs have them.
 
 use granary_core::{Result, Timestamp};
 use granary_meta::Volume;
@@ -36,10 +36,11 @@ pub fn dump(
     Ok(totals)
 }
 
-/// Whether a record is a copy of a tiny file's bytes. Those of the volume have a tag of another meaning.
+/// Whether a record is a copy of bytes: of a tiny file's, or of a node's log. Those of the volume have a tag of another meaning.
 pub(super) fn is_copy(key: &[u8]) -> bool {
+    let copies = [Family::Inline as u8, Family::Redo as u8];
     key.split_first_chunk::<4>()
-        .is_some_and(|(ns, rest)| *ns != [0; 4] && rest.first() == Some(&(Family::Inline as u8)))
+        .is_some_and(|(ns, rest)| *ns != [0; 4] && rest.first().is_some_and(|tag| copies.contains(tag)))
 }
 
 /// What a backup of now would say at its end.

@@ -117,6 +117,9 @@ fn sessions_and_copies_are_not_brought_back_and_revoked_tokens_are() {
     assert_eq!(put(key.encode(NamespaceId(1)), value.encode()), None);
     let copy = granary_meta::Inline { version: 1, crc: 2, bytes: [3].into() };
     assert_eq!(put(Key::Inline(Ino(5)).encode(NamespaceId(1)), Value::Inline(copy.into()).encode()), None);
+    let redo = Key::Redo(granary_core::NodeId(1), 2, 3).encode(NamespaceId(1));
+    assert!(dump::is_copy(&redo));
+    assert_eq!(put(redo, Value::Redo([4].into()).encode()), None);
     assert_eq!(put(session::revoked_key("t"), session::encode_revoked(9)), Some(session::encode_revoked(9)));
     assert_eq!(put(session::INCARNATION_KEY.to_vec(), vec![1, 2]), Some(vec![1, 2]));
 }
