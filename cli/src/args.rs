@@ -211,7 +211,7 @@ pub enum NsCommand {
         #[command(flatten)]
         what: NsFields,
         #[command(flatten)]
-        policy: PolicyFields,
+        policy: Box<PolicyFields>,
         #[command(flatten)]
         flags: PlaceFlags,
     },

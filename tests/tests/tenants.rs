@@ -21,7 +21,7 @@ use granary_meta::wire::pb::{ClientFrame, ClientItem, client_item};
 use granary_meta::wire::{request, response, session};
 use granary_meta::{
     Commit, CopyRange, Durability, FileType, Lock, LockKind, LockOwner, LockRequest, NamespaceChange,
-    NewInode, NewNamespace, RenameMode, SetAttr,
+    NewInline, NewInode, NewNamespace, ObjectInfo, RenameMode, SetAttr,
 };
 use granary_tests::{Node, Output, Service, free_port, run};
 use tokio_stream::StreamExt;
@@ -392,6 +392,15 @@ fn calls_into_other_namespaces() {
             holes: vec![(0, 6)],
             staged_seq: 1,
         }),
+        Call::KeepInline {
+            object: ObjectInfo {
+                id: ObjectId(1),
+                kind: granary_core::ObjectKind::Pack,
+                payload_len: 6,
+                total_len: 100,
+            },
+            copies: vec![NewInline { ino, at: 0, crc: 0, bytes: (*b"theirs").into() }],
+        },
         Call::Live { staged: vec![] },
         Call::Object { id: ObjectId(1) },
         Call::DeadObjects { max: 10 },
