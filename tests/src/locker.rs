@@ -121,11 +121,13 @@ impl Locker {
 
     /// Tells it to take a lock that somebody holds, and returns once it sleeps in the system call. The service may yet have to
     /// hear of it.
+    #[track_caller]
     pub fn waits(&mut self, command: &str) {
         self.tell(command);
         let calls = [libc::SYS_flock, libc::SYS_fcntl].map(|number| format!("{number} "));
         let state = format!("/proc/{}/syscall", self.pid());
         until("the locker sleeps in its call", || {
+            assert!(!self.has_answered(), "{command}: it does not wait, but is told {}", self.answer());
             let text = std::fs::read_to_string(&state).expect("the locker lives");
             calls.iter().any(|call| text.starts_with(call))
         });

@@ -6,10 +6,10 @@ use granary_core::{Error, Ino, Kind, Result};
 
 use super::cache::Cache;
 use super::calls::{Pending, Waiter};
-use super::held_locks::without_all;
+use super::held_locks::End;
 use super::namespace::{CLOSE_AT_ONCE, RemoteNamespace, State};
 use crate::call::{Answer, Call, Response};
-use crate::lease::{LeaseKind, Lock, LockRequest, Lost, Scope};
+use crate::lease::{LeaseKind, LockRequest, Lost, Scope};
 use crate::machine::trash;
 use crate::types::{Attr, FileType, RenameMode};
 
@@ -98,27 +98,28 @@ impl RemoteNamespace {
                     let _ = waiter.send(answer);
                 }
             }
-            (Call::Lock { ino, request }, Ok(_)) => {
-                let before = state.locks.within(*ino, request);
-                state.locks.apply(*ino, request);
-                let gone = matches!(waiter, Waiter::One(waiter) if waiter.is_closed());
-                if gone && !request.unlock {
-                    self.lock_as_before(*ino, request, &before);
-                }
-            }
             _ => {}
         }
     }
 
-    /// Who waited for this lock has gone: what was locked before is locked again, the rest is not.
-    fn lock_as_before(&self, ino: Ino, request: &LockRequest, before: &[Lock]) {
-        let again = |lock: Lock, unlock: bool| {
-            let request = LockRequest { lock, unlock, wait: false, ..*request };
+    /// A program asks for a lock, or gives one back.
+    pub(super) fn lock_begins(&self, ino: Ino, request: &LockRequest) {
+        self.state().locks.begin(ino, request);
+    }
+
+    /// Its answer came, and who asked went away before he heard it.
+    pub(super) fn lock_unheard(&self, ino: Ino, request: &LockRequest) {
+        let mut state = self.state();
+        for request in state.locks.unheard(ino, request) {
             self.tell(Call::Lock { ino, request });
-        };
-        before.iter().for_each(|lock| again(*lock, false));
-        for gap in without_all(request.lock, before) {
-            again(gap, true);
+        }
+    }
+
+    /// It is over: done, and told to the program or not; or not done.
+    pub(super) fn lock_ended(&self, ino: Ino, request: &LockRequest, end: End) {
+        let mut state = self.state();
+        for request in state.locks.end(ino, request, end) {
+            self.tell(Call::Lock { ino, request });
         }
     }
 
@@ -129,10 +130,6 @@ impl RemoteNamespace {
                 self.close_one(attr.ino)
             }
             (Call::Open { ino }, _) => self.close_one(*ino),
-            (Call::Lock { ino, request }, _) if !request.unlock => {
-                let request = LockRequest { unlock: true, wait: false, ..*request };
-                self.tell(Call::Lock { ino: *ino, request });
-            }
             _ => {}
         }
     }

@@ -21,6 +21,7 @@ use granary_core::{Clock, Error, Ino, Kind, NamespaceId, NodeId, Result, Session
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::calls::{self, Calls, Next, Pending, Waiter};
+use super::held_locks::End;
 use super::namespace::RemoteNamespace;
 use super::options::ClientLimits;
 use crate::call::{Answer, Call, Greeting, Held, Hello, Released, Response};
@@ -147,22 +148,40 @@ impl Core {
         ino: Ino,
         request: LockRequest,
     ) -> Result<()> {
-        struct Cancel<'a>(&'a Core, Option<u64>);
-        impl Drop for Cancel<'_> {
+        /// Who asks may go away before the answer comes, or with it on the way to him.
+        struct Asking<'a> {
+            core: &'a Core,
+            space: Option<Arc<RemoteNamespace>>,
+            ino: Ino,
+            request: LockRequest,
+            id: u64,
+            told: oneshot::Receiver<Result<Answer>>,
+            heard: bool,
+        }
+        impl Drop for Asking<'_> {
             fn drop(&mut self) {
-                if let Some(id) = self.1 {
-                    self.0.with_calls(|calls| calls.cancel(id));
+                if self.heard {
+                    return;
+                }
+                self.told.close();
+                match (self.told.try_recv(), &self.space) {
+                    (Ok(Ok(_)), Some(space)) => space.lock_unheard(self.ino, &self.request),
+                    (Ok(_), _) => {}
+                    (Err(_), _) => self.core.with_calls(|calls| calls.cancel(self.id)),
                 }
             }
         }
         let call = Call::Lock { ino, request };
         let room = self.room(&call).await?;
         let (tell, told) = oneshot::channel();
-        let id = self.submit(space, ns, call, Waiter::One(tell), Some(room));
-        let mut cancel = Cancel(self, Some(id));
-        let answer = told.await.map_err(|_| closed())?;
-        cancel.1 = None;
-        match answer? {
+        if let Some(space) = &space {
+            space.lock_begins(ino, &request);
+        }
+        let id = self.submit(space.clone(), ns, call, Waiter::One(tell), Some(room));
+        let mut asking = Asking { core: self, space, ino, request, id, told, heard: false };
+        let answer = (&mut asking.told).await.map_err(|_| closed());
+        asking.heard = true;
+        match answer?? {
             Answer::Done => Ok(()),
             other => Err(super::namespace::unexpected(&other)),
         }
@@ -248,7 +267,13 @@ impl Core {
         }
         let Pending { space, call, waiter, .. } = pending;
         let Waiter::One(waiter) = waiter else { return };
-        if let (Err(Ok(answer)), Some(space)) = (waiter.send(response.result), space) {
+        let is_done = response.result.is_ok();
+        let sent = waiter.send(response.result);
+        let Some(space) = space else { return };
+        if let Call::Lock { ino, request } = &call {
+            let end = if is_done { End::Done { told: sent.is_ok() } } else { End::NotDone };
+            space.lock_ended(*ino, request, end);
+        } else if let Err(Ok(answer)) = sent {
             space.unclaimed(&call, &answer);
         }
     }
@@ -600,6 +625,9 @@ impl Core {
 fn fail(pending: Pending, e: Error) {
     if let Some(space) = &pending.space {
         space.failed(&pending, &e);
+        if let (Call::Lock { ino, request }, Waiter::One(_)) = (&pending.call, &pending.waiter) {
+            space.lock_ended(*ino, request, End::NotDone);
+        }
     }
     if let Waiter::One(waiter) = pending.waiter {
         // Who asked may have gone.
