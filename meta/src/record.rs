@@ -11,7 +11,7 @@
 //! | `D` | dead object, oldest first | seconds i64 (sign bit flipped), nanoseconds u32, object id u128 | [`object`] |
 //! | `E` | entry of a directory, by name | directory u64, name | [`entry`] |
 //! | `I` | inode | inode u64 | [`inode`] |
-//! | `J` | bytes of a node's stage log that its disk may lose | node u64, segment u64, offset u64 | [`redo`] |
+//! | `J` | bytes of a node's stage log that its disk may lose | node u64, segment u64, offset u64 | [`xattr`] |
 //! | `K` | condemned object | object id u128 | [`object`] |
 //! | `L` | entry of a directory, by cookie | directory u64, cookie u64 | [`entry`] |
 //! | `N` | the namespace's settings | | [`space`] |
@@ -36,7 +36,6 @@ pub mod extent;
 pub mod inline;
 pub mod inode;
 pub mod object;
-pub mod redo;
 pub mod reply;
 pub mod session;
 pub mod space;
@@ -321,13 +320,12 @@ impl Value {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(96);
         match self {
-            Value::Xattr(v) | Value::Target(v) => xattr::encode(v, &mut out),
+            Value::Xattr(v) | Value::Target(v) | Value::Redo(v) => xattr::encode(v, &mut out),
             Value::Inline(v) => inline::encode(v, &mut out),
             Value::Counters(v) => v.encode(&mut out),
             Value::Dead => out.put_u8(object::DEAD_VERSION),
             Value::Entry(v) => v.encode(&mut out),
             Value::Inode(v) => v.encode(&mut out),
-            Value::Redo(v) => redo::encode(v, &mut out),
             Value::Condemned(since) => object::encode_condemned(*since, &mut out),
             Value::Listing(v) => v.encode(&mut out),
             Value::Namespace(v) => v.encode(&mut out),
@@ -348,7 +346,7 @@ impl Value {
             Key::Dead(..) => object::decode_dead(bytes).map(|()| Value::Dead),
             Key::Entry(..) => Entry::decode(bytes).map(Value::Entry),
             Key::Inode(ino) => Inode::decode(*ino, bytes).map(|v| Value::Inode(Arc::new(v))),
-            Key::Redo(..) => redo::decode(bytes).map(|v| Value::Redo(v.into())),
+            Key::Redo(..) => xattr::decode(bytes).map(|v| Value::Redo(v.into())),
             Key::Condemned(_) => object::decode_condemned(bytes).map(Value::Condemned),
             Key::Listing(..) => Listing::decode(bytes).map(Value::Listing),
             Key::Namespace => NamespaceRecord::decode(bytes).map(|v| Value::Namespace(Arc::new(v))),

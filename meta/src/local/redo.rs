@@ -1,4 +1,5 @@
-//! What a node of this process has in its stage log and not synced there, kept in the engine: see [`crate::record::redo`].
+//! What a node of this process has in its stage log and not synced there, kept in the engine: so one sync, the engine's, makes it
+//! and the metadata durable. After a power loss the node writes it back into its log.
 
 use granary_core::{Error, Kind, NodeId, Result};
 

@@ -1,4 +1,4 @@
-//! Extended attributes and symlink targets: bytes under a name.
+//! Extended attributes, symlink targets, and bytes of a node's stage log: nothing but bytes.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -16,7 +16,7 @@ pub(super) fn encode(value: &[u8], out: &mut Vec<u8>) {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<&[u8]> {
-    let mut r = Reader::new(bytes, "an extended attribute or symlink target");
+    let mut r = Reader::new(bytes, "an extended attribute, a symlink target, or bytes of a stage log");
     r.version(VERSION)?;
     let n = r.remaining();
     r.take(n)
