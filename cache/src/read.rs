@@ -202,6 +202,26 @@ impl ReadCache {
         self.fetcher.prefetch(ns, object, (range.start / CHUNK_BYTES) as u32..end);
     }
 
+    /// Keeps these chunks of an object on this node: those that are cached, and those that are not from when they come. Nothing
+    /// is fetched. They do not leave for others that are read; only when what is written has no room on the disk and
+    /// nothing else is left to drop, they go too, and are kept again once they were fetched again. Pins are counted
+    /// (two trees may share a pack), and not remembered over a restart.
+    ///
+    /// Errors: `NoSpace` when pins would take more than half of the cache; then none of these chunks is pinned.
+    pub fn pin_chunks(&self, _ns: NamespaceId, object: ObjectId, chunks: Range<u32>) -> Result<()> {
+        self.fetcher.disk.pin(object, chunks)
+    }
+
+    /// Takes back one pin of each of these chunks; those that are not pinned are left as they are.
+    pub fn unpin_chunks(&self, _ns: NamespaceId, object: ObjectId, chunks: Range<u32>) {
+        self.fetcher.disk.unpin(object, chunks);
+    }
+
+    /// Bytes of the cache that pins take; a chunk that is not here yet counts as a whole one.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.fetcher.disk.pinned_bytes()
+    }
+
     /// Whether any chunk of the object is cached.
     pub fn has_some(&self, object: ObjectId) -> bool {
         self.fetcher.disk.has_some(object)

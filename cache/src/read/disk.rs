@@ -10,6 +10,7 @@
 //! rename is followed by its entry.
 
 mod chunk_file;
+mod pins;
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -29,6 +30,7 @@ use super::policy::{S3Fifo, SMALL_SHARE};
 use super::stats::{ReadStats, add};
 use super::sums::FrameSums;
 use chunk_file::{BadCopy, ChunkFile};
+use pins::Pins;
 
 /// What an entry counts at least against the budget, so that the number of entries (about 200 bytes of memory each) is
 /// bounded by it too.
@@ -75,6 +77,8 @@ struct State {
     open: Lru<ChunkKey, Arc<ChunkFile>>,
     /// Chunks on disk that were fetched ahead and not read since; all are in `policy`.
     unread: HashSet<ChunkKey>,
+    /// What people asked to keep, on disk or not.
+    pins: Pins,
     /// Room made for files that are being written.
     reserved: u64,
 }
@@ -125,11 +129,17 @@ impl Disk {
             policy.restore(key, charge(len));
         }
         let open = Lru::new(limits.open_files_max);
-        let state = Mutex::new(State { policy, open, unread: HashSet::new(), reserved: 0 });
+        let state = Mutex::new(State {
+            policy,
+            open,
+            unread: HashSet::new(),
+            pins: Pins::new(limits.bytes_max),
+            reserved: 0,
+        });
         let (dir, temporary) = (dir.to_owned(), AtomicU64::new(0));
         let (warned, failing) = (AtomicBool::new(false), AtomicBool::new(false));
         let disk = Disk { dir, limits, state, temporary, warned, failing, stats };
-        disk.reserve(0, 0); // the settings may have become smaller
+        disk.reserve(0, None); // the settings may have become smaller
         Ok(disk)
     }
 
@@ -249,6 +259,26 @@ impl Disk {
         self.forget(&[ChunkKey::sums(object)]);
     }
 
+    /// Keeps these chunks, those that come later too. `NoSpace`: pins may not take so much; none of them is pinned.
+    pub fn pin(&self, object: ObjectId, chunks: Range<u32>) -> Result<()> {
+        let mut state = self.state();
+        state.pins.add(object, chunks.clone())?;
+        state.tell_pins(object, chunks);
+        Ok(())
+    }
+
+    /// Takes back one [`pin`](Self::pin) of each.
+    pub fn unpin(&self, object: ObjectId, chunks: Range<u32>) {
+        let mut state = self.state();
+        state.pins.remove(object, chunks.clone());
+        state.tell_pins(object, chunks);
+    }
+
+    /// Bytes that pins take of the budget, whether they are on disk or not.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.state().pins.bytes()
+    }
+
     pub fn has_some(&self, object: ObjectId) -> bool {
         let range = ChunkKey { object, index: 0 }..=ChunkKey { object, index: u32::MAX };
         !self.state().policy.keys_in(range).is_empty()
@@ -257,7 +287,11 @@ impl Disk {
     /// Everything of an object.
     pub fn remove(&self, object: ObjectId) {
         let range = ChunkKey { object, index: 0 }..=ChunkKey { object, index: u32::MAX };
-        let keys = self.state().policy.keys_in(range);
+        let keys = {
+            let mut state = self.state();
+            state.pins.forget(object);
+            state.policy.keys_in(range)
+        };
         self.forget(&keys);
     }
 
@@ -295,7 +329,7 @@ impl Disk {
 
     fn try_put(&self, key: ChunkKey, mut slices: Vec<IoSlice<'_>>, len: u64, ahead: bool) -> bool {
         let (size, path) = (charge(len), self.path(key));
-        if !self.reserve(size, 0) {
+        if !self.reserve(size, None) {
             self.warn_once("keep anything in", &path, &io::ErrorKind::StorageFull.into());
             return false;
         }
@@ -316,6 +350,8 @@ impl Disk {
             return false;
         }
         state.policy.insert(key, size);
+        let pinned = state.pins.came(&key, size);
+        state.policy.set_pinned(&key, pinned);
         if ahead {
             state.unread.insert(key);
         }
@@ -337,27 +373,35 @@ impl Disk {
         !full || unread + bytes <= self.limits.bytes_max / (2 * SMALL_SHARE)
     }
 
-    /// Others need the disk: makes `bytes` free beside what is always left free, if the cache takes so much.
+    /// Others need the disk: makes `bytes` free beside what is always left free, if the cache takes so much. Where the rest is
+    /// not enough, pinned chunks leave too: what is written has nowhere else to go, and they are in the store.
     pub fn shrink(&self, bytes: u64) {
-        self.reserve(0, bytes);
+        self.reserve(0, Some(bytes));
     }
 
-    /// Makes room for `bytes` and keeps it for the caller, who gives it back under the lock; `beside` that many more are left
-    /// free than always. False when there is no room.
-    fn reserve(&self, bytes: u64, beside: u64) -> bool {
+    /// Makes room for `bytes` and keeps it for the caller, who gives it back under the lock; `beside`: others need so many more
+    /// than are left free always, and pinned chunks leave for them where nothing else is left. False when there is no room.
+    fn reserve(&self, bytes: u64, beside: Option<u64>) -> bool {
         let (free, min) = rustix::fs::statvfs(&self.dir).map_or((u64::MAX, 0), |s| {
             let total = s.f_blocks.saturating_mul(s.f_frsize);
-            (s.f_bavail.saturating_mul(s.f_frsize), self.limits.free_min.near(total).saturating_add(beside))
+            let min = self.limits.free_min.near(total).saturating_add(beside.unwrap_or(0));
+            (s.f_bavail.saturating_mul(s.f_frsize), min)
         });
         let mut state = self.state();
         let room = state.policy.bytes().saturating_add(free).saturating_sub(min);
         let budget = self.limits.bytes_max.min(room);
-        let fits = state.reserved.saturating_add(bytes) <= budget;
+        let pinned = state.policy.pinned_bytes();
+        let fits = state.reserved.saturating_add(bytes).saturating_add(pinned) <= budget;
         if fits {
             state.reserved += bytes;
         }
         let keep = budget.saturating_sub(state.reserved);
-        let gone = state.policy.evict_to(keep, budget);
+        let mut gone = state.policy.evict_to(keep, budget);
+        if beside.is_some() && state.policy.bytes() > keep {
+            state.policy.unpin_all();
+            gone.extend(state.policy.evict_to(keep, budget));
+            state.pin_again();
+        }
         let mut closed = Vec::new();
         let mut wasted = 0;
         for (key, _) in &gone {
@@ -387,6 +431,25 @@ impl Disk {
 }
 
 impl State {
+    /// Tells the policy which of these chunks are pinned now.
+    fn tell_pins(&mut self, object: ObjectId, chunks: Range<u32>) {
+        let State { policy, pins, .. } = self;
+        let Some(last) = chunks.end.checked_sub(1).filter(|last| *last >= chunks.start) else { return };
+        let range = ChunkKey { object, index: chunks.start }..=ChunkKey { object, index: last };
+        for key in policy.keys_in(range) {
+            if let Some(size) = policy.size(&key) {
+                let pinned = pins.came(&key, size);
+                policy.set_pinned(&key, pinned);
+            }
+        }
+    }
+
+    /// Makes the policy know what is pinned.
+    fn pin_again(&mut self) {
+        let State { policy, pins, .. } = self;
+        pins.keys().for_each(|key| policy.set_pinned(key, true));
+    }
+
     fn touch(&mut self, key: ChunkKey, frame: u32, stats: &ReadStats) -> bool {
         if !self.unread.is_empty() && self.unread.remove(&key) {
             add(&stats.prefetch_useful, 1);

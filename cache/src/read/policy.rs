@@ -24,6 +24,8 @@ pub(crate) const SMALL_SHARE: u64 = 10;
 pub(crate) enum Queue {
     Small,
     Main,
+    /// Not in a queue: it is not to leave.
+    Pinned,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,7 @@ pub(crate) struct S3Fifo<K> {
     main: VecDeque<(K, u64)>,
     small_bytes: u64,
     main_bytes: u64,
+    pinned_bytes: u64,
     ghost: BTreeMap<K, u64>,
     ghost_order: VecDeque<(K, u64)>,
     next_stay: u64,
@@ -66,6 +69,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             main: VecDeque::new(),
             small_bytes: 0,
             main_bytes: 0,
+            pinned_bytes: 0,
             ghost: BTreeMap::new(),
             ghost_order: VecDeque::new(),
             next_stay: 0,
@@ -75,7 +79,12 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.small_bytes + self.main_bytes
+        self.small_bytes + self.main_bytes + self.pinned_bytes
+    }
+
+    /// Of these, what does not leave for others.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned_bytes
     }
 
     pub fn len(&self) -> usize {
@@ -84,6 +93,10 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
 
     pub fn contains(&self, key: &K) -> bool {
         self.entries.contains_key(key)
+    }
+
+    pub fn size(&self, key: &K) -> Option<u64> {
+        self.entries.get(key).map(|entry| entry.size)
     }
 
     /// The keys within a range, for removing all that belong together.
@@ -134,6 +147,31 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
                 self.main_bytes += entry.size;
                 self.main.push_back((key, entry.stay));
             }
+            Queue::Pinned => self.pinned_bytes += entry.size,
+        }
+    }
+
+    /// The entry is not to leave, or may leave again: then it is as one that just came.
+    pub fn set_pinned(&mut self, key: &K, pinned: bool) {
+        let Some(mut entry) = self.entries.get(key).copied() else { return };
+        if pinned == (entry.queue == Queue::Pinned) {
+            return;
+        }
+        self.uncount(&entry);
+        self.next_stay += 1;
+        entry.stay = self.next_stay;
+        entry.queue = if pinned { Queue::Pinned } else { Queue::Small };
+        self.entries.insert(*key, entry);
+        self.push(*key, entry);
+        self.tidy();
+    }
+
+    /// Unpins all: there is no other way to make room.
+    pub fn unpin_all(&mut self) {
+        let pinned = |(key, entry): (&K, &Entry)| (entry.queue == Queue::Pinned).then_some(*key);
+        let keys: Vec<K> = self.entries.iter().filter_map(pinned).collect();
+        for key in keys {
+            self.set_pinned(&key, false);
         }
     }
 
@@ -174,13 +212,15 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         match entry.queue {
             Queue::Small => self.small_bytes -= entry.size,
             Queue::Main => self.main_bytes -= entry.size,
+            Queue::Pinned => self.pinned_bytes -= entry.size,
         }
     }
 
-    /// Evicts until at most `keep` bytes are left; returns what has to go, with sizes. `budget` sizes the small queue.
+    /// Evicts until at most `keep` bytes, or only pinned ones, are left; returns what has to go, with sizes. `budget` sizes the
+    /// small queue.
     pub fn evict_to(&mut self, keep: u64, budget: u64) -> Vec<(K, u64)> {
         let mut gone = Vec::new();
-        while self.bytes() > keep {
+        while self.bytes() > keep.max(self.pinned_bytes) {
             let small_first = self.small_bytes > budget / SMALL_SHARE || self.main_bytes == 0;
             let evicted = if small_first { self.evict_small() } else { self.evict_main() };
             gone.extend(evicted);

@@ -33,7 +33,7 @@ const VERSION: u8 = 1;
 const WHAT: &str = "a chunk of the read cache";
 /// The trailer without the frames' checksums.
 const FIXED_BYTES: usize = 36;
-const TRAILER_BYTES_MAX: usize = FIXED_BYTES + 4 * CHUNK_FRAMES;
+pub(super) const TRAILER_BYTES_MAX: usize = FIXED_BYTES + 4 * CHUNK_FRAMES;
 
 /// The trailer of a chunk of `len` bytes.
 pub(super) fn trailer(key: ChunkKey, len: u32, crcs: &[u32]) -> Vec<u8> {

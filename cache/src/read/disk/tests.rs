@@ -80,3 +80,45 @@ fn files_are_their_owners_only() {
     assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(dir.path().join("cache").metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
+
+fn key(id: u128) -> ChunkKey {
+    ChunkKey { object: ObjectId(id), index: 0 }
+}
+
+#[test]
+fn what_is_pinned_stays_while_others_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path(), 8 << 20);
+    insert(&disk, 1, &[1; 1 << 20]);
+    disk.pin(ObjectId(1), 0..1).unwrap();
+    disk.pin(ObjectId(2), 0..1).unwrap();
+    insert(&disk, 2, &[2; 1000]);
+    assert_eq!(disk.pinned_bytes(), (1 << 20) + 4096 + ENTRY_BYTES_MIN);
+    for id in 10..40 {
+        assert!(insert(&disk, id, &[3; 1 << 20]));
+    }
+    assert!(disk.contains(key(1)) && disk.contains(key(2)), "pinned before it came, and after");
+    disk.unpin(ObjectId(1), 0..1);
+    for id in 40..80 {
+        assert!(insert(&disk, id, &[3; 1 << 20]));
+    }
+    assert!(!disk.contains(key(1)) && disk.contains(key(2)));
+    disk.remove(ObjectId(2));
+    assert_eq!(disk.pinned_bytes(), 0, "the object is gone, and its pins with it");
+}
+
+#[test]
+fn pins_may_not_take_all_of_the_cache_and_leave_for_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = disk(dir.path(), 8 << 20);
+    let e = disk.pin(ObjectId(1), 0..4).unwrap_err();
+    assert_eq!(e.kind(), granary_core::Kind::NoSpace);
+    assert!(e.to_string().contains("cache_bytes_max"), "{e}");
+    disk.pin(ObjectId(1), 0..3).unwrap();
+    insert(&disk, 1, &[1; 1 << 20]);
+    insert(&disk, 9, &[1; 1 << 20]);
+    disk.shrink(u64::MAX / 2);
+    assert_eq!(disk.entries(), 0, "nothing else was left");
+    insert(&disk, 1, &[1; 1 << 20]);
+    assert_eq!(disk.state().policy.pinned_bytes(), (1 << 20) + 4096, "fetched again it is kept again");
+}

@@ -14,6 +14,7 @@ enum Op {
     Touch(u32, u32),
     Remove(u32),
     Shrink(u64),
+    Pin(u32, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -22,6 +23,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0u32..60, 0u32..16).prop_map(|(key, frame)| Op::Touch(key, frame)),
         1 => (0u32..60).prop_map(Op::Remove),
         1 => (0u64..1000).prop_map(Op::Shrink),
+        1 => (0u32..4, any::<bool>()).prop_map(|(key, pinned)| Op::Pin(key, pinned)),
     ]
 }
 
@@ -31,27 +33,38 @@ proptest! {
         const BUDGET: u64 = 1000;
         let mut policy = S3Fifo::new();
         let mut model: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut pinned = std::collections::BTreeSet::new();
         for op in ops {
             match op {
                 Op::Add(key, size) => {
                     for (gone, size) in add(&mut policy, key, size, BUDGET) {
+                        prop_assert!(!pinned.contains(&gone));
                         prop_assert_eq!(model.remove(&gone), Some(size));
                     }
                     model.insert(key, size);
                 }
                 Op::Touch(key, frame) => prop_assert_eq!(policy.touch(&key, frame), model.contains_key(&key)),
-                Op::Remove(key) => prop_assert_eq!(policy.remove(&key).is_some(), model.remove(&key).is_some()),
+                Op::Remove(key) => {
+                    pinned.remove(&key);
+                    prop_assert_eq!(policy.remove(&key).is_some(), model.remove(&key).is_some());
+                }
                 Op::Shrink(keep) => {
                     for (gone, size) in policy.evict_to(keep, BUDGET) {
+                        prop_assert!(!pinned.contains(&gone));
                         prop_assert_eq!(model.remove(&gone), Some(size));
                     }
-                    prop_assert!(policy.bytes() <= keep);
+                    prop_assert!(policy.bytes() <= keep.max(policy.pinned_bytes()));
+                }
+                Op::Pin(key, pin) => {
+                    policy.set_pinned(&key, pin);
+                    if pin && model.contains_key(&key) { pinned.insert(key); } else { pinned.remove(&key); }
                 }
             }
             prop_assert!(policy.bytes() <= BUDGET);
             prop_assert_eq!(policy.bytes(), model.values().sum::<u64>());
             prop_assert_eq!(policy.keys_in(0..=u32::MAX), model.keys().copied().collect::<Vec<_>>());
             prop_assert_eq!(policy.len(), model.len());
+            prop_assert_eq!(policy.pinned_bytes(), pinned.iter().map(|key| model[key]).sum::<u64>());
             let most = 2 * model.len().max(16) + 65;
             prop_assert!(policy.small.len() <= most && policy.main.len() <= most && policy.ghost_order.len() <= most);
         }
