@@ -35,7 +35,7 @@ use crate::tree::stuck::Thing;
 use crate::tree::{Shared, TreeStatus};
 use crate::util::lock;
 use compact::Compaction;
-pub(crate) use evict::evict;
+pub(crate) use evict::{evict, evict_for_copy};
 use failure::Failure;
 use failures::{Failures, Say};
 use pace::Pace;

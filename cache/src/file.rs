@@ -15,6 +15,7 @@ mod change;
 mod commit;
 mod copy;
 mod fence;
+mod gather;
 mod lease;
 mod load;
 mod passthrough;

@@ -30,6 +30,7 @@ pub(crate) mod sums;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -63,6 +64,10 @@ pub struct ReadCache {
     ahead: Mutex<Ahead>,
     /// The disk's, which the stages of all namespaces share.
     room: Arc<Room>,
+    /// Bytes of clean copies of whole files: a part of the cache's.
+    clean_bytes: Arc<AtomicU64>,
+    /// Who makes such a copy: one at a time.
+    gathering: tokio::sync::Mutex<()>,
 }
 
 impl ReadCache {
@@ -83,17 +88,23 @@ impl ReadCache {
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(Kind::Bug, "the read cache was opened outside a runtime").with_source(e)
         })?;
-        let stats = Arc::new(ReadStats::default());
+        let (stats, clean_bytes) = (Arc::new(ReadStats::default()), Arc::new(AtomicU64::new(0)));
         let disk_limits = DiskLimits {
             bytes_max: limits.cache_bytes_max,
             free_min: limits.cache_free_min(),
             open_files_max: limits.open_files_max as usize / 2, // the stage has the other half
         };
-        let disk = Disk::open(dir, disk_limits, stats.clone())?;
+        let disk = Disk::open(dir, disk_limits, clean_bytes.clone(), stats.clone())?;
         let room = Arc::new(Room::open(dir, limits.cache_free_min())?);
         let frames = MemoryFrames::new(MEMORY_FRAMES_BYTES_MAX.min(memory.max() / 8));
         let fetcher = Fetcher::new(store, disk, frames, stats, clock, memory, limits.fetches_max, runtime);
-        Ok(Arc::new(ReadCache { fetcher: Arc::new(fetcher), ahead: Mutex::new(Ahead::new()), room }))
+        Ok(Arc::new(ReadCache {
+            fetcher: Arc::new(fetcher),
+            ahead: Mutex::new(Ahead::new()),
+            room,
+            clean_bytes,
+            gathering: tokio::sync::Mutex::new(()),
+        }))
     }
 
     /// The payload bytes of `range`, from memory or disk only: `None` when a part is not cached (or the range is not
@@ -220,6 +231,43 @@ impl ReadCache {
     /// Bytes of the cache that pins take; a chunk that is not here yet counts as a whole one.
     pub fn pinned_bytes(&self) -> u64 {
         self.fetcher.disk.pinned_bytes()
+    }
+
+    /// Whether all of an object's range is on disk.
+    pub fn has(&self, object: ObjectId, range: Range<u64>) -> bool {
+        Parts::of(object, &range).keys().all(|key| self.fetcher.disk.contains(key))
+    }
+
+    /// A range of an object in pieces, from disk, verified, for who copies it elsewhere: it does not count as read. `None` when
+    /// not all of it is there.
+    pub(crate) fn copy_of(&self, object: ObjectId, range: Range<u64>) -> Option<Vec<Bytes>> {
+        let parts = Parts::of(object, &range);
+        (0..parts.len())
+            .map(|at| {
+                let (key, within) = parts.at(at);
+                self.fetcher.disk.copy_of(key, &within)
+            })
+            .collect()
+    }
+
+    /// An object's chunks are elsewhere on this node from now on. Pinned ones stay.
+    pub(crate) fn drop_chunks(&self, object: ObjectId) {
+        self.fetcher.disk.drop_unpinned(object);
+    }
+
+    /// Counts the bytes of clean copies of whole files, all namespaces', which are a part of the cache.
+    pub(crate) fn clean_counter(&self) -> Arc<AtomicU64> {
+        self.clean_bytes.clone()
+    }
+
+    /// Bytes of clean copies of whole files.
+    pub fn clean_bytes(&self) -> u64 {
+        self.clean_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The right to copy a file's chunks to a file of its own.
+    pub(crate) async fn gathering(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.gathering.lock().await
     }
 
     /// Whether any chunk of the object is cached.

@@ -7,9 +7,10 @@
 //! <stage_dir>/log/boot                                   the start of the machine it was recovered in
 //! <stage_dir>/files/<inode, 16 hex digits>               whole content of a large file, changed since it was uploaded
 //! <stage_dir>/sparse/<inode>                             changed ranges of a large file whose rest is in objects
-//! <stage_dir>/clean/<inode>.<content version>            whole content of an uploaded file: a cache
+//! <stage_dir>/clean/<inode>.<content version>            whole content of a file that is in the store: a cache
 //! <stage_dir>/sums/<inode>.<content version>             checksums of a clean copy
 //! <stage_dir>/tmp/<inode>                                a stage file being filled; removed at start
+//! <stage_dir>/tmp/<inode>.<content version>              the same of a clean copy
 //! ```
 
 pub(crate) mod disk;

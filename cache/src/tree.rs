@@ -3,6 +3,7 @@
 mod clean;
 mod committer;
 pub(crate) mod dirty;
+mod gather;
 mod objects;
 pub(crate) mod scrub;
 mod shared;
@@ -100,8 +101,9 @@ pub struct Tree {
 struct Tasks {
     /// Ends when it is told, after its uploads have.
     drain: JoinHandle<()>,
-    /// The committer, compaction, and the one that deletes dead objects: may be aborted anywhere.
-    others: [JoinHandle<()>; 4],
+    /// The committer, compaction, the one that deletes dead objects, and those that verify and make clean copies: may be aborted
+    /// anywhere.
+    others: [JoinHandle<()>; 5],
 }
 
 impl fmt::Debug for Tree {
@@ -173,6 +175,7 @@ impl Tree {
             runtime.spawn(drain::compact::run(shared.clone())),
             runtime.spawn(drain::dead::run(shared.clone())),
             runtime.spawn(scrub::run(shared.clone())),
+            runtime.spawn(gather::run(shared.clone())),
         ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
         Ok(Arc::new(Tree { shared, recovered, tasks }))
@@ -202,10 +205,30 @@ impl Tree {
             file.set_error(e); // it stays held, and the committer tries again
         }
         file.rest();
+        if file.is_to_gather() {
+            self.shared.gathering.add(file.ino());
+        }
         if !file.has_users() {
             self.shared.table.retire(&file);
         }
         result
+    }
+
+    /// Gives a large file that is wholly in the object cache (it was read through, or warmed up) a local file of its own, so that
+    /// the kernel reads it itself from its next open on. By itself that happens after a file was opened by somebody who may read
+    /// so, and closed. `false`: it is not such a file, its chunks are not all here, or the disk has no room for it.
+    ///
+    /// Errors: those of the metadata, and of the node's disk.
+    pub async fn gather(&self, attr: &Attr) -> Result<bool> {
+        let file = self.shared.open(attr, None).await?;
+        let gathered = file.gather().await;
+        self.close(file).await?;
+        gathered
+    }
+
+    /// Returns when no file that was read through waits for its local file.
+    pub async fn gathered(&self) {
+        self.shared.gathering.idle().await;
     }
 
     /// While an inode has held state (written and not committed, or open for passthrough writing), its size, stored,

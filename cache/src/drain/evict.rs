@@ -4,15 +4,21 @@ use crate::room::Level;
 use crate::stage::Shape;
 use crate::tree::Shared;
 
-/// Clean copies may take one part in this many of `cache_bytes_max`; the rest is the object cache's.
-const SHARE: u64 = 2;
-
 /// `more` bytes are to be written to the disk.
 pub(crate) fn evict(shared: &Shared, more: u64) {
+    evict_to(shared, shared.clean_bytes_max(), more);
+}
+
+/// `bytes` more are to be a clean copy.
+pub(crate) fn evict_for_copy(shared: &Shared, bytes: u64) {
+    evict_to(shared, shared.clean_bytes_max().saturating_sub(bytes), bytes);
+}
+
+/// Until the node's clean copies take at most `keep` and the disk has room for `more`, or this namespace has none.
+fn evict_to(shared: &Shared, keep: u64, more: u64) {
     let too_much = || {
-        let bytes = shared.clean.bytes();
-        bytes > shared.limits.cache_bytes_max / SHARE
-            || bytes > 0 && shared.reads.room().look(more) > Level::Ample
+        shared.reads.clean_bytes() > keep
+            || shared.clean.bytes() > 0 && shared.reads.room().look(more) > Level::Ample
     };
     // What is not verified yet serves nobody.
     while shared.files.free_bytes() < shared.limits.cache_free_bytes_min

@@ -21,10 +21,12 @@ impl File {
             self.begin_empty_stage(s)?;
         }
         if !s.stage.as_ref().is_some_and(Stage::is_complete) {
+            self.wish_whole(s);
             return Ok(None);
         }
         if !write {
             let file = self.stage_file(s)?;
+            self.shared.clean.used(self.ino);
             s.readers += 1;
             return Ok(Some(Backing { file }));
         }

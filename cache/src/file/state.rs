@@ -152,6 +152,10 @@ pub(crate) struct State {
     /// Where the last read ended, and the extent whose successor was fetched ahead.
     pub read_end: u64,
     pub fetched_ahead: Option<u64>,
+    /// The kernel would have read the file itself, had all of it been here.
+    pub wished: bool,
+    /// How often all of it was found in the object cache after a use.
+    pub passes: u32,
 }
 
 /// This file's part of the tree's sums.

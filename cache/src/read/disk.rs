@@ -99,6 +99,8 @@ pub(super) struct Disk {
     /// Guards what is where; held for look-ups and decisions, never across I/O. One lock: it is held for less than a
     /// microsecond per read, and every read of a 4 KiB file costs its reader ten.
     state: Mutex<State>,
+    /// Bytes of the budget that lie elsewhere on this disk: whole files' clean copies.
+    beside: Arc<AtomicU64>,
     temporary: AtomicU64,
     warned: AtomicBool,
     /// The last file could not be kept.
@@ -108,7 +110,12 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Makes the directory if missing and learns what is in it.
-    pub fn open(dir: &Path, limits: DiskLimits, stats: Arc<ReadStats>) -> Result<Disk> {
+    pub fn open(
+        dir: &Path,
+        limits: DiskLimits,
+        beside: Arc<AtomicU64>,
+        stats: Arc<ReadStats>,
+    ) -> Result<Disk> {
         let doing = || {
             format!("cannot use the cache directory {}; make it writable or choose another", dir.display())
         };
@@ -138,13 +145,18 @@ impl Disk {
         });
         let (dir, temporary) = (dir.to_owned(), AtomicU64::new(0));
         let (warned, failing) = (AtomicBool::new(false), AtomicBool::new(false));
-        let disk = Disk { dir, limits, state, temporary, warned, failing, stats };
+        let disk = Disk { dir, limits, state, beside, temporary, warned, failing, stats };
         disk.reserve(0, None); // the settings may have become smaller
         Ok(disk)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that may lie here.
+    fn budget(&self) -> u64 {
+        self.limits.bytes_max.saturating_sub(self.beside.load(Ordering::Relaxed))
     }
 
     fn path(&self, key: ChunkKey) -> PathBuf {
@@ -170,6 +182,39 @@ impl Disk {
         if let Ok(mut state) = self.state.try_lock() {
             state.touch(key, frame, &self.stats);
         }
+    }
+
+    /// Bytes of a chunk, verified, for who copies them elsewhere: that is no use of the chunk.
+    pub fn copy_of(&self, key: ChunkKey, range: &Range<u64>) -> Option<Bytes> {
+        let open = {
+            let mut state = self.state();
+            if !state.policy.contains(&key) {
+                return None;
+            }
+            state.open.get(&key).cloned()
+        };
+        let first = (range.start / FRAME_BYTES) as u32;
+        let end = range.end.div_ceil(FRAME_BYTES) as u32;
+        let read = || match open {
+            Some(chunk) => chunk.read_frames(first..end),
+            None => ChunkFile::open(File::open(self.path(key))?, key)?.read_frames(first..end),
+        };
+        let bytes = read().map_err(|e| self.drop_bad_copy(key, &e)).ok()?;
+        let from = (range.start % FRAME_BYTES) as usize;
+        let to = from + (range.end - range.start) as usize;
+        (to <= bytes.len()).then(|| bytes.slice(from..to))
+    }
+
+    /// Drops an object's chunks that nobody pinned: they are elsewhere on this node.
+    pub fn drop_unpinned(&self, object: ObjectId) {
+        let range = ChunkKey { object, index: 0 }..=ChunkKey { object, index: u32::MAX - 1 };
+        let keys = {
+            let state = self.state();
+            let mut keys = state.policy.keys_in(range);
+            keys.retain(|key| !state.pins.contains(key));
+            keys
+        };
+        self.forget(&keys);
     }
 
     /// These frames of a chunk, verified; `None` when the chunk is not here, or was damaged and is no more.
@@ -365,7 +410,7 @@ impl Disk {
     /// of the policy's small queue may wait for its readers.
     pub fn has_room_ahead(&self, bytes: u64) -> bool {
         let state = self.state();
-        let full = state.policy.bytes() + state.reserved + bytes > self.limits.bytes_max;
+        let full = state.policy.bytes() + state.reserved + bytes > self.budget();
         let unread = state.unread.len() as u64 * CHUNK_BYTES;
         if self.failing.load(Ordering::Relaxed) {
             return false; // it would be fetched for nothing
@@ -389,7 +434,7 @@ impl Disk {
         });
         let mut state = self.state();
         let room = state.policy.bytes().saturating_add(free).saturating_sub(min);
-        let budget = self.limits.bytes_max.min(room);
+        let budget = self.budget().min(room);
         let pinned = state.policy.pinned_bytes();
         let fits = state.reserved.saturating_add(bytes).saturating_add(pinned) <= budget;
         if fits {

@@ -183,6 +183,25 @@ impl StageFiles {
         let _ = self.disk.remove(&self.temporary(ino)); // what stays is removed at the next start
     }
 
+    fn temporary_clean(&self, ino: Ino, version: u64) -> PathBuf {
+        self.dir.join("tmp").join(format!("{ino}.{version:016x}"))
+    }
+
+    /// Makes one that becomes visible as [`Shape::Clean`] by [`StageFiles::publish_clean`].
+    pub fn begin_clean(&self, ino: Ino, version: u64) -> Result<File> {
+        self.make(&self.temporary_clean(ino, version))
+    }
+
+    pub fn publish_clean(&self, ino: Ino, version: u64) -> Result<()> {
+        self.rename(&self.temporary_clean(ino, version), &self.path(ino, Shape::Clean(version)))
+    }
+
+    /// The same is not to be, nor what checksums it has.
+    pub fn abandon_clean(&self, ino: Ino, version: u64) {
+        let _ = self.disk.remove(&self.temporary_clean(ino, version)); // what stays is removed at the next start
+        self.forget_sums(ino, Shape::Clean(version));
+    }
+
     pub fn open_existing(&self, ino: Ino, shape: Shape) -> Result<File> {
         let path = self.path(ino, shape);
         let file = fs::OpenOptions::new().read(true).write(true).open(&path);

@@ -1,7 +1,8 @@
-//! Clean copies: whole stage files of files that are in the store, kept as their cache. Oldest go first.
+//! Clean copies: whole stage files of files that are in the store, kept as their cache. Those used longest ago go first.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use granary_core::Ino;
 
@@ -12,7 +13,7 @@ use crate::util::lock;
 struct Copy {
     version: u64,
     bytes: u64,
-    /// Order of becoming clean.
+    /// Order of becoming clean, or of its last use.
     age: u64,
 }
 
@@ -30,6 +31,8 @@ struct Inner {
 pub(crate) struct CleanFiles {
     /// Guards the table; no I/O but the removal of one file happens under it.
     inner: Mutex<Inner>,
+    /// Bytes of all namespaces' copies on this node.
+    node_bytes: Arc<AtomicU64>,
     /// Who verifies copies. Held over one.
     pub turn: tokio::sync::Mutex<()>,
 }
@@ -43,15 +46,44 @@ impl Inner {
     }
 }
 
+impl Drop for CleanFiles {
+    fn drop(&mut self) {
+        self.node_bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
+    }
+}
+
 impl CleanFiles {
+    /// `node_bytes` counts those of the node.
+    pub fn new(node_bytes: Arc<AtomicU64>) -> CleanFiles {
+        CleanFiles { inner: Mutex::default(), node_bytes, turn: tokio::sync::Mutex::default() }
+    }
+
+    fn remove_in(&self, inner: &mut Inner, ino: Ino) -> Option<Copy> {
+        let copy = inner.remove(ino)?;
+        self.node_bytes.fetch_sub(copy.bytes, Ordering::Relaxed);
+        Some(copy)
+    }
+
     pub fn insert(&self, ino: Ino, version: u64, bytes: u64) {
         let mut inner = lock(&self.inner);
-        inner.remove(ino);
+        self.remove_in(&mut inner, ino);
+        self.node_bytes.fetch_add(bytes, Ordering::Relaxed);
         let age = inner.next_age;
         inner.next_age += 1;
         inner.by_ino.insert(ino, Copy { version, bytes, age });
         inner.by_age.insert(age, ino);
         inner.bytes += bytes;
+    }
+
+    /// Somebody reads the copy: the others go before it.
+    pub fn used(&self, ino: Ino) {
+        let mut guard = lock(&self.inner);
+        let inner = &mut *guard;
+        let Some(copy) = inner.by_ino.get_mut(&ino) else { return };
+        inner.by_age.remove(&copy.age);
+        copy.age = inner.next_age;
+        inner.next_age += 1;
+        inner.by_age.insert(copy.age, ino);
     }
 
     /// A copy that an earlier run left: nobody reads it before it was verified.
@@ -83,7 +115,7 @@ impl CleanFiles {
     }
 
     pub fn remove(&self, ino: Ino) {
-        lock(&self.inner).remove(ino);
+        self.remove_in(&mut lock(&self.inner), ino);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -101,12 +133,12 @@ impl CleanFiles {
 
     /// Takes a copy out of the table: its content version and bytes.
     pub fn take(&self, ino: Ino) -> Option<(u64, u64)> {
-        lock(&self.inner).remove(ino).map(|c| (c.version, c.bytes))
+        self.remove_in(&mut lock(&self.inner), ino).map(|c| (c.version, c.bytes))
     }
 
     /// Forgets the copy and removes its file.
     pub fn drop_copy(&self, files: &StageFiles, ino: Ino) {
-        let Some(copy) = lock(&self.inner).remove(ino) else { return };
+        let Some(copy) = self.remove_in(&mut lock(&self.inner), ino) else { return };
         if let Err(e) = files.remove(ino, Shape::Clean(copy.version)) {
             tracing::warn!(error = %e, "a clean stage file stays until the next start");
         }
@@ -136,5 +168,9 @@ mod tests {
         clean.remove(Ino(3));
         clean.remove(Ino(3));
         assert_eq!((clean.bytes(), clean.oldest()), (6, Some(Ino(1))));
+        clean.used(Ino(1));
+        clean.used(Ino(7));
+        assert_eq!((clean.bytes(), clean.oldest(), clean.len()), (6, Some(Ino(2)), 2));
+        assert_eq!(clean.node_bytes.load(Ordering::Relaxed), 6);
     }
 }

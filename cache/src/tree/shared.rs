@@ -15,6 +15,7 @@ use granary_store::Store;
 
 use super::clean::CleanFiles;
 use super::dirty::{self, Admit, Dirty};
+use super::gather::Gathering;
 use super::objects::Objects;
 use super::stuck::Thing;
 use super::table::Table;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub files: StageFiles,
     pub table: Table,
     pub clean: CleanFiles,
+    pub gathering: Gathering,
     pub objects: Objects,
     pub dirty: Dirty,
     pub drain: Drain,
@@ -105,6 +107,7 @@ impl Shared {
     pub fn new(parts: TreeParts, disk: Arc<dyn Disk>, log: Arc<Log>, files: StageFiles) -> Arc<Shared> {
         let drain = Drain::new(parts.limits.memory_bytes_max);
         let many = parts.meta.is_shared();
+        let clean = CleanFiles::new(parts.reads.clean_counter());
         Arc::new(Shared {
             ns: parts.meta.namespace(),
             node: parts.node,
@@ -120,7 +123,8 @@ impl Shared {
             handed: Handed::default(),
             files,
             table: Table::new(),
-            clean: CleanFiles::default(),
+            clean,
+            gathering: Gathering::default(),
             objects: Objects::default(),
             dirty: Dirty::default(),
             drain,

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod disk;
 mod drain;
+mod gather;
 mod inline;
 mod large;
 mod leases;

@@ -48,7 +48,6 @@ impl Pins {
         self.pins.keys()
     }
 
-    #[cfg(test)]
     pub fn contains(&self, key: &ChunkKey) -> bool {
         self.pins.contains_key(key)
     }

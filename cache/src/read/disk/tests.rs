@@ -18,7 +18,7 @@ proptest! {
 
 fn disk(dir: &Path, bytes_max: u64) -> Disk {
     let limits = DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 4 };
-    Disk::open(dir, limits, Arc::default()).unwrap()
+    Disk::open(dir, limits, Arc::default(), Arc::default()).unwrap()
 }
 
 fn insert(disk: &Disk, id: u128, bytes: &[u8]) -> bool {
