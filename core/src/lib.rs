@@ -12,6 +12,7 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod policy;
+pub mod waits;
 
 pub use budget::{ByteBudget, BytePermit};
 pub use clock::{Clock, SystemClock, TestClock, Timestamp};
