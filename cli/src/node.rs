@@ -230,7 +230,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         seeds: Mutex::new(generator),
     };
     let mounts = Mounts::start(parts);
-    metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory);
+    metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory, clock.clone());
     Ok(Node { settings, volume: info, source, store, reads, clock, id, mounts, registry, stop, started })
 }
 

@@ -5,12 +5,14 @@ mod attributes;
 pub mod config;
 mod convert;
 mod files;
+pub mod histogram;
 mod locks;
 pub mod metrics;
 mod names;
 mod reply;
 mod report;
 mod serve;
+pub mod trace;
 mod xattrs;
 
 use std::sync::Arc;
@@ -58,7 +60,7 @@ impl Adapter {
 
     /// What is not served. ENOSYS is for the whole mount: the kernel does not ask again.
     fn refuse(&self, op: Op, reply: Reply, errno: i32) {
-        self.shared.metrics.begin(op);
+        self.shared.metrics.came(op);
         reply.error(errno);
     }
 }
@@ -66,6 +68,7 @@ impl Adapter {
 impl Service for Adapter {
     fn serve(&self, request: &Request<'_>, reply: Reply) {
         let ino = Ino(request.header.ino);
+        self.shared.metrics.trace().announce(request);
         match &request.operation {
             Operation::Lookup { name } => self.lookup(ino, name, reply),
             Operation::Getattr { .. } => self.getattr(ino, reply),
@@ -145,7 +148,7 @@ impl Service for Adapter {
     }
 
     fn forget(&self, ino: u64, lookups: u64) {
-        self.shared.metrics.begin(Op::Forget);
+        self.shared.metrics.came(Op::Forget);
         let vfs = &self.shared.vfs;
         if vfs.hears_forgets() {
             let vfs = vfs.clone();

@@ -16,6 +16,7 @@ pub mod proto;
 pub mod transport;
 pub mod vfs;
 
+pub use adapter::histogram::Counts;
 pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
 pub use mount::{MountParts, Mounted, Stop, bind, mount, unmount};

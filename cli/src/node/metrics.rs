@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use granary_cache::ReadCache;
-use granary_core::ByteBudget;
+use granary_core::{ByteBudget, Clock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -43,14 +43,16 @@ pub fn register(
     reads: Arc<ReadCache>,
     cache: &Path,
     memory: ByteBudget,
+    clock: Arc<dyn Clock>,
 ) {
-    registry.register_collector(Box::new(MountCollector { table: table.clone() }));
+    registry.register_collector(Box::new(MountCollector { table: table.clone(), clock }));
     registry.register_collector(Box::new(NodeCollector { table, reads, cache: cache.to_owned(), memory }));
 }
 
 /// What the kernel asked of each mount.
 struct MountCollector {
     table: Arc<Table>,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for MountCollector {
@@ -63,7 +65,7 @@ impl Collector for MountCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let spaces = self.table.spaces();
         let all: Vec<&granary_fuse::Metrics> = spaces.iter().map(|space| &*space.metrics).collect();
-        granary_fuse::Metrics::encode_all(&all, encoder)
+        granary_fuse::Metrics::encode_all(&all, self.clock.monotonic(), encoder)
     }
 }
 

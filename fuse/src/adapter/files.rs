@@ -17,7 +17,8 @@ use crate::proto::request::{
 use crate::transport::Reply;
 use crate::vfs::{Access, At, CopyRange, Cx, Mode, WriteFlags};
 
-fn reply_written(_: &Shared, reply: Reply, written: u32) {
+fn reply_written(shared: &Shared, reply: Reply, written: u32) {
+    shared.metrics.wrote(written);
     reply.body(&answer::count(written));
 }
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use granary_core::waits::{self, Waits};
 use granary_core::{Error, Ino, Kind, Result};
 
 use super::Adapter;
 use super::metrics::{Metrics, Op};
 use super::report::Reporter;
+use super::trace::Traced;
 use crate::transport::Reply;
 use crate::transport::interrupts::TooMany;
 use crate::vfs::Vfs;
@@ -28,17 +30,51 @@ pub(super) struct Serving {
     op: Op,
     ino: Ino,
     since: Duration,
+    /// It is answered in a task.
+    waits: bool,
+    /// While somebody watches.
+    traced: Option<Box<Traced>>,
+}
+
+/// How a request ended.
+enum Ended {
+    Done,
+    /// With this errno, which may be the answer that was asked for: a name that is absent.
+    Failed {
+        errno: i32,
+        plainly_absent: bool,
+    },
 }
 
 impl Shared {
     pub(super) fn begin(&self, op: Op, ino: Ino) -> Serving {
         self.metrics.begin(op);
-        Serving { op, ino, since: self.vfs.clock().monotonic() }
+        let clock = self.vfs.clock();
+        let traced = self.metrics.trace().begin(clock);
+        Serving { op, ino, since: clock.monotonic(), waits: false, traced }
     }
 
-    fn end(&self, serving: &Serving, failed: bool) {
-        let took = self.vfs.clock().monotonic().saturating_sub(serving.since);
+    /// It goes on in a task.
+    fn waits(&self, serving: &mut Serving) -> Option<Arc<Waits>> {
+        serving.waits = true;
+        self.metrics.waits(serving.op, serving.since);
+        serving.traced.as_ref().map(|traced| traced.waits.clone())
+    }
+
+    fn end(&self, serving: &Serving, ended: Ended) {
+        let clock = self.vfs.clock();
+        let took = clock.monotonic().saturating_sub(serving.since);
+        if serving.waits {
+            self.metrics.waited(serving.op, serving.since, took);
+        }
+        let (errno, failed) = match ended {
+            Ended::Done => (None, false),
+            Ended::Failed { errno, plainly_absent } => (Some(errno), !plainly_absent),
+        };
         self.metrics.end(serving.op, took, failed);
+        if let Some(traced) = &serving.traced {
+            self.metrics.trace().end(traced, serving.op, serving.ino, took, errno, &**clock);
+        }
     }
 
     pub(super) fn finish<T>(
@@ -51,11 +87,13 @@ impl Shared {
         match result {
             Ok(value) => {
                 ok(self, reply, value);
-                self.end(serving, false);
+                self.end(serving, Ended::Done);
             }
             Err(e) => {
-                reply.error(self.reporter.report(&e, serving.op, serving.ino.0));
-                self.end(serving, e.kind() != Kind::NotFound && e.kind() != Kind::NoAttribute);
+                let errno = self.reporter.report(&e, serving.op, serving.ino.0);
+                reply.error(errno);
+                let plainly_absent = matches!(e.kind(), Kind::NotFound | Kind::NoAttribute);
+                self.end(serving, Ended::Failed { errno, plainly_absent });
             }
         }
     }
@@ -64,6 +102,14 @@ impl Shared {
 /// Polls once, with nobody to wake: for work that is ready at once, or is polled again elsewhere.
 pub(super) fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Does `work`, and notes what it waits for when somebody wants to know.
+async fn noted<F: Future>(waits: Option<Arc<Waits>>, work: F) -> F::Output {
+    match waits {
+        Some(waits) => waits::noted(waits, work).await,
+        None => work.await,
+    }
 }
 
 impl Adapter {
@@ -92,16 +138,17 @@ impl Adapter {
     /// Answers in a task.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
-        serving: Serving,
+        mut serving: Serving,
         reply: Reply,
         work: impl Future<Output = Result<T>> + Send + 'static,
         ok: impl FnOnce(&Shared, Reply, T) + Send + 'static,
     ) {
         let shared = self.shared.clone();
+        let waits = shared.waits(&mut serving);
         // Known as waiting or not, it is answered when it is done.
         let waiting = reply.waits(false);
         self.runtime.spawn(async move {
-            let result = work.await;
+            let result = noted(waits, work).await;
             shared.finish(&serving, result, reply, ok);
             drop(waiting);
         });
@@ -117,7 +164,7 @@ impl Adapter {
         work: impl Future<Output = Result<T>> + Send + 'static,
         ok: impl FnOnce(&Shared, Reply, T) + Send + 'static,
     ) {
-        let serving = self.shared.begin(op, ino);
+        let mut serving = self.shared.begin(op, ino);
         let mut work = Box::pin(work);
         if let Poll::Ready(result) = self.poll_here(work.as_mut()) {
             return self.shared.finish(&serving, result, reply, ok);
@@ -125,15 +172,16 @@ impl Adapter {
         let waiting = match reply.waits(true) {
             Ok(waiting) => waiting,
             Err(TooMany) => {
-                self.shared.end(&serving, true);
+                self.shared.end(&serving, Ended::Failed { errno: libc::ENOLCK, plainly_absent: false });
                 return reply.error(libc::ENOLCK);
             }
         };
         let shared = self.shared.clone();
+        let waits = shared.waits(&mut serving);
         self.runtime.spawn(async move {
             let result = tokio::select! {
                 biased; // what is got is not given back
-                result = &mut work => result,
+                result = noted(waits, &mut work) => result,
                 () = waiting.interrupted() => {
                     Err(Error::new(Kind::Interrupted, "the program stopped waiting"))
                 }
