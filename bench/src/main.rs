@@ -1,4 +1,4 @@
-//! The same work on Granary, on a fresh ext4 and, when asked, on JuiceFS, side by side.
+//! The same work on Granary, on a fresh ext4 and, when asked, on JuiceFS, s3fs and rclone, side by side.
 //!
 //! What is compared is a ratio within one round, since machines are noisy: every piece of work runs on every system one after
 //! another, in an order that changes from round to round, on fresh file systems made for the round. Every byte read is verified.
@@ -6,86 +6,39 @@
 //!
 //! `bench/run` sets up what this needs and cleans up after it.
 
+mod args;
 mod ceph;
-mod clock;
-mod content;
 mod disk;
 mod nodes;
 mod plan;
 mod process;
+mod proxy;
 mod report;
-mod stats;
-mod stop;
 mod system;
 mod target;
 mod tree;
 mod work;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use granary_bench_work::{clock, content, stats, stop};
 
-use crate::plan::{Group, Plan, Scale};
-use crate::system::Programs;
-use crate::target::StoreKind;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Peer {
-    Juicefs,
-}
-
-/// Measure Granary beside a fresh ext4 and, when asked, beside other file systems over the same store. Needs root.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
-    /// Where objects go: a folder, a Ceph RGW started for the run, or s3://bucket/prefix with the AWS_* variables set
-    #[arg(long, default_value = "file", value_parser = StoreKind::parse)]
-    store: StoreKind,
-    /// Other file systems to measure
-    #[arg(long, value_enum, value_delimiter = ',')]
-    peers: Vec<Peer>,
-    /// How often everything is done
-    #[arg(long, default_value_t = 3)]
-    rounds: u32,
-    /// Parts to run (default: all)
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Group>,
-    /// Measure one namespace on so many nodes through a metadata service, instead of all else
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16), conflicts_with = "only")]
-    nodes: Option<u32>,
-    /// A tenth of the work: says whether it runs, not how fast it is
-    #[arg(long)]
-    quick: bool,
-    /// Seed of contents and of the order of reads
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// A directory on a disk with 30 GB free, where images, stores and trees live during the run
-    #[arg(long, env = "GRANARY_BENCH_DIR", default_value = "/var/tmp")]
-    dir: PathBuf,
-    /// The binary to measure (default: beside this one)
-    #[arg(long, env = "GRANARY_BIN")]
-    granary: Option<PathBuf>,
-    /// The JuiceFS binary
-    #[arg(long, env = "JUICEFS_BIN", default_value = "juicefs")]
-    juicefs: PathBuf,
-    /// The tool that starts a Ceph RGW
-    #[arg(long, env = "CEPH_RGW_TOOL", default_value = "tools/ceph-rgw")]
-    ceph_rgw: PathBuf,
-    /// A real tree of small files (default: a generated one)
-    #[arg(long, env = "GRANARY_BENCH_TREE")]
-    tree: Option<PathBuf>,
-    /// Write the table, Markdown, here too
-    #[arg(long)]
-    output: Option<PathBuf>,
-    /// Write every sample, JSON, here
-    #[arg(long)]
-    json: Option<PathBuf>,
-}
+use crate::args::{Cli, Command, RunArgs};
+use crate::clock::Stopwatch;
+use crate::plan::{Group, Plan};
+use crate::report::{Head, Report};
+use crate::system::{Peer, Programs};
 
 fn main() -> ExitCode {
-    match run(Args::parse()) {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Some(Command::Proxy(args)) => proxy::run(args),
+        Some(Command::ReadEpoch(args)) => plan::read_epoch(args),
+        None => run(cli.run),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("granary-bench: {error:#}");
@@ -94,58 +47,87 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<()> {
+fn run(args: RunArgs) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "granary-bench mounts file systems and drops the page cache, which needs root: run it with sudo"
     );
-    ensure!(args.rounds > 0, "--rounds must be at least 1");
     stop::catch_signals()?;
-
-    let granary = match args.granary {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("granary"),
-    };
-    ensure!(
-        granary.is_file(),
-        "{} is not there: build it with 'make build', or name it with --granary",
-        granary.display()
-    );
-    let programs = Programs {
-        granary: granary.canonicalize()?,
-        juicefs: args.peers.contains(&Peer::Juicefs).then(|| args.juicefs.clone()),
-    };
+    let granary = args.granary_binary()?;
     let dir = tempfile::Builder::new()
         .prefix("granary-bench.")
         .tempdir_in(&args.dir)
         .with_context(|| format!("cannot make a directory in {}", args.dir.display()))?;
     let target = target::Target::open(&args.store, dir.path(), &args.ceph_rgw)?;
-    let scale = if args.quick { Scale::quick() } else { Scale::full() };
-    let (rounds, seed) = (args.rounds, args.seed);
-    let head = |subject| report::Report::new(target.describe.clone(), subject, rounds, scale.quick, seed);
+    let over_s3 = target.bucket().is_some();
+    let groups = if args.only.is_empty() { Group::usual(over_s3) } else { args.only.clone() };
+    if let Some(group) = groups.iter().find(|group| group.needs_s3() && !over_s3) {
+        anyhow::bail!("{group:?} goes through a proxy before an S3 store: run it with --store ceph");
+    }
+    let binary = |peer| match peer {
+        Peer::Juicefs => args.juicefs.clone(),
+        Peer::S3fs => args.s3fs.clone(),
+        Peer::Rclone => args.rclone.clone(),
+    };
+    let (programs, notes) = Programs::choose(granary, &args.peers, binary, over_s3);
+    notes.iter().for_each(|note| eprintln!("{note}"));
+    let (rounds, seed, scale) = (args.rounds, args.seed, args.scale());
+    let head = |subject| Head {
+        store: target.describe.clone(),
+        subject,
+        rounds,
+        quick: scale.quick,
+        seed,
+        versions: programs.versions(),
+    };
     let report = if let Some(nodes) = args.nodes {
         let nodes = nodes as usize;
+        let programs = programs.clone();
         let plan = nodes::NodesPlan { programs, target: &target, dir: dir.path(), scale, seed, nodes };
-        let mut report = head(plan.subject());
-        (0..rounds).try_for_each(|round| plan.round(round, &mut report))?;
+        let mut report = Report::new(head(plan.subject()), notes);
+        rounds_of(&args, &mut report, |round, report| plan.round(round, report))?;
         report
     } else {
         let tree = tree::Tree::prepare(args.tree.as_deref(), dir.path(), seed, scale.tree_files)?;
-        let groups = if args.only.is_empty() { Group::usual(target.is_s3()) } else { args.only };
+        let programs = programs.clone();
         let (target, tree, dir) = (&target, &tree, dir.path());
         let plan = Plan { programs, target, tree, dir, scale, seed, groups };
-        let mut report = head(plan.subject());
-        (0..rounds).try_for_each(|round| plan.round(round, &mut report))?;
+        let mut report = Report::new(head(plan.subject()), notes);
+        rounds_of(&args, &mut report, |round, report| plan.round(round, report))?;
         report
     };
-    let markdown = report.markdown();
-    println!("\n{markdown}");
-    if let Some(path) = &args.output {
-        std::fs::write(path, &markdown).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\n{}", report.markdown());
+    if let Some(dir) = &args.output {
+        report.write(dir)?;
     }
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+/// Rounds until all are done, or one more would take longer than there is time. What was done is written after each.
+fn rounds_of(
+    args: &RunArgs,
+    report: &mut Report,
+    mut work: impl FnMut(u32, &mut Report) -> Result<()>,
+) -> Result<()> {
+    let (whole, seconds_max) = (Stopwatch::start(), f64::from(args.minutes_max) * 60.0);
+    for round in 0..args.rounds {
+        let watch = Stopwatch::start();
+        work(round, report)?;
+        report.round_done();
+        if let Some(dir) = &args.output {
+            report.write(dir)?;
+        }
+        let took = watch.seconds();
+        if round + 1 < args.rounds && whole.seconds() + took > seconds_max {
+            report.note(format!(
+                "{} of {} rounds: one took {:.0} minutes, and --minutes-max is {}.",
+                round + 1,
+                args.rounds,
+                took / 60.0,
+                args.minutes_max
+            ));
+            break;
+        }
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub fn memory(mark: &Path) -> Result<Memory> {
 /// `USER_HZ`: what the kernel counts times in for programs, on x86 and ARM.
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// User and system time, in seconds, of the processes marked.
+/// User and system time, in seconds, of the processes marked, with that of their children that ended.
 pub fn cpu_seconds(mark: &Path) -> f64 {
     let ticks = |pid: Pid| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
@@ -94,10 +94,10 @@ pub fn cpu_seconds(mark: &Path) -> f64 {
     marked(mark).into_iter().map(ticks).sum::<u64>() as f64 / TICKS_A_SECOND
 }
 
-/// utime and stime: the 14th and 15th field, counted behind the name, which may hold anything.
+/// utime, stime, cutime and cstime: from the 14th field on, counted behind the name, which may hold anything (proc_pid_stat(5)).
 fn parse_ticks(stat: &str) -> u64 {
     let Some((_, rest)) = stat.rsplit_once(')') else { return 0 };
-    rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+    rest.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// Ends the processes marked that did not end by themselves within `patience_s`.
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn processor_time_is_read_from_the_stat_file() {
-        assert_eq!(parse_ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 0 0 20 0 1 0 99"), 42);
+        assert_eq!(parse_ticks("7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 30 12 5 1 20 0 1 0 99"), 48);
         assert_eq!(parse_ticks(""), 0);
     }
 

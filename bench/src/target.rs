@@ -1,20 +1,23 @@
 //! Where the objects of the systems measured go, and what can be asked of it without them.
 
+mod data;
+mod raw;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectStore, ObjectStoreExt, path::Path as Key};
+use object_store::{ObjectStore, path::Path as Key};
 use tokio::runtime::Runtime;
 
 use crate::ceph::Ceph;
-use crate::clock::Stopwatch;
-use crate::work::Outcome;
+
+pub use data::DATA;
+pub use raw::RawGets;
 
 const CEPH_BUCKET: &str = "granary-bench";
 
@@ -43,7 +46,47 @@ impl StoreKind {
 #[derive(Debug)]
 enum Place {
     Folder(PathBuf),
-    Bucket { bucket: String, prefix: String, variables: HashMap<String, String> },
+    Bucket(Bucket),
+}
+
+/// A bucket, and how programs reach it.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    pub name: String,
+    /// Below which everything of the run lies; may be empty.
+    pub prefix: String,
+    /// The `AWS_*` variables.
+    variables: HashMap<String, String>,
+}
+
+impl Bucket {
+    /// What `name` (as `AWS_ENDPOINT_URL`) is set to.
+    pub fn variable(&self, name: &str) -> Result<&str> {
+        let value = self.variables.get(name).map(String::as_str);
+        value.with_context(|| format!("{name} is not set, and an S3 store needs it"))
+    }
+
+    pub fn endpoint(&self) -> Result<&str> {
+        self.variable("AWS_ENDPOINT_URL")
+    }
+
+    pub fn region(&self) -> &str {
+        self.variables.get("AWS_REGION").map_or("us-east-1", String::as_str)
+    }
+
+    /// A client that reaches it at `endpoint`.
+    fn client(&self, endpoint: &str) -> Result<Arc<dyn ObjectStore>> {
+        let s3 = AmazonS3Builder::new()
+            .with_endpoint(endpoint)
+            .with_access_key_id(self.variable("AWS_ACCESS_KEY_ID")?)
+            .with_secret_access_key(self.variable("AWS_SECRET_ACCESS_KEY")?)
+            .with_region(self.region())
+            .with_bucket_name(&self.name)
+            .with_virtual_hosted_style_request(false)
+            .with_unsigned_payload(true)
+            .with_allow_http(true);
+        Ok(Arc::new(s3.build()?))
+    }
 }
 
 /// Objects and their bytes.
@@ -90,34 +133,18 @@ impl Target {
             }
             StoreKind::Ceph => {
                 let (ceph, variables) = Ceph::start(ceph_tool, dir, CEPH_BUCKET)?;
-                let place = Place::Bucket { bucket: CEPH_BUCKET.into(), prefix: String::new(), variables };
-                (place, "Ceph RGW, one OSD, same machine, loopback".to_owned(), Some(ceph))
+                let bucket = Bucket { name: CEPH_BUCKET.into(), prefix: String::new(), variables };
+                (Place::Bucket(bucket), "Ceph RGW, one OSD, same machine, loopback".to_owned(), Some(ceph))
             }
             StoreKind::S3 { bucket, prefix } => {
                 let variables = std::env::vars().filter(|(k, _)| k.starts_with("AWS_")).collect();
-                let place = Place::Bucket { bucket: bucket.clone(), prefix: prefix.clone(), variables };
-                (place, format!("s3://{bucket}/{prefix}"), None)
+                let place = Bucket { name: bucket.clone(), prefix: prefix.clone(), variables };
+                (Place::Bucket(place), format!("s3://{bucket}/{prefix}"), None)
             }
         };
         let store: Arc<dyn ObjectStore> = match &place {
             Place::Folder(folder) => Arc::new(LocalFileSystem::new_with_prefix(folder)?),
-            Place::Bucket { bucket, variables, .. } => {
-                let variable = |name: &str| {
-                    variables
-                        .get(name)
-                        .with_context(|| format!("{name} is not set, and an S3 store needs it"))
-                };
-                let s3 = AmazonS3Builder::new()
-                    .with_endpoint(variable("AWS_ENDPOINT_URL")?)
-                    .with_access_key_id(variable("AWS_ACCESS_KEY_ID")?)
-                    .with_secret_access_key(variable("AWS_SECRET_ACCESS_KEY")?)
-                    .with_region(variables.get("AWS_REGION").map_or("us-east-1", String::as_str))
-                    .with_bucket_name(bucket)
-                    .with_virtual_hosted_style_request(false)
-                    .with_unsigned_payload(true)
-                    .with_allow_http(true);
-                Arc::new(s3.build()?)
-            }
+            Place::Bucket(bucket) => bucket.client(bucket.endpoint()?)?,
         };
         Ok(Target { describe, place, store, runtime, _ceph: ceph })
     }
@@ -126,17 +153,21 @@ impl Target {
     pub fn variables(&self) -> HashMap<String, String> {
         match &self.place {
             Place::Folder(_) => HashMap::new(),
-            Place::Bucket { variables, .. } => variables.clone(),
+            Place::Bucket(bucket) => bucket.variables.clone(),
         }
     }
 
-    pub fn is_s3(&self) -> bool {
-        matches!(self.place, Place::Bucket { .. })
+    /// `None` of a folder.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        match &self.place {
+            Place::Folder(_) => None,
+            Place::Bucket(bucket) => Some(bucket),
+        }
     }
 
     fn key(&self, below: &str) -> String {
         match &self.place {
-            Place::Bucket { prefix, .. } if !prefix.is_empty() => format!("{prefix}/{below}"),
+            Place::Bucket(bucket) if !bucket.prefix.is_empty() => format!("{}/{below}", bucket.prefix),
             _ => below.to_owned(),
         }
     }
@@ -149,62 +180,31 @@ impl Target {
                 std::fs::create_dir_all(&path)?;
                 format!("file://{}", path.display())
             }
-            Place::Bucket { bucket, .. } => format!("s3://{bucket}/{}", self.key(below)),
+            Place::Bucket(bucket) => format!("s3://{}/{}", bucket.name, self.key(below)),
         })
     }
 
     /// As `juicefs format` takes it.
-    pub fn juicefs_flags(&self) -> Vec<String> {
-        match &self.place {
+    pub fn juicefs_flags(&self) -> Result<Vec<String>> {
+        Ok(match &self.place {
             Place::Folder(folder) => {
                 vec!["--storage".into(), "file".into(), "--bucket".into(), format!("{}/", folder.display())]
             }
-            Place::Bucket { bucket, variables, .. } => {
-                let variable = |name: &str| variables.get(name).cloned().unwrap_or_default();
-                let (key, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
-                let url = format!("{}/{bucket}", variable("AWS_ENDPOINT_URL"));
+            Place::Bucket(bucket) => {
+                let (key, secret) =
+                    (bucket.variable("AWS_ACCESS_KEY_ID")?, bucket.variable("AWS_SECRET_ACCESS_KEY")?);
+                let url = format!("{}/{}", bucket.endpoint()?, bucket.name);
                 let flags =
-                    ["--storage", "s3", "--bucket", &url, "--access-key", &key, "--secret-key", &secret];
+                    ["--storage", "s3", "--bucket", &url, "--access-key", key, "--secret-key", secret];
                 flags.map(str::to_owned).to_vec()
             }
-        }
+        })
     }
 
     pub fn list(&self, below: &str) -> Result<Listing> {
         let prefix = Key::from(self.key(below));
         let entries = self.store.list(Some(&prefix)).map_ok(|meta| (meta.location, meta.size));
         Ok(Listing(self.runtime.block_on(entries.try_collect())?))
-    }
-
-    /// PUTs of noise, `concurrency` at a time, nothing else. `done` is bytes. The objects are deleted, outside the time.
-    pub fn raw_puts(
-        &self,
-        below: &str,
-        object_bytes: usize,
-        count: usize,
-        concurrency: usize,
-    ) -> Result<Outcome> {
-        let mut body = vec![0; object_bytes];
-        crate::content::Content::new(count as u64).fill(&mut body, 0, 0);
-        let body = Bytes::from(body);
-        let keys: Vec<Key> = (0..count).map(|i| Key::from(self.key(&format!("{below}/{i:04}")))).collect();
-        let puts = |keys: Vec<Key>| {
-            futures::stream::iter(keys.into_iter().map(|key| {
-                let body = body.clone();
-                async move { self.store.put(&key, body.into()).await.map(|_| ()) }
-            }))
-            .buffer_unordered(concurrency)
-            .try_collect::<()>()
-        };
-        self.runtime.block_on(async {
-            puts(keys[..concurrency.min(count)].to_vec()).await?; // connections are open
-            let watch = Stopwatch::start();
-            puts(keys.clone()).await?;
-            let seconds = watch.seconds();
-            let keys = futures::stream::iter(keys.clone()).map(Ok).boxed();
-            self.store.delete_stream(keys).try_collect::<Vec<_>>().await?;
-            Ok(Outcome { done: (object_bytes * count) as u64, seconds })
-        })
     }
 
     /// Forgets a round's objects in a folder, which shares the disk; a bucket is left to its owner.
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_counts_its_objects_and_raw_puts_leave_none() {
+    fn a_folder_counts_its_objects() {
         let dir = tempfile::tempdir().unwrap();
         let target = Target::open(&StoreKind::File, dir.path(), Path::new("")).unwrap();
         assert!(target.granary_url("round").unwrap().ends_with("/store/round"));
@@ -244,8 +244,6 @@ mod tests {
         std::fs::write(dir.path().join("store/round/b"), b"12345").unwrap();
         std::fs::remove_file(dir.path().join("store/round/a")).unwrap();
         assert_eq!(target.list("round").unwrap().since(&before), Usage { objects: 1, bytes: 5 });
-        assert_eq!(target.raw_puts("raw", 5000, 6, 4).unwrap().done, 30_000);
-        assert_eq!(target.list("raw").unwrap(), Listing::default());
         target.clear().unwrap();
         assert_eq!(target.list("round").unwrap(), Listing::default());
     }

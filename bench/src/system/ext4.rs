@@ -31,11 +31,15 @@ impl System for Ext4 {
         Ok(())
     }
 
-    fn forget(&mut self) -> Result<()> {
+    fn forget(&mut self, _endpoint: Option<&str>) -> Result<()> {
         Ok(())
     }
 
     fn memory(&self) -> Result<Option<Memory>> {
         Ok(None)
+    }
+
+    fn cpu_seconds(&self) -> Option<f64> {
+        None
     }
 }

@@ -15,6 +15,10 @@ use crate::target::Target;
 const NAMESPACE: &str = "user/bench";
 /// How long a node may take to stop before it is killed.
 const STOP_S: f64 = 20.0;
+const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+/// The setting that says how many of a hundred requests may be asked a second time.
+const HEDGE_FLAG: &str = "--hedge-percent-max";
+const HEDGE_VARIABLE: &str = "GRANARY_HEDGE_PERCENT_MAX";
 
 /// The mount's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub enum Mode {
 pub struct Granary {
     binary: PathBuf,
     variables: HashMap<String, String>,
+    /// The store's own.
+    endpoint: Option<String>,
     root: PathBuf,
     cache: PathBuf,
     socket: PathBuf,
@@ -42,11 +48,13 @@ impl Granary {
         let (meta, cache, socket) =
             (disk.path().join("meta"), disk.path().join("cache"), dir.join("node.sock"));
         let mut variables = target.variables();
+        let endpoint = variables.get(ENDPOINT).cloned();
         for (name, path) in [("GRANARY_META", &meta), ("GRANARY_CACHE", &cache), ("GRANARY_SOCKET", &socket)]
         {
             variables.insert(name.into(), path.to_string_lossy().into_owned());
         }
-        let granary = Granary { binary: binary.into(), variables, root, cache, socket, _disk: disk };
+        let granary =
+            Granary { binary: binary.into(), variables, endpoint, root, cache, socket, _disk: disk };
         run(granary.command("init").arg("--meta").arg(meta).args(["--store", &target.granary_url(prefix)?]))?;
         granary.mount(Mode::Work)?;
         // As its peers are measured: what is removed is gone.
@@ -127,6 +135,20 @@ impl Granary {
         self.mount(Mode::Work)
     }
 
+    /// Whether slow requests to the store are asked a second time; holds from the next [`System::forget`] on. `false` when this
+    /// Granary has no such setting, and nothing was changed.
+    pub fn hedge(&mut self, on: bool) -> Result<bool> {
+        if !run(self.command("node").arg("--help"))?.contains(HEDGE_FLAG) {
+            return Ok(false);
+        }
+        if on {
+            self.variables.remove(HEDGE_VARIABLE);
+        } else {
+            self.variables.insert(HEDGE_VARIABLE.into(), "0".into());
+        }
+        Ok(true)
+    }
+
     /// kill -9 of the node, then nothing is in the page cache, and it is mounted again: how long that takes, and the processor
     /// time of the new node, in seconds.
     pub fn crash(&self) -> Result<(f64, f64)> {
@@ -161,16 +183,23 @@ impl System for Granary {
         Ok(())
     }
 
-    fn forget(&mut self) -> Result<()> {
+    fn forget(&mut self, endpoint: Option<&str>) -> Result<()> {
         self.sync()?;
         self.unmount()?;
         self.stop_node()?;
         std::fs::remove_dir_all(&self.cache)?;
+        if let Some(endpoint) = endpoint.or(self.endpoint.as_deref()) {
+            self.variables.insert(ENDPOINT.into(), endpoint.to_owned());
+        }
         self.mount(Mode::Work)
     }
 
     fn memory(&self) -> Result<Option<Memory>> {
         memory(&self.socket).map(Some)
+    }
+
+    fn cpu_seconds(&self) -> Option<f64> {
+        Some(cpu_seconds(&self.socket))
     }
 }
 

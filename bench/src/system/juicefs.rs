@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{JUICEFS, System};
 use crate::disk::Disk;
-use crate::process::{Memory, end_marked, force_unmount, is_mounted, memory, run};
+use crate::process::{Memory, cpu_seconds, end_marked, force_unmount, is_mounted, memory, run};
 use crate::target::Target;
 
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub struct Juicefs {
     cache: PathBuf,
     meta: String,
     log: PathBuf,
+    /// The bucket's name; `None` of a folder.
+    bucket: Option<String>,
+    /// The bucket as JuiceFS names it, at another endpoint than the store's own.
+    through: Option<String>,
     _disk: Disk,
 }
 
@@ -32,10 +36,12 @@ impl Juicefs {
             cache: disk.path().join("cache"),
             meta: format!("sqlite3://{}/meta.db", disk.path().display()),
             log: dir.join("juicefs.log"),
+            bucket: target.bucket().map(|bucket| bucket.name.clone()),
+            through: None,
             _disk: disk,
         };
         let mut format = Command::new(binary);
-        format.arg("format").args(target.juicefs_flags()).args(["--trash-days", "0", &juicefs.meta, name]);
+        format.arg("format").args(target.juicefs_flags()?).args(["--trash-days", "0", &juicefs.meta, name]);
         run(&mut format)?;
         juicefs.mount()?;
         Ok(juicefs)
@@ -44,6 +50,9 @@ impl Juicefs {
     fn mount(&self) -> Result<()> {
         let mut command = Command::new(&self.binary);
         command.args(["mount", "--background", "--no-usage-report", "--cache-dir"]).arg(&self.cache);
+        if let Some(bucket) = &self.through {
+            command.args(["--bucket", bucket]);
+        }
         command.arg("--log").arg(&self.log).arg(&self.meta).arg(&self.root);
         run(&mut command)?;
         anyhow::ensure!(
@@ -75,14 +84,21 @@ impl System for Juicefs {
         Ok(())
     }
 
-    fn forget(&mut self) -> Result<()> {
+    fn forget(&mut self, endpoint: Option<&str>) -> Result<()> {
         self.unmount()?;
-        std::fs::remove_dir_all(&self.cache)?;
+        if self.cache.exists() {
+            std::fs::remove_dir_all(&self.cache)?;
+        }
+        self.through = endpoint.zip(self.bucket.as_deref()).map(|(url, bucket)| format!("{url}/{bucket}"));
         self.mount()
     }
 
     fn memory(&self) -> Result<Option<Memory>> {
         memory(&self.root).map(Some)
+    }
+
+    fn cpu_seconds(&self) -> Option<f64> {
+        Some(cpu_seconds(&self.root))
     }
 }
 

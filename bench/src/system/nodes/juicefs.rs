@@ -23,7 +23,7 @@ impl JuicefsNodes {
         let disk = Disk::make(dir, "juicefs-disk")?;
         let meta = format!("sqlite3://{}/meta.db", disk.path().display());
         let mut format = Command::new(binary);
-        format.arg("format").args(target.juicefs_flags()).args(["--trash-days", "0", &meta, name]);
+        format.arg("format").args(target.juicefs_flags()?).args(["--trash-days", "0", &meta, name]);
         run(&mut format)?;
         let caches = disk.path().to_owned();
         let mut nodes = JuicefsNodes { binary: binary.into(), roots: Vec::new(), _disk: disk };

@@ -65,7 +65,7 @@ pub fn stat(root: &Path, set: Set, count: usize, seed: u64, limits: Limits) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::create;
+    use crate::create;
 
     const SET: Set = Set { name: "small", size: 5000, id: 3 };
     const LIMITS: Limits = Limits { seconds_min: 0.0, seconds_max: 60.0 };

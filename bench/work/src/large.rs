@@ -16,11 +16,11 @@ use crate::stop;
 /// Bytes of one call.
 const CALL: usize = 1 << 20;
 /// What `content` calls the file, and the one of small writes.
-const FILE_ID: u64 = u64::MAX;
+pub const FILE_ID: u64 = u64::MAX;
 const LOG_ID: u64 = u64::MAX - 1;
 const OVERWRITE_ID: u64 = u64::MAX - 2;
 
-fn path_of(root: &Path, name: &str) -> Result<CString> {
+pub(crate) fn path_of(root: &Path, name: &str) -> Result<CString> {
     Ok(CString::new(root.join(name).as_os_str().as_bytes())?)
 }
 
