@@ -110,6 +110,7 @@ impl Kind {
 /// An error a person can act on: `message` names the thing, the reason and the mend.
 pub struct Error {
     kind: Kind,
+    slow_down: bool,
     message: Cow<'static, str>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -117,7 +118,18 @@ pub struct Error {
 impl Error {
     /// No allocation for a static message, so that the hot path's ENOENT is free.
     pub fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, message: message.into(), source: None }
+        Error { kind, slow_down: false, message: message.into(), source: None }
+    }
+
+    /// Whoever refused asks for fewer requests (HTTP's 429 and 503). The kind stays; whoever sends many requests looks.
+    pub fn with_slow_down(mut self) -> Error {
+        self.slow_down = true;
+        self
+    }
+
+    /// Whether fewer requests are asked for.
+    pub fn asks_to_slow_down(&self) -> bool {
+        self.slow_down
     }
 
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -152,12 +164,12 @@ impl Error {
 
     /// The same error under a message that says more about the thing concerned.
     pub fn context(self, what: impl fmt::Display) -> Error {
-        Error { kind: self.kind, message: format!("{what}: {}", self.message).into(), source: self.source }
+        Error { message: format!("{what}: {}", self.message).into(), ..self }
     }
 
     /// A copy for a second reader (a failed write is told at fsync and again at close). The source becomes text.
     pub fn duplicate(&self) -> Error {
-        Error { kind: self.kind, message: self.to_string().into(), source: None }
+        Error { kind: self.kind, slow_down: self.slow_down, message: self.to_string().into(), source: None }
     }
 }
 
@@ -198,5 +210,12 @@ mod tests {
         assert!(e.to_string().starts_with("cannot append to the stage log: No space left"));
         assert_eq!(e.duplicate().to_string(), e.to_string());
         assert_eq!(e.context("/mnt/a/x").kind(), Kind::NoSpace);
+    }
+
+    #[test]
+    fn a_wish_for_fewer_requests_stays_with_the_error() {
+        let e = Error::new(Kind::Unavailable, "503").with_slow_down();
+        assert!(e.duplicate().asks_to_slow_down() && e.context("object k").asks_to_slow_down());
+        assert!(!Error::new(Kind::Unavailable, "no route").asks_to_slow_down());
     }
 }

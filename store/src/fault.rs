@@ -144,7 +144,9 @@ impl FaultStore {
         match fault {
             Fault::None | Fault::Short | Fault::Flip => request.await,
             Fault::Before(kind) => Err(self.error(kind, operation, "failed before it did anything")),
-            Fault::SlowDown => Err(self.error(Kind::Unavailable, operation, "was answered 503 SlowDown")),
+            Fault::SlowDown => {
+                Err(self.error(Kind::Unavailable, operation, "was answered 503 SlowDown").with_slow_down())
+            }
             Fault::After(kind) => {
                 request.await?;
                 Err(self.error(kind, operation, "was done, but its answer was lost"))
