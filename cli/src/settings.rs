@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use granary_core::limits::Limits;
 
+mod memory;
 mod place;
 
 pub use place::MetaPlace;
@@ -204,7 +205,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "The same as a part of that disk, in percent; the larger counts",
     ),
-    setting("memory_bytes_max", Unit::Bytes, Scope::Limit, "Memory for data in flight"),
+    setting(
+        "memory_bytes_max",
+        Unit::Bytes,
+        Scope::Limit,
+        "Memory for data in flight; by default a share of what the control group and the machine have",
+    ),
     setting("uploads_max", Unit::Count, Scope::Limit, "Uploads at once, of one namespace"),
     setting(
         "upload_bytes_per_s_max",
@@ -361,7 +367,11 @@ impl Sources {
             let known = find(name).ok_or_else(|| unknown(name, "on the command line"))?;
             given.insert(known.name, Given { text: text.clone(), origin: format!("--{}", dashed(name)) });
         }
-        build(&given)
+        let mut settings = build(&given)?;
+        if !settings.is_given("memory_bytes_max") {
+            settings.limits.memory_bytes_max = memory::share_of_process();
+        }
+        Ok(settings)
     }
 }
 

@@ -286,6 +286,9 @@ pub struct Status {
     pub cache: String,
     /// Resident memory of the node process.
     pub memory_bytes: u64,
+    /// Of it, what data in flight may take.
+    #[serde(default)]
+    pub memory_in_flight_bytes_max: u64,
     pub cache_disk_free_bytes: u64,
     pub read_cache_bytes: u64,
     pub read_cache_bytes_max: u64,

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+mod share;
+
+pub use share::memory_share;
+
 /// Bytes are counted in units of 4 KiB, rounded up, because a semaphore counts to `usize::MAX >> 3` permits but acquires
 /// at most `u32::MAX` at once.
 const UNIT: u64 = 4096;

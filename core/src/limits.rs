@@ -41,7 +41,8 @@ pub struct Limits {
     /// Free space on the cache disk that is left to others, in bytes, and as a part of the disk: the larger counts.
     pub cache_free_bytes_min: u64,
     pub cache_free_percent_min: u64,
-    /// Memory for data in flight: fetches, packs being built, uploads.
+    /// Memory for data in flight: fetches, packs being built, uploads. A process that is not told takes it from its control group
+    /// and machine, [`memory_share`](crate::budget::memory_share).
     pub memory_bytes_max: u64,
     /// PUTs at once, of one namespace.
     pub uploads_max: u32,

@@ -32,12 +32,13 @@ pub fn show(status: &Status) -> String {
     line(
         "node",
         format!(
-            "{}, pid {}, version {}, up {}, {} of memory",
+            "{}, pid {}, version {}, up {}, {} of memory (at most {} for data in flight)",
             status.node,
             status.pid,
             status.version,
             show_period_ms(status.uptime_ms),
-            show_bytes(status.memory_bytes)
+            show_bytes(status.memory_bytes),
+            show_bytes(status.memory_in_flight_bytes_max)
         ),
     );
     if status.emptying {
@@ -220,6 +221,7 @@ mod tests {
             meta: "/m".into(),
             cache: "/c".into(),
             memory_bytes: 1 << 20,
+            memory_in_flight_bytes_max: 256 << 20,
             cache_disk_free_bytes: 1 << 30,
             read_cache_bytes: 0,
             read_cache_bytes_max: 64 << 30,
@@ -252,7 +254,7 @@ mod tests {
             "works again: No space left on device",
             "DAMAGED on this node's disk, and cannot be stored: segment 0000000000000001",
             "group/asr, not mounted",
-            "up 1 min 1 s",
+            "up 1 min 1 s, 1.0 MiB of memory (at most 256.0 MiB for data in flight)",
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",
             "connected to https://meta:7411 for 3 s as alice (read-write), session 00000000000000ab, 4 leases",
             "FENCED 9 s ago: not heard of for 10 s",

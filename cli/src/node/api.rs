@@ -138,6 +138,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         meta: node.settings.meta.to_string(),
         cache: node.settings.cache.display().to_string(),
         memory_bytes: metrics::resident_bytes(),
+        memory_in_flight_bytes_max: node.settings.limits.memory_bytes_max,
         cache_disk_free_bytes: free,
         read_cache_bytes: node.reads.usage().0,
         read_cache_bytes_max: node.settings.limits.cache_bytes_max,

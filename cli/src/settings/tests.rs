@@ -59,6 +59,15 @@ fn flag_beats_variable_beats_file_beats_default() {
 }
 
 #[test]
+fn memory_is_the_share_of_the_machine_unless_it_is_given() {
+    let found = sources(&[], &[], None).0.resolve().unwrap();
+    assert_eq!(found.limits.memory_bytes_max, memory::share_of_process());
+    assert!(!found.is_given("memory_bytes_max"));
+    let given = sources(&[("memory_bytes_max", "77MiB")], &[], None).0.resolve().unwrap();
+    assert_eq!(given.limits.memory_bytes_max, 77 << 20);
+}
+
+#[test]
 fn what_was_asked_for_is_compared_by_value() {
     let asked = sources(&[("dirty_bytes_max", "1GiB"), ("uploads_max", "7")], &[], None).0.resolve().unwrap();
     let node = sources(&[("dirty_bytes_max", "1024MiB")], &[], None).0.resolve().unwrap();
