@@ -54,6 +54,12 @@ pub struct Limits {
     pub compaction_period_ms: u64,
     /// GETs at once.
     pub fetches_max: u32,
+    /// How long making a connection to the store may take.
+    pub store_connect_ms_max: u64,
+    /// How long the store may take to begin its answer to a request that was sent whole.
+    pub store_first_byte_ms_max: u64,
+    /// How long no byte may move in the middle of a request or an answer.
+    pub store_stall_ms_max: u64,
     /// One stage log segment is sealed at this size.
     pub log_segment_bytes_max: u64,
     /// Open descriptors of the read cache and the stage.
@@ -86,6 +92,9 @@ impl Default for Limits {
             compaction_bytes_per_s: 32 << 20,
             compaction_period_ms: 60_000,
             fetches_max: 32,
+            store_connect_ms_max: 5_000,
+            store_first_byte_ms_max: 15_000,
+            store_stall_ms_max: 15_000,
             log_segment_bytes_max: 32 << 20,
             open_files_max: 512,
             commit_interval_ms: 50,
@@ -97,7 +106,7 @@ impl Default for Limits {
 }
 
 /// Settings and the least and greatest value of each.
-const RANGES: [(&str, u64, u64); 21] = [
+const RANGES: [(&str, u64, u64); 24] = [
     ("small_file_bytes_max", 4 << 10, 8 << 20),
     ("small_period_ms", 1, 3_600_000),
     ("large_period_ms", 1, 86_400_000),
@@ -111,6 +120,9 @@ const RANGES: [(&str, u64, u64); 21] = [
     ("compaction_bytes_per_s", 1 << 10, 1 << 50),
     ("compaction_period_ms", 1, 86_400_000),
     ("fetches_max", 1, 1024),
+    ("store_connect_ms_max", 1, 600_000),
+    ("store_first_byte_ms_max", 1, 600_000),
+    ("store_stall_ms_max", 1, 600_000),
     ("log_segment_bytes_max", 1 << 20, 1 << 30),
     ("open_files_max", 16, 1 << 20),
     ("commit_interval_ms", 1, 60_000),
@@ -178,6 +190,9 @@ impl Limits {
             ("compaction_period_ms", self.compaction_period_ms),
             ("dead_object_grace_ms", self.dead_object_grace_ms),
             ("fetches_max", u64::from(self.fetches_max)),
+            ("store_connect_ms_max", self.store_connect_ms_max),
+            ("store_first_byte_ms_max", self.store_first_byte_ms_max),
+            ("store_stall_ms_max", self.store_stall_ms_max),
             ("log_segment_bytes_max", self.log_segment_bytes_max),
             ("open_files_max", u64::from(self.open_files_max)),
             ("commit_interval_ms", self.commit_interval_ms),

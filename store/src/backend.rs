@@ -23,8 +23,10 @@ pub struct Options {
     pub create: bool,
     /// `s3:` only, this and the rest: how long making a connection may take.
     pub connect_ms_max: u64,
-    /// How long a GET, HEAD or LIST may be without a byte of an answer.
-    pub silence_ms_max: u64,
+    /// How long the server may take to begin its answer once it has all of a request.
+    pub first_byte_ms_max: u64,
+    /// How long no byte may move in the middle of a request or an answer.
+    pub stall_ms_max: u64,
     /// How long any one request may take in all.
     pub request_ms_max: u64,
     /// Connections kept open while nothing is asked.
@@ -39,10 +41,11 @@ impl Default for Options {
         Options {
             create: false,
             connect_ms_max: 5_000,
-            silence_ms_max: 15_000,
+            first_byte_ms_max: 15_000,
+            stall_ms_max: 15_000,
             // 16 MiB at 0.3 MB/s.
             request_ms_max: 60_000,
-            idle_connections_max: 64,
+            idle_connections_max: 128,
             environment: Environment::default(),
         }
     }

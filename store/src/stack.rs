@@ -36,7 +36,13 @@ pub fn production_with(
     clock: Arc<dyn Clock>,
     registry: &mut Registry,
 ) -> Result<Arc<dyn Store>> {
-    let backend = backend::open(url, options)?;
+    let options = Options {
+        connect_ms_max: limits.store_connect_ms_max,
+        first_byte_ms_max: limits.store_first_byte_ms_max,
+        stall_ms_max: limits.store_stall_ms_max,
+        ..options.clone()
+    };
+    let backend = backend::open(url, &options)?;
     Ok(stacked(backend, limits, clock, registry))
 }
 

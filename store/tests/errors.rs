@@ -142,8 +142,8 @@ async fn a_server_that_is_not_there_is_named() {
 async fn silence_and_broken_connections_are_unavailable() {
     let body = vec![b'x'; 1000];
     for (end, words) in [
-        (End::Silence, "does not answer in time"),
-        (End::Stall(10), "does not answer in time"),
+        (End::Silence, "no first byte in 300ms from s3://a-bucket/vol at http://127.0.0.1"),
+        (End::Stall(10), "no further byte in 300ms from s3://a-bucket/vol at http://127.0.0.1"),
         (End::Cut(10), "broke"),
         (End::Hangup, "broke"),
     ] {
@@ -158,11 +158,16 @@ async fn silence_and_broken_connections_are_unavailable() {
         let e = store.get("k", 0..1000).await.unwrap_err();
         assert_says(&e, Kind::Unavailable, &[words, "a-bucket/vol at http://127.0.0.1"]);
     }
-    // A put has only its whole time.
     let server = Server::start(|_| Reply::default().end(End::Silence)).await;
-    let options = Options { request_ms_max: 300, ..common::options(&server.url()) };
+    let store = open("s3://a-bucket", &common::options(&server.url())).unwrap();
+    assert_says(&put(&*store).await, Kind::Unavailable, &["no first byte in 300ms from s3://a-bucket at"]);
+    // The whole time ends what moves too slowly.
+    let options =
+        Options { request_ms_max: 300, first_byte_ms_max: 60_000, ..common::options(&server.url()) };
     let store = open("s3://a-bucket", &options).unwrap();
-    assert_says(&put(&*store).await, Kind::Unavailable, &["does not answer in time"]);
+    let whole = "a request took longer than 300ms at s3://a-bucket";
+    assert_says(&put(&*store).await, Kind::Unavailable, &[whole]);
+    assert_says(&store.get("k", 0..1).await.unwrap_err(), Kind::Unavailable, &[whole]);
 }
 
 /// A server that takes so much of a request and then closes the connection, or reads no further.
@@ -185,10 +190,9 @@ async fn halfway(bytes: usize, close: bool) -> (String, tokio::task::JoinHandle<
 
 #[tokio::test]
 async fn an_upload_that_is_cut_short_or_stalls_is_unavailable_and_named() {
-    for (close, words) in [(true, "broke"), (false, "does not answer in time")] {
+    for (close, words) in [(true, "broke"), (false, "no byte more was taken in 300ms by")] {
         let (url, task) = halfway(100_000, close).await;
-        let options = Options { request_ms_max: 500, ..common::options(&url) };
-        let store = open("s3://a-bucket/vol", &options).unwrap();
+        let store = open("s3://a-bucket/vol", &common::options(&url)).unwrap();
         // More than the sockets' buffers take.
         let parts = vec![Bytes::from(vec![7; 16 << 20])];
         let e = store.put("k", parts).await.unwrap_err();

@@ -4,6 +4,7 @@
 //! at most 16 MiB), no trailing checksum (RGW answers 400), nothing conditional (RGW's is partial). Buckets are
 //! addressed by path, which every server and every bucket name can do. Deletes go 1,000 to a request.
 
+mod client;
 mod error;
 mod http;
 
@@ -18,16 +19,15 @@ use granary_core::{Error, Kind, Result, Timestamp};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
-use object_store::{
-    Certificate, ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
-};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig};
 
 use super::Options;
 use super::aws::Settings;
 use crate::api::{ObjectMeta, Store};
 use crate::key::{check_key, check_range, too_short};
+use client::Clients;
 use error::{Doing, Place};
-use http::{Connector, Timeouts};
+use http::Connector;
 
 /// Largest object that is put, in bytes: larger ones want multipart.
 const PUT_BYTES_MAX: usize = 64 << 20;
@@ -60,6 +60,7 @@ impl S3Store {
             url: if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") },
             endpoint: settings.endpoint.clone(),
             region: settings.region.clone(),
+            timeouts: client::timeouts(options),
         };
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
@@ -79,17 +80,13 @@ impl S3Store {
             }
             None => builder = other_keys(builder, options, &place)?,
         }
-        let client = client_options(options, &settings)?;
+        let clients = Clients::new(options, &settings)?;
         if let Some(endpoint) = &settings.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
-        let timeouts = Timeouts {
-            silence: Duration::from_millis(options.silence_ms_max),
-            request: Duration::from_millis(options.request_ms_max),
-        };
         let client = builder
-            .with_client_options(client)
-            .with_http_connector(Connector::new(timeouts))
+            .with_client_options(clients.reads)
+            .with_http_connector(Connector { timeouts: place.timeouts, writes: clients.writes })
             .build()
             .map_err(|e| {
                 Error::new(
@@ -153,34 +150,6 @@ fn other_keys(mut builder: AmazonS3Builder, options: &Options, place: &Place) ->
         }
     }
     Ok(builder)
-}
-
-fn client_options(options: &Options, settings: &Settings) -> Result<ClientOptions> {
-    let mut client = ClientOptions::new()
-        .with_user_agent(object_store::HeaderValue::from_static(concat!(
-            "granary/",
-            env!("CARGO_PKG_VERSION")
-        )))
-        .with_allow_http(settings.endpoint.as_ref().is_some_and(|e| e.starts_with("http://")))
-        .with_http1_only()
-        .with_connect_timeout(Duration::from_millis(options.connect_ms_max))
-        .with_pool_max_idle_per_host(options.idle_connections_max);
-    if let Some(path) = &settings.ca_bundle {
-        let failed = |why: String| {
-            Error::new(
-                Kind::Invalid,
-                format!(
-                    "the certificates in {} (AWS_CA_BUNDLE) cannot be read: {why}; give a PEM file",
-                    path.display()
-                ),
-            )
-        };
-        let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-        for certificate in Certificate::from_pem_bundle(&pem).map_err(|e| failed(e.to_string()))? {
-            client = client.with_root_certificate(certificate);
-        }
-    }
-    Ok(client)
 }
 
 #[async_trait]

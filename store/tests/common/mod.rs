@@ -12,7 +12,8 @@ use granary_store::{Environment, Options};
 pub fn options(endpoint: &str) -> Options {
     Options {
         connect_ms_max: 1_000,
-        silence_ms_max: 300,
+        first_byte_ms_max: 300,
+        stall_ms_max: 300,
         request_ms_max: 10_000,
         environment: Environment::default()
             .with("AWS_ENDPOINT_URL", endpoint)

@@ -6,7 +6,7 @@ use std::fmt;
 use granary_core::{Error, Kind};
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::http::{NotS3, Refusal};
+use super::http::{Late, NotS3, Refusal, Timeouts};
 
 /// What was asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub(super) struct Place {
     pub url: String,
     pub endpoint: Option<String>,
     pub region: String,
+    pub timeouts: Timeouts,
 }
 
 impl fmt::Display for Place {
@@ -200,7 +201,12 @@ impl Place {
                 ),
             ),
         };
-        Error::new(kind, message)
+        let error = Error::new(kind, message);
+        // 503 SlowDown of S3; 429 of proxies and other stores.
+        if matches!(refusal.status, 429 | 503) || refusal.code == "SlowDown" {
+            return error.with_slow_down();
+        }
+        error
     }
 
     fn unreached(&self, error: &HttpError) -> Error {
@@ -219,11 +225,24 @@ impl Place {
             (_, Some(std::io::ErrorKind::ConnectionRefused)) => {
                 format!("cannot reach {self}: connection refused; {mend}")
             }
-            (HttpErrorKind::Timeout, _) => format!("{self} does not answer in time; {mend}"),
+            (HttpErrorKind::Timeout, _) => format!("{}; {mend}", self.too_late(error)),
             (HttpErrorKind::Connect, _) => format!("cannot reach {self}: {root}; {mend}"),
             _ => format!("the connection to {self} broke: {root}; {mend}"),
         };
         Error::new(Kind::Unavailable, message)
+    }
+
+    /// Which time was over.
+    fn too_late(&self, error: &HttpError) -> String {
+        let Timeouts { connect, request, .. } = self.timeouts;
+        match find::<Late>(error) {
+            Some(late @ Late::Upload(_)) => format!("{late} by {self}"),
+            Some(late) => format!("{late} from {self}"),
+            None if find::<reqwest::Error>(error).is_some_and(reqwest::Error::is_connect) => {
+                format!("no connection in {connect:?} to {self}")
+            }
+            None => format!("a request took longer than {request:?} at {self}"),
+        }
     }
 }
 

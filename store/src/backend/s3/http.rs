@@ -1,60 +1,99 @@
 //! The HTTP client under object_store's: it gives reads and writes time-outs of their own, and keeps what a server says when it
 //! refuses, so that [`error`](super::error) can explain it.
 
+mod patience;
+
 use std::fmt;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use http_body_util::BodyExt;
+use hyper::header::CONTENT_LENGTH;
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
-    ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService, ReqwestConnector,
 };
+
+pub(super) use patience::{Late, Timeouts};
 
 /// Bytes of a refusal that are read.
 const REFUSAL_BYTES_MAX: usize = 16 << 10;
 /// Longest answer to a listing or a batch of deletes, in bytes: a thousand keys of a thousand bytes take two million.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
-    /// Without a byte of an answer. Only where nothing large is sent: while a body is sent, no answer is due.
-    pub silence: Duration,
-    pub request: Duration,
-}
-
+/// Makes the client for S3, and those that ask elsewhere for keys.
 #[derive(Debug)]
-pub(super) struct Connector(Timeouts);
-
-impl Connector {
-    pub fn new(timeouts: Timeouts) -> Connector {
-        Connector(timeouts)
-    }
+pub(super) struct Connector {
+    pub timeouts: Timeouts,
+    /// Sends what has a body.
+    pub writes: reqwest::Client,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let options = options.clone().with_timeout(self.0.request);
-        let reads =
-            ReqwestConnector::default().connect(&options.clone().with_read_timeout(self.0.silence))?;
-        let writes = ReqwestConnector::default().connect(&options)?;
-        Ok(HttpClient::new(Service { reads, writes }))
+        let options = options.clone().with_timeout(self.timeouts.request);
+        let reads = ReqwestConnector::default().connect(&options)?;
+        Ok(HttpClient::new(Service { reads, writes: self.writes.clone(), timeouts: self.timeouts }))
     }
 }
 
 #[derive(Debug)]
 struct Service {
     reads: HttpClient,
-    writes: HttpClient,
+    writes: reqwest::Client,
+    timeouts: Timeouts,
+}
+
+impl Service {
+    /// The head of the answer, in time, and a body that will come in time or fail.
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let answer = if request.body().content_length() == 0 {
+            patience::head(self.timeouts.first_byte, self.reads.execute(request)).await?
+        } else {
+            self.upload(request).await?
+        };
+        Ok(patience::watched(answer, self.timeouts.stall))
+    }
+
+    async fn upload(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (head, body) = request.into_parts();
+        let failed = |e: reqwest::Error| HttpError::new(kind_of(&e), e.without_url());
+        let len = body.content_length();
+        let (pieces, upload) = patience::upload(body);
+        let mut request = reqwest::Request::new(
+            head.method,
+            head.uri.to_string().parse().map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?,
+        );
+        *request.headers_mut() = head.headers;
+        // A stream's length is not known to the client, and S3 takes no body of unknown length.
+        request.headers_mut().insert(CONTENT_LENGTH, len.into());
+        *request.body_mut() = Some(reqwest::Body::wrap_stream(pieces));
+        let answer = async { self.writes.execute(request).await.map_err(failed) };
+        let answer = async {
+            let (head, body) = hyper::Response::<reqwest::Body>::from(answer.await?).into_parts();
+            Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body.map_err(failed))))
+        };
+        upload.head(&self.timeouts, answer).await
+    }
+}
+
+/// As object_store sorts them.
+fn kind_of(e: &reqwest::Error) -> HttpErrorKind {
+    if e.is_timeout() {
+        HttpErrorKind::Timeout
+    } else if e.is_connect() {
+        HttpErrorKind::Connect
+    } else {
+        HttpErrorKind::Request
+    }
 }
 
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let root = expected_root(&request);
-        let client = if request.method().is_safe() { &self.reads } else { &self.writes };
-        let response = client.execute(request).await?;
+        let response = self.send(request).await?;
         if response.status().is_success() {
             return match root {
                 Some(root) => understood(root, response).await,
