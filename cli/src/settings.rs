@@ -230,7 +230,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "Objects are looked through for those so often",
     ),
-    setting("fetches_max", Unit::Count, Scope::Limit, "Downloads at once"),
+    setting(
+        "fetches_max",
+        Unit::Count,
+        Scope::Limit,
+        "Downloads at once; fewer while the store does not bear that many",
+    ),
     setting("store_connect_ms_max", Unit::Period, Scope::Limit, "How long connecting to the store may take"),
     setting(
         "store_first_byte_ms_max",

@@ -44,7 +44,7 @@ pub struct Limits {
     /// Memory for data in flight: fetches, packs being built, uploads. A process that is not told takes it from its control group
     /// and machine, [`memory_share`](crate::budget::memory_share).
     pub memory_bytes_max: u64,
-    /// PUTs at once, of one namespace.
+    /// PUTs at once, of one namespace. The store may bear fewer: the process finds out how many.
     pub uploads_max: u32,
     /// Bytes a second that one namespace sends to the store; 0: no limit.
     pub upload_bytes_per_s_max: u64,
@@ -52,7 +52,7 @@ pub struct Limits {
     pub compaction_bytes_per_s: u64,
     /// Objects are looked through for those every so often while some are found, and up to 16 times as rarely while not.
     pub compaction_period_ms: u64,
-    /// GETs at once.
+    /// GETs at once. The store may bear fewer: the process finds out how many.
     pub fetches_max: u32,
     /// How long making a connection to the store may take.
     pub store_connect_ms_max: u64,
@@ -91,7 +91,8 @@ impl Default for Limits {
             upload_bytes_per_s_max: 0,
             compaction_bytes_per_s: 32 << 20,
             compaction_period_ms: 60_000,
-            fetches_max: 32,
+            // Little's law: 3 GB/s of chunks of 1 MiB, each taking 35 ms (30 ms to the first byte), are 100 at once.
+            fetches_max: 128,
             store_connect_ms_max: 5_000,
             store_first_byte_ms_max: 15_000,
             store_stall_ms_max: 15_000,

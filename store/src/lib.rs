@@ -1,7 +1,7 @@
 //! Objects in the store: the trait every backend and wrapper implements, and the formats of blocks and packs.
 //!
 //! ```text
-//! caller -> RetryStore -> MeterStore -> FolderStore | S3Store            production()
+//! caller -> RetryStore -> LimitStore -> MeterStore -> FolderStore | S3Store
 //! test   -> RetryStore -> FaultStore -> MemoryStore                      stacked as the test wants it
 //! ```
 //!
@@ -13,20 +13,23 @@ pub mod fault;
 pub mod format;
 pub mod inspect;
 pub mod key;
+pub mod limit;
 pub mod marker;
 pub mod memory;
 pub mod meter;
 pub mod operation;
 mod probe;
 pub mod retry;
+mod size;
 mod stack;
 
 pub use api::{ObjectMeta, Store};
 pub use backend::{Environment, Options, open};
 pub use fault::{Fault, FaultStore};
+pub use limit::{GetPlaces, LimitMetrics, LimitStore};
 pub use memory::MemoryStore;
 pub use meter::MeterStore;
 pub use operation::Operation;
 pub use probe::probe;
-pub use retry::{RetryOptions, RetryStore};
+pub use retry::{RetryOptions, RetryStore, Sleep, TokioSleep};
 pub use stack::{production, production_with, stacked};

@@ -1,14 +1,13 @@
-//! Counts, times and limits requests: a wrapper over any store.
+//! Counts and times requests: a wrapper over any store.
 //!
 //! | metric | labels | |
 //! |---|---|---|
 //! | `granary_store_requests_total` | operation, outcome | outcome: `ok` or the error's kind |
 //! | `granary_store_bytes_total` | operation (get, put) | payload bytes of requests that succeeded |
-//! | `granary_store_request_seconds` | operation | from the moment it may be sent to its end |
+//! | `granary_store_request_seconds` | operation | of one attempt |
 //! | `granary_store_in_flight` | operation | sent, not ended |
-//! | `granary_store_waiting` | operation | not sent: as many as allowed are in flight |
 //!
-//! It belongs below [`RetryStore`](crate::RetryStore): every attempt counts, and one that waits to be tried again takes no place.
+//! It belongs below [`RetryStore`](crate::RetryStore) and [`HedgeStore`](crate::HedgeStore): every attempt counts.
 
 #[cfg(test)]
 mod tests;
@@ -26,17 +25,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::{ObjectMeta, Store};
 use crate::operation::Operation;
 
-/// HEAD, DELETE and LIST requests at once.
-const OTHERS_MAX: usize = 8;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ByOperation {
-    operation: Operation,
+pub(crate) struct ByOperation {
+    pub operation: Operation,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,7 +59,6 @@ pub struct Metrics {
     bytes: Family<ByOperation, Counter>,
     seconds: Family<ByOperation, Histogram, fn() -> Histogram>,
     in_flight: Family<ByOperation, Gauge<i64, AtomicI64>>,
-    waiting: Family<ByOperation, Gauge<i64, AtomicI64>>,
 }
 
 /// 0.5 ms to 33 s.
@@ -79,7 +73,6 @@ impl Metrics {
             bytes: Family::default(),
             seconds: Family::new_with_constructor(histogram),
             in_flight: Family::default(),
-            waiting: Family::default(),
         };
         registry.register("granary_store_requests", "Requests to the store", metrics.requests.clone());
         registry.register(
@@ -97,11 +90,6 @@ impl Metrics {
             "Requests the store has not answered",
             metrics.in_flight.clone(),
         );
-        registry.register(
-            "granary_store_waiting",
-            "Requests waiting until fewer are in flight",
-            metrics.waiting.clone(),
-        );
         metrics
     }
 }
@@ -111,44 +99,11 @@ pub struct MeterStore {
     inner: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    gets: Semaphore,
-    puts: Semaphore,
-    others: Semaphore,
 }
 
 impl MeterStore {
-    /// At most `gets_max` GETs and `puts_max` PUTs at once; more wait, in order.
-    pub fn new(
-        inner: Arc<dyn Store>,
-        gets_max: u32,
-        puts_max: u32,
-        clock: Arc<dyn Clock>,
-        metrics: Metrics,
-    ) -> MeterStore {
-        MeterStore {
-            inner,
-            clock,
-            metrics,
-            gets: Semaphore::new(gets_max.max(1) as usize),
-            puts: Semaphore::new(puts_max.max(1) as usize),
-            others: Semaphore::new(OTHERS_MAX),
-        }
-    }
-
-    async fn permit(&self, operation: Operation) -> SemaphorePermit<'_> {
-        let semaphore = match operation {
-            Operation::Get => &self.gets,
-            Operation::Put => &self.puts,
-            Operation::Head | Operation::Delete | Operation::List => &self.others,
-        };
-        if let Ok(permit) = semaphore.try_acquire() {
-            return permit;
-        }
-        let _waiting = Counted::new(&self.metrics.waiting, operation);
-        match semaphore.acquire().await {
-            Ok(permit) => permit,
-            Err(_) => unreachable!("the semaphores are never closed"),
-        }
+    pub fn new(inner: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Metrics) -> MeterStore {
+        MeterStore { inner, clock, metrics }
     }
 
     async fn measure<T>(
@@ -157,7 +112,6 @@ impl MeterStore {
         request: impl Future<Output = Result<T>>,
         bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T> {
-        let _permit = self.permit(operation).await;
         let _in_flight = Counted::new(&self.metrics.in_flight, operation);
         let start = self.clock.monotonic();
         let result = request.await;
@@ -175,10 +129,10 @@ impl MeterStore {
 }
 
 /// One more in a gauge until it is dropped, also when the request's future is dropped before its end.
-struct Counted(Gauge<i64, AtomicI64>);
+pub(crate) struct Counted(Gauge<i64, AtomicI64>);
 
 impl Counted {
-    fn new(family: &Family<ByOperation, Gauge<i64, AtomicI64>>, operation: Operation) -> Counted {
+    pub fn new(family: &Family<ByOperation, Gauge<i64, AtomicI64>>, operation: Operation) -> Counted {
         let gauge = family.get_or_create_owned(&ByOperation { operation });
         gauge.inc();
         Counted(gauge)

@@ -1,8 +1,11 @@
-//! The store as production uses it: backend, then meter, then retry.
+//! The store as production uses it, from the caller down:
 //!
-//! ```text
-//! caller -> RetryStore (tries again) -> MeterStore (counts every attempt, limits those in flight) -> backend
-//! ```
+//! | part | what it does |
+//! |---|---|
+//! | [`RetryStore`] | tries again what failed for a while; what waits for that takes no place |
+//! | [`LimitStore`] | gives places, as many as the store bears |
+//! | [`MeterStore`] | counts every attempt |
+//! | backend | sends one request |
 
 use std::sync::Arc;
 
@@ -12,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::Store;
 use crate::backend::{self, Options};
+use crate::limit::{GetPlaces, LimitMetrics, LimitStore};
 use crate::meter::{MeterStore, Metrics};
 use crate::retry::{RetryMetrics, RetryOptions, RetryStore, TokioSleep};
 
@@ -46,6 +50,12 @@ pub fn production_with(
     Ok(stacked(backend, limits, clock, registry))
 }
 
+/// Only spreads delays and choices: processes that start in the same nanosecond still differ by their ids.
+fn seed(clock: &dyn Clock) -> u64 {
+    let now = clock.now();
+    (now.secs as u64) ^ (u64::from(now.nanos) << 32) ^ u64::from(std::process::id())
+}
+
 /// The wrappers around any backend.
 pub fn stacked(
     backend: Arc<dyn Store>,
@@ -53,18 +63,17 @@ pub fn stacked(
     clock: Arc<dyn Clock>,
     registry: &mut Registry,
 ) -> Arc<dyn Store> {
-    let metrics = Metrics::register(registry);
+    let meter = MeterStore::new(backend, clock.clone(), Metrics::register(registry));
+    let metrics = LimitMetrics::register(registry);
+    let gets = GetPlaces::new(limits.fetches_max, clock.clone(), &metrics);
     let uploads_max = limits.uploads_max.max(UPLOADS_MIN);
-    let meter = MeterStore::new(backend, limits.fetches_max, uploads_max, clock.clone(), metrics);
-    // Only spreads delays: processes that start in the same nanosecond still differ by their ids.
-    let now = clock.now();
-    let seed = (now.secs as u64) ^ (u64::from(now.nanos) << 32) ^ u64::from(std::process::id());
+    let limit = LimitStore::new(Arc::new(meter), gets, uploads_max, clock.clone(), metrics);
     Arc::new(RetryStore::new(
-        Arc::new(meter),
+        Arc::new(limit),
         RetryOptions::new(limits.retry_ms_max),
-        clock,
+        clock.clone(),
         Arc::new(TokioSleep),
-        seed,
+        seed(&*clock),
         RetryMetrics::register(registry),
     ))
 }

@@ -17,12 +17,12 @@ struct World {
     store: Arc<MeterStore>,
 }
 
-fn world(gets: u32, puts: u32) -> World {
+fn world() -> World {
     let clock = Arc::new(TestClock::default());
     let faults = Arc::new(FaultStore::new(Arc::new(MemoryStore::default()), 1));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let store = Arc::new(MeterStore::new(faults.clone(), gets, puts, clock.clone(), metrics));
+    let store = Arc::new(MeterStore::new(faults.clone(), clock.clone(), metrics));
     World { registry, faults, clock, store }
 }
 
@@ -37,7 +37,7 @@ impl World {
 
 #[tokio::test]
 async fn requests_bytes_and_errors_are_counted_by_operation() {
-    let w = world(4, 4);
+    let w = world();
     w.store.put("k", vec![Bytes::from_static(b"12345")]).await.unwrap();
     assert_eq!(w.store.get("k", 1..4).await.unwrap(), "234");
     w.store.get("absent", 0..1).await.unwrap_err();
@@ -61,7 +61,7 @@ async fn requests_bytes_and_errors_are_counted_by_operation() {
 
 #[tokio::test]
 async fn time_is_taken_by_the_clock() {
-    let w = world(1, 1);
+    let w = world();
     w.faults.script(Operation::Put, Fault::Delay, 1);
     let mut put = pin!(w.store.put("k", vec![Bytes::from_static(b"x")]));
     assert!(poll_fn(|cx| Poll::Ready(put.as_mut().poll(cx).is_pending())).await);
@@ -70,32 +70,4 @@ async fn time_is_taken_by_the_clock() {
     w.faults.release();
     put.await.unwrap();
     assert_eq!(w.line("granary_store_request_seconds_sum{operation=\"put\"}"), "2.0");
-}
-
-#[tokio::test]
-async fn no_more_than_allowed_are_in_flight_and_dropped_requests_give_their_place_back() {
-    let w = world(2, 1);
-    w.faults.script(Operation::Get, Fault::Hang, 2);
-    w.store.put("k", vec![Bytes::from_static(b"x")]).await.unwrap();
-    let get = || {
-        let store = w.store.clone();
-        Box::pin(async move { store.get("k", 0..1).await })
-    };
-    let (mut first, mut second, mut third) = (get(), get(), get());
-    poll_fn(|cx| {
-        for get in [&mut first, &mut second, &mut third] {
-            assert!(get.as_mut().poll(cx).is_pending());
-        }
-        Poll::Ready(())
-    })
-    .await;
-    assert_eq!(w.line("granary_store_in_flight{operation=\"get\"}"), "2");
-    assert_eq!(w.line("granary_store_waiting{operation=\"get\"}"), "1");
-    // Puts have places of their own.
-    w.store.put("k2", vec![Bytes::from_static(b"x")]).await.unwrap();
-    drop(first);
-    assert_eq!(third.await.unwrap(), "x");
-    assert_eq!(w.line("granary_store_waiting{operation=\"get\"}"), "0");
-    drop(second);
-    assert_eq!(w.line("granary_store_in_flight{operation=\"get\"}"), "0");
 }
