@@ -98,6 +98,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
     setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
     setting(
+        "store_endpoints",
+        Unit::Text,
+        Scope::Place,
+        "Several servers of an s3:// store, with commas between them, instead of AWS_ENDPOINT_URL",
+    ),
+    setting(
         "token_file",
         Unit::Path,
         Scope::Place,
@@ -287,6 +293,8 @@ pub struct Settings {
     pub cache: PathBuf,
     pub socket: PathBuf,
     pub store: Option<String>,
+    /// Servers of the store; none: what the AWS tools would use.
+    pub store_endpoints: Vec<String>,
     pub token_file: Option<PathBuf>,
     pub meta_ca: Option<PathBuf>,
     pub data: DataSettings,
@@ -600,10 +608,12 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
     };
     let meta =
         given.get("meta").map(|g| MetaPlace::parse(&g.text).map_err(|why| bad("meta", &g.origin, why)));
-    let trust = text("trust").unwrap_or_default();
-    let trust = trust.split(',').map(str::trim).filter(|file| !file.is_empty());
-    let trust = trust.map(|file| {
-        std::path::absolute(file)
+    let listed = |name: &str| -> Vec<String> {
+        let text = text(name).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    };
+    let trust = listed("trust").into_iter().map(|file| {
+        std::path::absolute(&file)
             .map_err(|e| Failure::usage(format!("setting trust: {file:?}: {}", plain(&e))))
     });
     let data = DataSettings {
@@ -628,6 +638,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         cache: path("cache", "/var/cache/granary")?,
         socket: path("socket", "/run/granary/node.sock")?,
         store: text("store"),
+        store_endpoints: listed("store_endpoints"),
         token_file: optional("token_file")?,
         meta_ca: optional("meta_ca")?,
         data,

@@ -90,7 +90,16 @@ pub fn store(
     clock: Arc<dyn Clock>,
     registry: &mut Registry,
 ) -> Outcome<Arc<dyn Store>> {
-    Ok(granary_store::production(url, &settings.limits, clock, registry)?)
+    let options = store_options(settings);
+    Ok(granary_store::production_with(url, &options, &settings.limits, clock, registry)?)
+}
+
+/// How these settings and the environment say that the store is reached.
+pub fn store_options(settings: &Settings) -> granary_store::Options {
+    granary_store::Options {
+        endpoints: settings.store_endpoints.clone(),
+        ..granary_store::Options::from_env()
+    }
 }
 
 /// Refuses a store that is another volume's, or no volume's. A store that does not answer now is no reason not to start:

@@ -21,7 +21,9 @@ use crate::api::Store;
 pub struct Options {
     /// `file:` only: make the folder when it is missing. For `granary init`; elsewhere a missing folder is an unmounted disk.
     pub create: bool,
-    /// `s3:` only, this and the rest: how long making a connection may take.
+    /// `s3:` only, this and the rest: the servers, each as `http://HOST:PORT`; with none, the one of the environment.
+    pub endpoints: Vec<String>,
+    /// How long making a connection may take.
     pub connect_ms_max: u64,
     /// How long the server may take to begin its answer once it has all of a request.
     pub first_byte_ms_max: u64,
@@ -40,6 +42,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             create: false,
+            endpoints: Vec::new(),
             connect_ms_max: 5_000,
             first_byte_ms_max: 15_000,
             stall_ms_max: 15_000,
@@ -58,10 +61,15 @@ impl Options {
     }
 }
 
-/// Opens a store. Asks an S3 server nothing yet: [`probe`](crate::probe) does.
+/// Opens a store, of several endpoints the first. Asks an S3 server nothing yet: [`probe`](crate::probe) does.
 ///
 /// Errors: `Invalid` for a URL or setting that cannot be; `Denied` when there are no keys; `NotFound` for a missing folder.
 pub fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
+    Ok(open_each(url, options)?.remove(0).1)
+}
+
+/// Each of a store's endpoints, with its name; at least one. Errors as [`open`].
+pub(crate) fn open_each(url: &str, options: &Options) -> Result<Vec<(String, Arc<dyn Store>)>> {
     let bad = |why: &str| {
         Error::new(
             Kind::Invalid,
@@ -81,7 +89,8 @@ pub fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
                 return Err(bad("it names a host; three slashes follow `file:`"));
             }
             let path = parsed.to_file_path().map_err(|()| bad("it has no path"))?;
-            Ok(Arc::new(FolderStore::open(path, options.create)?))
+            let store = FolderStore::open(path, options.create)?;
+            Ok(vec![(String::new(), Arc::new(store))])
         }
         "s3" => {
             let bucket =
@@ -96,7 +105,12 @@ pub fn open(url: &str, options: &Options) -> Result<Arc<dyn Store>> {
             if prefix.contains('%') {
                 return Err(bad("its prefix has characters other than letters, digits and `-_.~/`"));
             }
-            Ok(Arc::new(S3Store::open(bucket, prefix, options)?))
+            let settings = aws::Settings::find(options)?;
+            let endpoints = settings.endpoints.iter().map(|endpoint| {
+                let store = S3Store::open(bucket, prefix, endpoint.as_deref(), &settings, options)?;
+                Ok((endpoint.clone().unwrap_or_default(), Arc::new(store) as Arc<dyn Store>))
+            });
+            endpoints.collect()
         }
         other => Err(bad(&format!("{other:?} is not a kind of store"))),
     }

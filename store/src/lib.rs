@@ -1,14 +1,16 @@
 //! Objects in the store: the trait every backend and wrapper implements, and the formats of blocks and packs.
 //!
 //! ```text
-//! caller -> RetryStore -> LimitStore -> MeterStore -> FolderStore | S3Store
+//! caller -> RetryStore -> LimitStore -> MeterStore -> FolderStore | S3Store | BalanceStore -> several S3Stores
 //! test   -> RetryStore -> FaultStore -> MemoryStore                      stacked as the test wants it
 //! ```
 //!
 //! [`format`](mod@format) knows bytes and does no I/O; backends do one request for one call; everything between is a wrapper.
 
 pub mod api;
+mod attempt;
 pub mod backend;
+pub mod balance;
 pub mod fault;
 pub mod format;
 pub mod inspect;
@@ -25,6 +27,7 @@ mod stack;
 
 pub use api::{ObjectMeta, Store};
 pub use backend::{Environment, Options, open};
+pub use balance::{BalanceMetrics, BalanceStore};
 pub use fault::{Fault, FaultStore};
 pub use limit::{GetPlaces, LimitMetrics, LimitStore};
 pub use memory::MemoryStore;

@@ -5,6 +5,7 @@
 //! | [`RetryStore`] | tries again what failed for a while; what waits for that takes no place |
 //! | [`LimitStore`] | gives places, as many as the store bears |
 //! | [`MeterStore`] | counts every attempt |
+//! | [`BalanceStore`] | with several endpoints: chooses one |
 //! | backend | sends one request |
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::Store;
 use crate::backend::{self, Options};
+use crate::balance::{BalanceMetrics, BalanceStore};
 use crate::limit::{GetPlaces, LimitMetrics, LimitStore};
 use crate::meter::{MeterStore, Metrics};
 use crate::retry::{RetryMetrics, RetryOptions, RetryStore, TokioSleep};
@@ -46,7 +48,14 @@ pub fn production_with(
         stall_ms_max: limits.store_stall_ms_max,
         ..options.clone()
     };
-    let backend = backend::open(url, &options)?;
+    let mut endpoints = backend::open_each(url, &options)?;
+    let backend = match endpoints.len() {
+        1 => endpoints.remove(0).1,
+        _ => {
+            let metrics = BalanceMetrics::register(registry);
+            Arc::new(BalanceStore::new(endpoints, clock.clone(), seed(&*clock), metrics))
+        }
+    };
     Ok(stacked(backend, limits, clock, registry))
 }
 

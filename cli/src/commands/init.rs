@@ -56,7 +56,7 @@ pub fn normal(url: &str) -> Outcome<String> {
 async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
     let before = existing(settings, url)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = granary_store::Options { create: true, ..granary_store::Options::from_env() };
+    let options = granary_store::Options { create: true, ..volume::store_options(settings) };
     let registry = &mut Registry::default();
     let mut limits = settings.limits.clone();
     if !settings.is_given("retry_ms_max") {

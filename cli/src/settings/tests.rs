@@ -68,6 +68,14 @@ fn memory_is_the_share_of_the_machine_unless_it_is_given() {
 }
 
 #[test]
+fn several_servers_have_commas_between_them() {
+    let env = [("GRANARY_STORE_ENDPOINTS", "http://a:7480, http://b:7480,")];
+    let found = sources(&[], &env, None).0.resolve().unwrap();
+    assert_eq!(found.store_endpoints, ["http://a:7480", "http://b:7480"]);
+    assert!(sources(&[], &[], None).0.resolve().unwrap().store_endpoints.is_empty());
+}
+
+#[test]
 fn what_was_asked_for_is_compared_by_value() {
     let asked = sources(&[("dirty_bytes_max", "1GiB"), ("uploads_max", "7")], &[], None).0.resolve().unwrap();
     let node = sources(&[("dirty_bytes_max", "1024MiB")], &[], None).0.resolve().unwrap();

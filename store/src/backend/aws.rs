@@ -10,7 +10,11 @@ use std::path::PathBuf;
 
 use granary_core::{Error, Kind, Result};
 
+use super::Options;
 use profile::Profiles;
+
+/// Servers of one store.
+const ENDPOINTS_MAX: usize = 64;
 
 /// Environment variables, handed in.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -65,8 +69,8 @@ impl fmt::Debug for Keys {
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// `None`: Amazon's own, of the region.
-    pub endpoint: Option<String>,
+    /// At least one. `None`: Amazon's own, of the region.
+    pub endpoints: Vec<Option<String>>,
     pub region: String,
     /// `None`: neither variables nor files have any.
     pub keys: Option<Keys>,
@@ -76,27 +80,55 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Errors: `Invalid` names the file or variable that cannot be used.
-    pub fn find(env: &Environment) -> Result<Settings> {
+    pub fn find(options: &Options) -> Result<Settings> {
+        let env = &options.environment;
         let profiles = Profiles::read(env)?;
-        let endpoint = match env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") {
-            Some("true") => None,
-            _ => env
-                .get("AWS_ENDPOINT_URL_S3")
-                .or_else(|| env.get("AWS_ENDPOINT_URL"))
-                .or_else(|| profiles.s3_endpoint())
-                .map(|e| e.trim_end_matches('/').to_owned()),
+        let endpoints = match options.endpoints.as_slice() {
+            [] => vec![of_environment(env, &profiles)?],
+            several => of_setting(several)?.into_iter().map(Some).collect(),
         };
-        if let Some(endpoint) = &endpoint {
-            check_endpoint(endpoint)?;
-        }
         let region = env
             .get("AWS_REGION")
             .or_else(|| env.get("AWS_DEFAULT_REGION"))
             .or_else(|| profiles.get("region"))
             .unwrap_or("us-east-1");
         let ca_bundle = env.get("AWS_CA_BUNDLE").or_else(|| profiles.get("ca_bundle")).map(PathBuf::from);
-        Ok(Settings { endpoint, region: region.to_owned(), keys: keys(env, &profiles)?, ca_bundle })
+        Ok(Settings { endpoints, region: region.to_owned(), keys: keys(env, &profiles)?, ca_bundle })
     }
+}
+
+fn of_environment(env: &Environment, profiles: &Profiles) -> Result<Option<String>> {
+    if env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") == Some("true") {
+        return Ok(None);
+    }
+    let endpoint = env
+        .get("AWS_ENDPOINT_URL_S3")
+        .or_else(|| env.get("AWS_ENDPOINT_URL"))
+        .or_else(|| profiles.s3_endpoint())
+        .map(|e| e.trim_end_matches('/').to_owned());
+    if let Some(endpoint) = &endpoint {
+        check_endpoint(endpoint, "AWS_ENDPOINT_URL")?;
+    }
+    Ok(endpoint)
+}
+
+/// The servers of the setting `store_endpoints`.
+fn of_setting(endpoints: &[String]) -> Result<Vec<String>> {
+    let bad = |why: String| {
+        Err(Error::new(Kind::Invalid, format!("setting store_endpoints cannot be used: {why}")))
+    };
+    if endpoints.len() > ENDPOINTS_MAX {
+        return bad(format!("it names {} servers; name at most {ENDPOINTS_MAX}", endpoints.len()));
+    }
+    let mut found: Vec<String> = Vec::new();
+    for endpoint in endpoints.iter().map(|e| e.trim_end_matches('/')) {
+        check_endpoint(endpoint, "store_endpoints")?;
+        if found.iter().any(|e| e == endpoint) {
+            return bad(format!("it names {endpoint} twice; name each server once"));
+        }
+        found.push(endpoint.to_owned());
+    }
+    Ok(found)
 }
 
 fn keys(env: &Environment, profiles: &Profiles) -> Result<Option<Keys>> {
@@ -135,8 +167,9 @@ fn keys(env: &Environment, profiles: &Profiles) -> Result<Option<Keys>> {
     Ok(None)
 }
 
-fn check_endpoint(endpoint: &str) -> Result<()> {
+fn check_endpoint(endpoint: &str, name: &str) -> Result<()> {
     let why = match url::Url::parse(endpoint) {
+        _ if endpoint.contains(',') => "several servers are named by the setting store_endpoints alone",
         Ok(u) if !matches!(u.scheme(), "http" | "https") => "it begins with neither http:// nor https://",
         Ok(u) if u.host().is_none() => "it names no host",
         Ok(u) if !u.username().is_empty() || u.password().is_some() => "it holds a user name or password",
@@ -147,7 +180,7 @@ fn check_endpoint(endpoint: &str) -> Result<()> {
     Err(Error::new(
         Kind::Invalid,
         format!(
-            "endpoint {endpoint:?} (AWS_ENDPOINT_URL) cannot be used: {why}; write for example http://rgw.example:7480"
+            "endpoint {endpoint:?} ({name}) cannot be used: {why}; write for example http://rgw.example:7480"
         ),
     ))
 }

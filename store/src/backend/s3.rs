@@ -53,12 +53,17 @@ impl S3Store {
     /// Sends no request.
     ///
     /// Errors: `Denied` when there are no keys; `Invalid` for settings that cannot be.
-    pub fn open(bucket: &str, prefix: &str, options: &Options) -> Result<S3Store> {
-        let settings = Settings::find(&options.environment)?;
+    pub(super) fn open(
+        bucket: &str,
+        prefix: &str,
+        endpoint: Option<&str>,
+        settings: &Settings,
+        options: &Options,
+    ) -> Result<S3Store> {
         let place = Place {
             bucket: bucket.to_owned(),
             url: if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") },
-            endpoint: settings.endpoint.clone(),
+            endpoint: endpoint.map(str::to_owned),
             region: settings.region.clone(),
             timeouts: client::timeouts(options),
         };
@@ -80,8 +85,8 @@ impl S3Store {
             }
             None => builder = other_keys(builder, options, &place)?,
         }
-        let clients = Clients::new(options, &settings)?;
-        if let Some(endpoint) = &settings.endpoint {
+        let clients = Clients::new(options, endpoint, settings)?;
+        if let Some(endpoint) = endpoint {
             builder = builder.with_endpoint(endpoint);
         }
         let client = builder

@@ -3,6 +3,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn find(environment: &Environment) -> Result<Settings> {
+    Settings::find(&Options { environment: environment.clone(), ..Options::default() })
+}
+
+fn endpoint(settings: &Settings) -> Option<&str> {
+    assert_eq!(settings.endpoints.len(), 1);
+    settings.endpoints[0].as_deref()
+}
+
 fn env() -> Environment {
     Environment::default()
 }
@@ -51,8 +60,8 @@ dynamodb =
 #[test]
 fn variables_come_before_files() {
     let (_dir, files) = home(CREDENTIALS, CONFIG);
-    let found = Settings::find(&files).unwrap();
-    assert_eq!((found.endpoint, found.region.as_str()), (None, "eu-west-1"));
+    let found = find(&files).unwrap();
+    assert_eq!((endpoint(&found), found.region.as_str()), (None, "eu-west-1"));
     assert_eq!(found.keys.unwrap().secret, "with#hash/and=equals");
 
     let env = files
@@ -63,42 +72,40 @@ fn variables_come_before_files() {
         .with("AWS_REGION", "first")
         .with("AWS_ENDPOINT_URL", "http://general:1")
         .with("AWS_ENDPOINT_URL_S3", "http://special:2/");
-    let found = Settings::find(&env).unwrap();
+    let found = find(&env).unwrap();
     assert_eq!(found.keys, Some(Keys { id: "E".into(), secret: "F".into(), token: None }));
-    assert_eq!((found.endpoint.as_deref(), found.region.as_str()), (Some("http://special:2"), "first"));
-    assert_eq!(
-        Settings::find(&env.with("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")).unwrap().endpoint,
-        None
-    );
+    assert_eq!((endpoint(&found), found.region.as_str()), (Some("http://special:2"), "first"));
+    let ignored = find(&env.with("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")).unwrap();
+    assert_eq!(endpoint(&ignored), None);
 }
 
 #[test]
 fn a_profile_is_gathered_from_both_files_and_its_services() {
     let (_dir, files) = home(CREDENTIALS, CONFIG);
-    let found = Settings::find(&files.clone().with("AWS_PROFILE", "ceph")).unwrap();
-    assert_eq!(found.endpoint.as_deref(), Some("http://127.0.0.1:7480"));
+    let found = find(&files.clone().with("AWS_PROFILE", "ceph")).unwrap();
+    assert_eq!(endpoint(&found), Some("http://127.0.0.1:7480"));
     assert_eq!(found.region, "default");
     assert_eq!(found.keys, Some(Keys { id: "ID2".into(), secret: "S2".into(), token: Some("T2".into()) }));
-    let found = Settings::find(&files.clone().with("AWS_PROFILE", "plain")).unwrap();
-    assert_eq!((found.endpoint.as_deref(), found.keys), (Some("https://rgw.example"), None));
-    let e = Settings::find(&files.with("AWS_PROFILE", "absent")).unwrap_err();
+    let found = find(&files.clone().with("AWS_PROFILE", "plain")).unwrap();
+    assert_eq!((endpoint(&found), found.keys.clone()), (Some("https://rgw.example"), None));
+    let e = find(&files.with("AWS_PROFILE", "absent")).unwrap_err();
     assert!(e.to_string().contains("\"absent\" (AWS_PROFILE) is in neither"), "{e}");
 }
 
 #[test]
 fn half_a_pair_of_keys_is_refused_without_showing_it() {
-    let e = Settings::find(&env().with("AWS_SECRET_ACCESS_KEY", "hidden")).unwrap_err();
+    let e = find(&env().with("AWS_SECRET_ACCESS_KEY", "hidden")).unwrap_err();
     assert_eq!(e.kind(), Kind::Invalid);
     assert!(e.to_string().contains("gives AWS_SECRET_ACCESS_KEY without AWS_ACCESS_KEY_ID"), "{e}");
     assert!(!e.to_string().contains("hidden"));
     let (_dir, files) = home("[default]\naws_access_key_id = x\n", "");
-    assert!(Settings::find(&files).unwrap_err().to_string().contains("the AWS profile \"default\" gives"));
+    assert!(find(&files).unwrap_err().to_string().contains("the AWS profile \"default\" gives"));
 }
 
 #[test]
 fn secrets_are_not_in_debug_output() {
     let env = env().with("AWS_SECRET_ACCESS_KEY", "hidden").with("AWS_ACCESS_KEY_ID", "id");
-    let found = Settings::find(&env).unwrap();
+    let found = find(&env).unwrap();
     assert!(!format!("{env:?} {found:?}").contains("hidden"));
 }
 
@@ -110,9 +117,30 @@ fn endpoints_that_cannot_be_are_refused() {
         ("http://u:p@x", "user name"),
         ("rgw", "no URL"),
         ("http://x?y", "follows"),
+        ("http://x,http://y", "the setting store_endpoints alone"),
     ] {
-        let e = Settings::find(&env().with("AWS_ENDPOINT_URL", bad)).unwrap_err();
+        let e = find(&env().with("AWS_ENDPOINT_URL", bad)).unwrap_err();
         assert!(e.to_string().contains(why), "{bad}: {e}");
+    }
+}
+
+#[test]
+fn several_servers_come_before_the_one_of_the_environment() {
+    let environment = env().with("AWS_ENDPOINT_URL", "http://general:1");
+    let several = |endpoints: &[&str]| {
+        let endpoints = endpoints.iter().map(|&e| e.to_owned()).collect();
+        Settings::find(&Options { endpoints, environment: environment.clone(), ..Options::default() })
+    };
+    let found = several(&["http://a:1/", "https://b"]).unwrap();
+    assert_eq!(found.endpoints, [Some("http://a:1".to_owned()), Some("https://b".to_owned())]);
+    assert_eq!(endpoint(&several(&[]).unwrap()), Some("http://general:1"));
+    for (endpoints, why) in [
+        (&["http://a", "http://a/"][..], "names http://a twice"),
+        (&["http://a", "b"], "\"b\" (store_endpoints) cannot be used: it is no URL"),
+        (&["http://a"; 65], "names 65 servers; name at most 64"),
+    ] {
+        let e = several(endpoints).unwrap_err();
+        assert!(e.kind() == Kind::Invalid && e.to_string().contains(why), "{e}");
     }
 }
 
@@ -125,7 +153,7 @@ fn damaged_files_are_named_with_their_line() {
         ("[a]\n= 1", "line 2"),
     ] {
         let (_dir, files) = home(text, "");
-        let e = Settings::find(&files).unwrap_err();
+        let e = find(&files).unwrap_err();
         assert!(e.to_string().contains(line) && e.to_string().contains(".aws/credentials"), "{e}");
     }
 }

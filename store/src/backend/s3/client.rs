@@ -29,9 +29,9 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Errors: `Invalid` when the certificates cannot be used.
-    pub fn new(options: &Options, settings: &Settings) -> Result<Clients> {
+    pub fn new(options: &Options, endpoint: Option<&str>, settings: &Settings) -> Result<Clients> {
         let timeouts = timeouts(options);
-        let plain = settings.endpoint.as_ref().is_some_and(|e| e.starts_with("http://"));
+        let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
         let mut reads = ClientOptions::new()
             .with_user_agent(object_store::HeaderValue::from_static(USER_AGENT))
             .with_allow_http(plain)
