@@ -242,6 +242,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Limit,
         "Downloads at once; fewer while the store does not bear that many",
     ),
+    setting(
+        "hedge_percent_max",
+        Unit::Count,
+        Scope::Limit,
+        "Downloads of 100 that may be asked for twice because the answer is late; 0: none",
+    ),
     setting("store_connect_ms_max", Unit::Period, Scope::Limit, "How long connecting to the store may take"),
     setting(
         "store_first_byte_ms_max",

@@ -54,6 +54,8 @@ pub struct Limits {
     pub compaction_period_ms: u64,
     /// GETs at once. The store may bear fewer: the process finds out how many.
     pub fetches_max: u32,
+    /// GETs of 100 that may be sent a second time because the first has no answer yet. 0: none is.
+    pub hedge_percent_max: u64,
     /// How long making a connection to the store may take.
     pub store_connect_ms_max: u64,
     /// How long the store may take to begin its answer to a request that was sent whole.
@@ -93,6 +95,7 @@ impl Default for Limits {
             compaction_period_ms: 60_000,
             // Little's law: 3 GB/s of chunks of 1 MiB, each taking 35 ms (30 ms to the first byte), are 100 at once.
             fetches_max: 128,
+            hedge_percent_max: 5,
             store_connect_ms_max: 5_000,
             store_first_byte_ms_max: 15_000,
             store_stall_ms_max: 15_000,
@@ -107,7 +110,7 @@ impl Default for Limits {
 }
 
 /// Settings and the least and greatest value of each.
-const RANGES: [(&str, u64, u64); 24] = [
+const RANGES: [(&str, u64, u64); 25] = [
     ("small_file_bytes_max", 4 << 10, 8 << 20),
     ("small_period_ms", 1, 3_600_000),
     ("large_period_ms", 1, 86_400_000),
@@ -121,6 +124,7 @@ const RANGES: [(&str, u64, u64); 24] = [
     ("compaction_bytes_per_s", 1 << 10, 1 << 50),
     ("compaction_period_ms", 1, 86_400_000),
     ("fetches_max", 1, 1024),
+    ("hedge_percent_max", 0, 50),
     ("store_connect_ms_max", 1, 600_000),
     ("store_first_byte_ms_max", 1, 600_000),
     ("store_stall_ms_max", 1, 600_000),
@@ -191,6 +195,7 @@ impl Limits {
             ("compaction_period_ms", self.compaction_period_ms),
             ("dead_object_grace_ms", self.dead_object_grace_ms),
             ("fetches_max", u64::from(self.fetches_max)),
+            ("hedge_percent_max", self.hedge_percent_max),
             ("store_connect_ms_max", self.store_connect_ms_max),
             ("store_first_byte_ms_max", self.store_first_byte_ms_max),
             ("store_stall_ms_max", self.store_stall_ms_max),

@@ -1,7 +1,7 @@
 //! Objects in the store: the trait every backend and wrapper implements, and the formats of blocks and packs.
 //!
 //! ```text
-//! caller -> RetryStore -> LimitStore -> MeterStore -> FolderStore | S3Store | BalanceStore -> several S3Stores
+//! caller -> RetryStore -> LimitStore -> HedgeStore -> MeterStore -> FolderStore | S3Store | BalanceStore -> several S3Stores
 //! test   -> RetryStore -> FaultStore -> MemoryStore                      stacked as the test wants it
 //! ```
 //!
@@ -13,6 +13,7 @@ pub mod backend;
 pub mod balance;
 pub mod fault;
 pub mod format;
+pub mod hedge;
 pub mod inspect;
 pub mod key;
 pub mod limit;
@@ -29,6 +30,7 @@ pub use api::{ObjectMeta, Store};
 pub use backend::{Environment, Options, open};
 pub use balance::{BalanceMetrics, BalanceStore};
 pub use fault::{Fault, FaultStore};
+pub use hedge::{HedgeMetrics, HedgeOptions, HedgeStore};
 pub use limit::{GetPlaces, LimitMetrics, LimitStore};
 pub use memory::MemoryStore;
 pub use meter::MeterStore;

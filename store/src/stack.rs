@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`RetryStore`] | tries again what failed for a while; what waits for that takes no place |
 //! | [`LimitStore`] | gives places, as many as the store bears |
+//! | [`HedgeStore`] | asks again, beside the first, for what is late, if a place is free |
 //! | [`MeterStore`] | counts every attempt |
 //! | [`BalanceStore`] | with several endpoints: chooses one |
 //! | backend | sends one request |
@@ -17,6 +18,7 @@ use prometheus_client::registry::Registry;
 use crate::api::Store;
 use crate::backend::{self, Options};
 use crate::balance::{BalanceMetrics, BalanceStore};
+use crate::hedge::{HedgeMetrics, HedgeOptions, HedgeStore};
 use crate::limit::{GetPlaces, LimitMetrics, LimitStore};
 use crate::meter::{MeterStore, Metrics};
 use crate::retry::{RetryMetrics, RetryOptions, RetryStore, TokioSleep};
@@ -75,8 +77,16 @@ pub fn stacked(
     let meter = MeterStore::new(backend, clock.clone(), Metrics::register(registry));
     let metrics = LimitMetrics::register(registry);
     let gets = GetPlaces::new(limits.fetches_max, clock.clone(), &metrics);
+    let hedge = HedgeStore::new(
+        Arc::new(meter),
+        HedgeOptions::new(limits.hedge_percent_max),
+        gets.clone(),
+        clock.clone(),
+        Arc::new(TokioSleep),
+        HedgeMetrics::register(registry),
+    );
     let uploads_max = limits.uploads_max.max(UPLOADS_MIN);
-    let limit = LimitStore::new(Arc::new(meter), gets, uploads_max, clock.clone(), metrics);
+    let limit = LimitStore::new(Arc::new(hedge), gets, uploads_max, clock.clone(), metrics);
     Arc::new(RetryStore::new(
         Arc::new(limit),
         RetryOptions::new(limits.retry_ms_max),
