@@ -11,6 +11,7 @@
 //! The state's lock is held over local writes (a `pwrite` of a few microseconds), so that the order of records in the log is
 //! the order in which the file changed. Commits, and moves of extents into objects, take turns by `State::busy`.
 
+mod ahead;
 mod change;
 mod commit;
 mod copy;

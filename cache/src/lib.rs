@@ -16,6 +16,7 @@ pub mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod peer;
+pub mod prefetch;
 mod range_set;
 pub mod read;
 mod recover;

@@ -12,17 +12,15 @@
 //! | module | noun |
 //! |---|---|
 //! | `policy` | what leaves when room is needed; decides only |
-//! | `ahead` | what to fetch before it is asked for; decides only |
 //! | `disk` | the files, their budget, open descriptors |
 //! | `memory` | frames read last |
 //! | `sums` | an object's checksums |
 //! | `fetch` | chunks on their way from the store |
 //! | `stats` | counters |
 
-mod ahead;
 mod disk;
 mod fetch;
-mod lru;
+pub(crate) mod lru;
 mod memory;
 mod policy;
 mod stats;
@@ -30,8 +28,8 @@ pub(crate) mod sums;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use granary_core::id::object_key;
@@ -41,12 +39,12 @@ use granary_meta::ObjectInfo;
 use granary_store::Store;
 use tokio::runtime::Handle;
 
-use ahead::Ahead;
 use disk::{ChunkKey, Disk, DiskLimits};
 use fetch::Fetcher;
 use memory::MemoryFrames;
 use sums::FrameSums;
 
+use crate::prefetch::objects::{self, Objects, Wish};
 use crate::room::Room;
 
 pub use stats::{ReadSnapshot, ReadStats};
@@ -55,13 +53,21 @@ pub use stats::{ReadSnapshot, ReadStats};
 const MEMORY_FRAMES_BYTES_MAX: u64 = 16 << 20;
 /// A read of a chunk that just came is copied up to this size, so that a small reply does not keep 4 MiB alive.
 const COPY_BYTES_MAX: usize = 2 * FRAME_BYTES as usize;
+/// The part of the cache that may be fetched on a guess before one of its bytes is read, and what that is at least and at most.
+const GUESS_SHARE: u64 = 64;
+const GUESS_BYTES: Range<u64> = 64 << 20..1 << 30;
+/// Objects at whose end reads go on in another one, until somebody looks which one that is.
+const BEYOND_MAX: usize = 64;
 
 /// The node's cache of immutable objects' payloads, shared by all its mounts. Survives restarts.
 #[derive(Debug)]
 pub struct ReadCache {
     fetcher: Arc<Fetcher>,
-    /// Guards what is known of streams of reads; held for one decision.
-    ahead: Mutex<Ahead>,
+    /// Guards what is known of how objects are read; held for one decision.
+    ahead: Mutex<Objects>,
+    /// Guards the list of objects behind whose end reads go on; and whether there are any.
+    beyond: Mutex<Vec<(NamespaceId, ObjectId)>>,
+    has_beyond: AtomicBool,
     /// The disk's, which the stages of all namespaces share.
     room: Arc<Room>,
     /// Bytes of clean copies of whole files: a part of the cache's.
@@ -98,9 +104,12 @@ impl ReadCache {
         let room = Arc::new(Room::open(dir, limits.cache_free_min())?);
         let frames = MemoryFrames::new(MEMORY_FRAMES_BYTES_MAX.min(memory.max() / 8));
         let fetcher = Fetcher::new(store, disk, frames, stats, clock, memory, limits.fetches_max, runtime);
+        let guess = (limits.cache_bytes_max / GUESS_SHARE).clamp(GUESS_BYTES.start, GUESS_BYTES.end);
         Ok(Arc::new(ReadCache {
             fetcher: Arc::new(fetcher),
-            ahead: Mutex::new(Ahead::new()),
+            ahead: Mutex::new(Objects::new(guess)),
+            beyond: Mutex::default(),
+            has_beyond: AtomicBool::new(false),
             room,
             clean_bytes,
             gathering: tokio::sync::Mutex::new(()),
@@ -122,7 +131,10 @@ impl ReadCache {
             let (key, within) = parts.at(at);
             parts.found[at] = Some(self.fetcher.local(key, &within)?);
         }
-        self.tell_ahead(ns, object, &range);
+        // One read in a crowd is not missed.
+        if let Ok(ahead) = self.ahead.try_lock() {
+            self.tell(ahead, ns, object, &range, false);
+        }
         Some(parts.join())
     }
 
@@ -154,7 +166,7 @@ impl ReadCache {
         }
         let chunks: Vec<u32> = missing.iter().map(|(_, index)| *index).collect();
         let flights = self.fetcher.demand(ns, object, &chunks, false);
-        self.tell_ahead(ns, object, &range);
+        self.tell(self.ahead(), ns, object, &range, !chunks.is_empty());
         for ((at, index), flight) in missing.into_iter().zip(flights) {
             let (key, within) = parts.at(at);
             let flight = match flight {
@@ -203,14 +215,43 @@ impl ReadCache {
         }
     }
 
-    /// Fetches in the background what of `range` is not cached, after all demand reads, or not at all when busy.
-    pub fn prefetch(self: &Arc<Self>, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) {
-        self.prefetch_chunks(ns, object, &range);
+    /// Fetches in the background what of `range` is not cached, after all demand reads. Where that ends because too much waits
+    /// already: from there on it is to be asked for again.
+    pub fn prefetch(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Option<u64> {
+        let chunks = chunks_within(&(range.start..range.end.min(object.payload_len)));
+        let accepted = self.fetcher.prefetch(ns, object, chunks.clone());
+        let refused = chunks.start + accepted;
+        (refused < chunks.end).then(|| (u64::from(refused) * CHUNK_BYTES).max(range.start))
     }
 
-    fn prefetch_chunks(&self, ns: NamespaceId, object: &ObjectInfo, range: &Range<u64>) {
-        let end = range.end.min(object.payload_len).div_ceil(CHUNK_BYTES) as u32;
-        self.fetcher.prefetch(ns, object, (range.start / CHUNK_BYTES) as u32..end);
+    /// Bytes that are worth having under way, by what the store gave lately.
+    pub fn window(&self) -> u64 {
+        self.fetcher.pace().0
+    }
+
+    /// Fetches in the background, after all that readers and prefetch want, what of `range` is not on disk; how many bytes. Returns
+    /// when it is there.
+    ///
+    /// Errors: those of [`read`](Self::read); `NoSpace` when the cache does not keep it.
+    pub async fn warm(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Result<u64> {
+        let range = range.start..range.end.min(object.payload_len);
+        self.fetcher.warm(ns, object, chunks_within(&range)).await
+    }
+
+    /// How many of these bytes of an object's payload are on disk.
+    pub fn cached_bytes(&self, object: ObjectId, range: &Range<u64>) -> u64 {
+        let part = |index: u32| {
+            let chunk = u64::from(index) * CHUNK_BYTES..(u64::from(index) + 1) * CHUNK_BYTES;
+            range.end.min(chunk.end) - range.start.max(chunk.start)
+        };
+        let here = |index: &u32| self.fetcher.disk.contains(ChunkKey { object, index: *index });
+        chunks_within(range).filter(here).map(part).sum()
+    }
+
+    /// Drops the chunks with these bytes from disk and memory. Deletes files.
+    pub fn evict(&self, object: ObjectId, range: &Range<u64>) {
+        self.fetcher.evict(object, chunks_within(range));
+        self.ahead().forget(object);
     }
 
     /// Keeps these chunks of an object on this node: those that are cached, and those that are not from when they come. Nothing
@@ -277,7 +318,7 @@ impl ReadCache {
 
     /// Drops every chunk of an object that was deleted.
     pub fn remove(&self, object: ObjectId) {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).forget(object);
+        self.ahead().remove(object);
         self.fetcher.remove(object);
     }
 
@@ -311,15 +352,73 @@ impl ReadCache {
         self.fetcher.idle().await;
     }
 
-    fn tell_ahead(&self, ns: NamespaceId, object: &ObjectInfo, range: &Range<u64>) {
-        let next = {
-            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            ahead.on_read(object.id, range, object.payload_len)
-        };
+    /// Objects of this namespace behind whose end reads go on: each once.
+    pub(crate) fn take_beyond(&self, ns: NamespaceId) -> Vec<ObjectId> {
+        if !self.has_beyond.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mine, others): (Vec<_>, Vec<_>) = beyond.drain(..).partition(|(of, _)| *of == ns);
+        self.has_beyond.store(!others.is_empty(), Ordering::Relaxed);
+        *beyond = others;
+        mine.into_iter().map(|(_, object)| object).collect()
+    }
+
+    /// The reads of `before` will go on in this object.
+    pub(crate) fn go_on(&self, ns: NamespaceId, before: ObjectId, object: &ObjectInfo) {
+        let chunks = self.ahead().adopt(before, object);
+        self.fetch_ahead(ns, object, chunks);
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Objects> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the policy of a read, and does what it wishes.
+    fn tell(
+        &self,
+        mut ahead: MutexGuard<'_, Objects>,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        range: &Range<u64>,
+        missed: bool,
+    ) {
+        if range.is_empty() {
+            return;
+        }
+        let used_bytes = self.fetcher.stats.prefetch_used_bytes.load(Ordering::Relaxed);
+        let window = self.window();
+        let Wish { chunks, next, beyond } =
+            ahead.on_read(&objects::Read { ns, object, range, missed, window, used_bytes });
+        drop(ahead);
+        self.fetch_ahead(ns, object, chunks);
         if let Some(next) = next {
-            self.prefetch_chunks(ns, object, &next);
+            self.fetch_ahead(ns, &next, Some(chunks_within(&(0..next.payload_len))));
+        }
+        if beyond {
+            let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+            if beyond.len() < BEYOND_MAX {
+                beyond.push((ns, object.id));
+            }
+            self.has_beyond.store(true, Ordering::Relaxed);
         }
     }
+
+    fn fetch_ahead(&self, ns: NamespaceId, object: &ObjectInfo, chunks: Option<Range<u32>>) {
+        let Some(chunks) = chunks else { return };
+        let accepted = self.fetcher.prefetch(ns, object, chunks.clone());
+        if accepted < chunks.end - chunks.start {
+            self.ahead().on_refused(object.id, chunks.start + accepted);
+        }
+    }
+}
+
+/// The chunks that have these bytes.
+fn chunks_within(range: &Range<u64>) -> Range<u32> {
+    if range.start >= range.end {
+        return 0..0;
+    }
+    (range.start / CHUNK_BYTES) as u32..range.end.div_ceil(CHUNK_BYTES) as u32
 }
 
 /// A read's range, cut at the chunks' borders, and what was found of each part.

@@ -320,6 +320,10 @@ impl Tree {
         self.shared.kept_aside()
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn status(&self) -> TreeStatus {
         self.shared.status()
     }

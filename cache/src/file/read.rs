@@ -13,6 +13,7 @@ use granary_core::limits::INLINE_BYTES_MAX;
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, Place};
 
+use super::ahead::Wanted;
 use super::{File, Stage, State};
 use crate::extent_map::Piece;
 use crate::stage::disk::read_up_to;
@@ -27,8 +28,6 @@ const OBJECTS_AT_ONCE: usize = 8;
 const ATTEMPTS: usize = 5;
 /// How often a read for the page cache asks for a lease before it does without.
 const PATIENCE: u32 = 20;
-/// The next extent's first bytes are fetched when a sequential reader is this close to the end of one, in bytes.
-const AHEAD_BYTES: u64 = 4 << 20;
 
 /// Where one stretch of a read comes from.
 #[derive(Debug)]
@@ -70,8 +69,8 @@ struct Tiny {
 /// What is to be done for a read.
 #[derive(Debug)]
 enum Step {
-    /// And whether what is read may be kept.
-    Fetch(Vec<Source>, bool),
+    /// With what is to be fetched ahead, and whether what is read may be kept.
+    Fetch(Vec<Source>, Vec<Wanted>, bool),
     /// The state is to be loaded first.
     Load,
     /// A recall is being worked at: wait for its end, at most so long.
@@ -207,7 +206,7 @@ impl File {
     }
 
     pub(super) fn read_local(&self, offset: u64, len: u64) -> Option<Result<Bytes>> {
-        let plan = {
+        let (plan, wanted) = {
             let mut s = self.state();
             if self.shared.many && (s.lease.recalls > 0 || !self.is_current(&s)) {
                 return None;
@@ -216,9 +215,9 @@ impl File {
                 Ok(plan) => plan,
                 Err(e) => return Some(Err(e)),
             };
-            self.look_ahead(&mut s, offset, len);
-            plan
+            (plan, self.look_ahead(&mut s, offset, len))
         };
+        self.fetch_ahead(wanted);
         let mut parts = Vec::with_capacity(plan.len());
         for source in &plan {
             match self.at_hand(source)? {
@@ -334,8 +333,8 @@ impl File {
             }
         }
         let plan = self.plan(&mut s, offset, len)?;
-        self.look_ahead(&mut s, offset, len);
-        Ok(Step::Fetch(plan, kept))
+        let wanted = self.look_ahead(&mut s, offset, len);
+        Ok(Step::Fetch(plan, wanted, kept))
     }
 
     /// Where the bytes are, under the lease; without `keep` also of a state that is good for one use.
@@ -343,7 +342,10 @@ impl File {
         let (mut held_back, mut once) = (false, false);
         for attempt in 0.. {
             match self.step(offset, len, keep, held_back, once, attempt < PATIENCE)? {
-                Step::Fetch(plan, kept) => return Ok((plan, kept)),
+                Step::Fetch(plan, wanted, kept) => {
+                    self.fetch_ahead(wanted);
+                    return Ok((plan, kept));
+                }
                 Step::HoldBack(hold) => {
                     self.hold_back(hold).await;
                     held_back = true;
@@ -392,28 +394,5 @@ impl File {
             }
         }
         Err(self.gone("they moved away again and again, or what the metadata names is gone"))
-    }
-
-    /// A file is read from one object to the next: when a sequential reader comes near the end of one, the next one's
-    /// beginning is fetched. Within an object the cache looks ahead itself.
-    fn look_ahead(&self, s: &mut State, offset: u64, len: u64) {
-        let sequential = offset == s.read_end;
-        s.read_end = offset + len;
-        if !sequential || s.map.len() < 2 || s.stage.as_ref().is_some_and(Stage::is_complete) {
-            return;
-        }
-        let next =
-            s.map.within(s.read_end..s.read_end + AHEAD_BYTES).into_iter().find(|e| e.offset > s.read_end);
-        let Some(next) = next.filter(|e| s.fetched_ahead != Some(e.offset)) else { return };
-        if let Place::Object { id, offset, .. } = next.place {
-            s.fetched_ahead = Some(next.offset);
-            let (shared, range) = (self.shared.clone(), offset..offset + next.len);
-            self.shared.runtime.spawn(async move {
-                // A hint only: the demand read tells what is wrong.
-                if let Ok(info) = shared.object(id).await {
-                    shared.reads.prefetch(shared.ns, &info, range);
-                }
-            });
-        }
     }
 }

@@ -8,6 +8,7 @@ use granary_meta::{Attr, Commit, Extent};
 
 use crate::extent_map::ExtentMap;
 use crate::file::lease::Leased;
+use crate::prefetch::streams::Streams;
 use crate::range_set::RangeSet;
 use crate::stage::Shape;
 use crate::stage::files::Stat;
@@ -149,13 +150,12 @@ pub(crate) struct State {
     pub counted: Counted,
     /// What the leases of a shared namespace allow.
     pub lease: Leased,
-    /// Where the last read ended, and the extent whose successor was fetched ahead.
-    pub read_end: u64,
-    pub fetched_ahead: Option<u64>,
     /// The kernel would have read the file itself, had all of it been here.
     pub wished: bool,
     /// How often all of it was found in the object cache after a use.
     pub passes: u32,
+    /// How it is read, if it is longer than a chunk.
+    pub streams: Option<Box<Streams>>,
 }
 
 /// This file's part of the tree's sums.

@@ -12,7 +12,7 @@
 mod chunk_file;
 mod pins;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
@@ -75,8 +75,8 @@ impl ChunkKey {
 struct State {
     policy: S3Fifo<ChunkKey>,
     open: Lru<ChunkKey, Arc<ChunkFile>>,
-    /// Chunks on disk that were fetched ahead and not read since; all are in `policy`.
-    unread: HashSet<ChunkKey>,
+    /// Chunks on disk that were fetched ahead and not read since, with their bytes; all are in `policy`.
+    unread: HashMap<ChunkKey, u64>,
     /// What people asked to keep, on disk or not.
     pins: Pins,
     /// Room made for files that are being written.
@@ -139,7 +139,7 @@ impl Disk {
         let state = Mutex::new(State {
             policy,
             open,
-            unread: HashSet::new(),
+            unread: HashMap::new(),
             pins: Pins::new(limits.bytes_max),
             reserved: 0,
         });
@@ -267,7 +267,7 @@ impl Disk {
         let trailer = chunk_file::trailer(key, len as u32, crcs);
         let slices: Vec<IoSlice<'_>> =
             parts.iter().copied().chain([&trailer[..]]).map(IoSlice::new).collect();
-        let kept = self.put(key, slices, (len + trailer.len()) as u64, ahead);
+        let kept = self.put(key, slices, (len + trailer.len()) as u64, ahead.then_some(len as u64));
         if !kept {
             add(&self.stats.uncached, 1);
         }
@@ -280,7 +280,7 @@ impl Disk {
 
     pub fn insert_sums(&self, sums: &FrameSums) {
         let bytes = sums.encode();
-        self.put(ChunkKey::sums(sums.object), vec![IoSlice::new(&bytes)], bytes.len() as u64, false);
+        self.put(ChunkKey::sums(sums.object), vec![IoSlice::new(&bytes)], bytes.len() as u64, None);
     }
 
     pub fn read_sums(&self, object: ObjectId) -> Option<FrameSums> {
@@ -341,7 +341,7 @@ impl Disk {
     }
 
     /// Removes entries and their files.
-    fn forget(&self, keys: &[ChunkKey]) {
+    pub fn forget(&self, keys: &[ChunkKey]) {
         let mut closed = Vec::new();
         {
             let mut state = self.state();
@@ -365,14 +365,15 @@ impl Disk {
         }
     }
 
-    /// Writes a file and makes its entry. False when there is no room or the disk does not take it.
-    fn put(&self, key: ChunkKey, slices: Vec<IoSlice<'_>>, len: u64, ahead: bool) -> bool {
+    /// Writes a file and makes its entry. False when there is no room or the disk does not take it. `ahead`: nobody asked for
+    /// these bytes of it yet.
+    fn put(&self, key: ChunkKey, slices: Vec<IoSlice<'_>>, len: u64, ahead: Option<u64>) -> bool {
         let kept = self.try_put(key, slices, len, ahead);
         self.failing.store(!kept, Ordering::Relaxed);
         kept
     }
 
-    fn try_put(&self, key: ChunkKey, mut slices: Vec<IoSlice<'_>>, len: u64, ahead: bool) -> bool {
+    fn try_put(&self, key: ChunkKey, mut slices: Vec<IoSlice<'_>>, len: u64, ahead: Option<u64>) -> bool {
         let (size, path) = (charge(len), self.path(key));
         if !self.reserve(size, None) {
             self.warn_once("keep anything in", &path, &io::ErrorKind::StorageFull.into());
@@ -397,8 +398,8 @@ impl Disk {
         state.policy.insert(key, size);
         let pinned = state.pins.came(&key, size);
         state.policy.set_pinned(&key, pinned);
-        if ahead {
-            state.unread.insert(key);
+        if let Some(bytes) = ahead {
+            state.unread.insert(key, bytes);
         }
         let old = state.open.remove(&key);
         drop(state);
@@ -448,17 +449,19 @@ impl Disk {
             state.pin_again();
         }
         let mut closed = Vec::new();
-        let mut wasted = 0;
+        let (mut wasted, mut wasted_bytes) = (0, 0);
         for (key, _) in &gone {
             closed.extend(state.open.remove(key));
-            if state.unread.remove(key) {
+            if let Some(bytes) = state.unread.remove(key) {
                 wasted += 1;
+                wasted_bytes += bytes;
                 state.policy.forget_ghost(key);
             }
         }
         drop(state);
         drop(closed);
         add(&self.stats.prefetch_wasted, wasted);
+        add(&self.stats.prefetch_wasted_bytes, wasted_bytes);
         add(&self.stats.evicted_bytes, gone.iter().map(|(_, size)| size).sum());
         self.unlink(&gone.iter().map(|(key, _)| *key).collect::<Vec<_>>());
         fits
@@ -496,8 +499,11 @@ impl State {
     }
 
     fn touch(&mut self, key: ChunkKey, frame: u32, stats: &ReadStats) -> bool {
-        if !self.unread.is_empty() && self.unread.remove(&key) {
+        if !self.unread.is_empty()
+            && let Some(bytes) = self.unread.remove(&key)
+        {
             add(&stats.prefetch_useful, 1);
+            add(&stats.prefetch_used_bytes, bytes);
         }
         self.policy.touch(&key, frame)
     }

@@ -10,29 +10,37 @@
 //! here gets on. Memory is shared with uploads, which never wait for a fetch while they hold some: a caller of
 //! [`ReadCache::read`](super::ReadCache::read) must not hold a part of the budget, because the read may wait for it.
 //!
-//! Demand goes first: a prefetch never waits, takes at most half of the slots, and only while half of the memory is free and the
-//! disk has room for what nobody has asked for yet.
+//! Demand goes first ([`turns`]): what is fetched ahead waits behind it, takes at most three quarters of the slots, as many as
+//! bandwidth and latency of the store call for ([`pace`]), and is given up when its turn comes while half of the memory is
+//! taken or the disk has no room for what nobody has asked for yet. A chunk that somebody begins to wait for is raised.
 
 mod flight;
+mod pace;
+mod slots;
 mod transfer;
+mod turns;
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::WeakShared;
 use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES};
-use granary_core::{ByteBudget, BytePermit, Clock, Error, NamespaceId, ObjectId, Result};
+use granary_core::{ByteBudget, BytePermit, Clock, Error, Kind, NamespaceId, ObjectId, Result};
 use granary_meta::ObjectInfo;
 use granary_store::Store;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use flight::{Flight, Landing};
+use pace::Pace;
+use slots::{Gate, Place, Slots};
 use transfer::FooterFuture;
+pub(super) use turns::Class;
 
 use super::disk::{ChunkKey, Disk};
 use super::lru::Lru;
@@ -49,8 +57,7 @@ type Shareable<T> = Result<T, Arc<Error>>;
 
 /// What a fetch holds while its bytes are in flight.
 struct Permits {
-    _slots: OwnedSemaphorePermit,
-    _ahead_slot: Option<OwnedSemaphorePermit>,
+    _slots: Slots,
     _memory: BytePermit,
     /// Payload and footer may be asked for at once.
     parallel: bool,
@@ -65,10 +72,10 @@ pub(super) struct Fetcher {
     pub stats: Arc<ReadStats>,
     clock: Arc<dyn Clock>,
     memory: ByteBudget,
-    slots: Arc<Semaphore>,
+    gate: Gate,
     slots_max: u32,
-    /// The share of the slots that prefetch may use.
-    ahead_slots: Arc<Semaphore>,
+    /// Guards what is known of the store's throughput.
+    pace: Mutex<Pace>,
     /// Guards the table of chunks on their way; taken before the disk's lock, never after it.
     flights: Mutex<HashMap<ChunkKey, Arc<Flight>>>,
     /// Guards the checksums of objects used last.
@@ -92,6 +99,7 @@ impl Fetcher {
         runtime: Handle,
     ) -> Fetcher {
         let slots_max = fetches_max.max(1);
+        let pace = Pace::new((memory.max() / 2).max(1));
         Fetcher {
             store,
             disk,
@@ -99,9 +107,9 @@ impl Fetcher {
             stats,
             clock,
             memory,
-            slots: Arc::new(Semaphore::new(slots_max as usize)),
+            gate: Gate::new(slots_max, ahead_slots(slots_max, pace.window())),
             slots_max,
-            ahead_slots: Arc::new(Semaphore::new(slots_max as usize / 2)),
+            pace: Mutex::new(pace),
             flights: Mutex::default(),
             sums: Mutex::new(Lru::new(SUMS_MAX)),
             footers: Mutex::default(),
@@ -183,25 +191,39 @@ impl Fetcher {
     ) -> Vec<Option<Arc<Flight>>> {
         let mut found = Vec::with_capacity(chunks.len());
         let mut landings: Vec<Landing> = Vec::new();
+        let mut wanted = Vec::new();
         {
             let mut flights = self.flights();
             for &index in chunks {
                 let key = ChunkKey { object: object.id, index };
                 if let Some(flight) = flights.get(&key) {
-                    if flight.ahead.swap(false, Ordering::Relaxed) {
+                    if flight.want() {
                         add(&self.stats.prefetch_useful, 1);
+                        add(&self.stats.prefetched_bytes, flight.len);
+                        add(&self.stats.prefetch_used_bytes, flight.len);
                     }
+                    wanted.push(flight.ticket());
                     found.push(Some(flight.clone()));
                 } else if !force && self.disk.contains(key) {
                     found.push(None);
                 } else {
-                    found.push(Some(self.depart(&mut flights, &mut landings, ns, object, index, false)));
+                    found.push(Some(self.depart(
+                        &mut flights,
+                        &mut landings,
+                        ns,
+                        object,
+                        index,
+                        Class::Demand,
+                    )));
                 }
             }
         }
         add(&self.stats.misses, found.iter().flatten().count() as u64);
+        wanted.sort_unstable();
+        wanted.dedup(); // chunks of one run have one ticket
+        wanted.into_iter().for_each(|ticket| self.gate.raise(ticket));
         for landing in landings {
-            self.tasks.spawn_on(self.clone().fly(landing, None), &self.runtime);
+            self.start(landing, Class::Demand);
         }
         found
     }
@@ -214,10 +236,11 @@ impl Fetcher {
         ns: NamespaceId,
         object: &ObjectInfo,
         index: u32,
-        ahead: bool,
+        class: Class,
     ) -> Arc<Flight> {
         let (sender, outcome) = watch::channel(None);
-        let flight = Arc::new(Flight { outcome, ahead: ahead.into(), removed: false.into() });
+        let range = chunk_range(index, object.payload_len);
+        let flight = Arc::new(Flight::new(outcome, range.end - range.start, class));
         flights.insert(ChunkKey { object: object.id, index }, flight.clone());
         let departed = (flight.clone(), sender);
         match landings.last_mut() {
@@ -235,35 +258,129 @@ impl Fetcher {
         flight
     }
 
-    /// Fetches of these chunks what is neither here nor on its way, as long as slots and memory are free.
-    pub fn prefetch(self: &Arc<Self>, ns: NamespaceId, object: &ObjectInfo, chunks: Range<u32>) {
+    /// Fetches of these chunks what is neither here nor on its way, after all demand. How many chunks from the first on need no
+    /// other call: fewer when too much waits to be fetched.
+    pub fn prefetch(self: &Arc<Self>, ns: NamespaceId, object: &ObjectInfo, chunks: Range<u32>) -> u32 {
         let mut wanted = chunks.start;
         while wanted < chunks.end {
             let run = self.first_missing_run(object.id, wanted..chunks.end);
             if run.is_empty() {
-                return;
+                break;
+            }
+            let bytes = self.bytes_in_flight(object, &run);
+            // None departed: too many wait, or somebody was faster; what is left is asked for again.
+            if !self.has_room_ahead(bytes)
+                || self.depart_run(ns, object, run.clone(), Class::Ahead).is_empty()
+            {
+                add(&self.stats.prefetch_refused, 1);
+                add(&self.stats.prefetch_refused_bytes, bytes);
+                return run.start - chunks.start;
             }
             wanted = run.end;
-            let payload = u64::from(run.end - run.start) * CHUNK_BYTES;
-            let bytes = in_flight(object, payload) + footer_len(object);
-            let Some(permits) = self.permits_ahead(bytes) else {
-                return add(&self.stats.prefetch_refused, 1);
-            };
-            let mut landings = Vec::new();
-            {
-                let mut flights = self.flights();
-                // Somebody may have started one of them meanwhile; what is after it waits for demand.
-                for index in run {
-                    if !self.is_missing(&flights, ChunkKey { object: object.id, index }) {
-                        break;
-                    }
-                    self.depart(&mut flights, &mut landings, ns, object, index, true);
+        }
+        chunks.end.saturating_sub(chunks.start)
+    }
+
+    /// Fetches in the background what of these chunks is not here, and returns when all is on disk: how many bytes came. What
+    /// was on its way is waited for, too.
+    ///
+    /// Errors: those of a read; `NoSpace` when the cache does not keep what came.
+    pub async fn warm(
+        self: &Arc<Self>,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        chunks: Range<u32>,
+    ) -> Result<u64> {
+        let (mut wanted, mut bytes) = (chunks.start, 0);
+        while wanted < chunks.end {
+            let run = self.first_missing_run(object.id, wanted..chunks.end);
+            self.join(object.id, wanted..run.start).await?;
+            let departed = self.depart_run(ns, object, run.clone(), Class::Background);
+            // None: somebody else was faster, and is waited for in the next turn.
+            wanted = run.start + departed.len() as u32;
+            for (index, flight) in run.zip(departed) {
+                flight.landed().await?;
+                if !self.disk.contains(ChunkKey { object: object.id, index }) {
+                    return Err(Error::new(
+                        Kind::NoSpace,
+                        "the node's read cache cannot keep it; free space on its disk, or raise cache_bytes_max",
+                    ));
                 }
-            }
-            if let Some(landing) = landings.pop() {
-                self.tasks.spawn_on(self.clone().fly(landing, Some(permits)), &self.runtime);
+                bytes += flight.len;
+                add(&self.stats.warmed_bytes, flight.len);
             }
         }
+        Ok(bytes)
+    }
+
+    /// Waits for what of these chunks is on its way, without raising it.
+    async fn join(&self, object: ObjectId, chunks: Range<u32>) -> Result<()> {
+        for index in chunks {
+            let flight = {
+                let flights = self.flights();
+                let flight = flights.get(&ChunkKey { object, index }).cloned();
+                flight.inspect(|flight| flight.wait_for())
+            };
+            if let Some(flight) = flight {
+                flight.landed().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a run into the table, up to the first chunk that somebody started meanwhile, and starts it. Empty also when too
+    /// many fetches wait.
+    fn depart_run(
+        self: &Arc<Self>,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        run: Range<u32>,
+        class: Class,
+    ) -> Vec<Arc<Flight>> {
+        let (mut landings, mut departed) = (Vec::new(), Vec::new());
+        {
+            let mut flights = self.flights();
+            for index in run {
+                if !self.is_missing(&flights, ChunkKey { object: object.id, index }) {
+                    break;
+                }
+                departed.push(self.depart(&mut flights, &mut landings, ns, object, index, class));
+            }
+        }
+        let started = landings.pop().is_none_or(|landing| self.start(landing, class));
+        if started { departed } else { Vec::new() }
+    }
+
+    /// Puts a run into the queue; `false`, and the run is over, when too many wait there.
+    fn start(self: &Arc<Self>, landing: Landing, class: Class) -> bool {
+        let apart = self.is_footer_apart(&landing);
+        // The footer that another fetch is getting costs nothing.
+        let slots = if apart && !self.footers().contains_key(&landing.object.id) { 2 } else { 1 };
+        let slots = slots.min(self.slots_max);
+        let place = match self.gate.enter(landing.ns, class, slots) {
+            Some(place) => place,
+            None => match self.give_up(landing) {
+                None => return false,
+                // Somebody began to wait for it.
+                Some(wanted) => return self.start(wanted, Class::Demand),
+            },
+        };
+        let raise = landing.board(place.ticket);
+        self.tasks.spawn_on(self.clone().fly(landing, place, apart && self.slots_max > 1), &self.runtime);
+        if let Some(ticket) = raise {
+            self.gate.raise(ticket);
+        }
+        true
+    }
+
+    /// Ends a run that nobody waits for; given back when somebody does.
+    fn give_up(&self, mut landing: Landing) -> Option<Landing> {
+        let mut flights = self.flights();
+        if landing.is_wanted() {
+            return Some(landing);
+        }
+        landing.withdraw(&mut flights);
+        None
     }
 
     /// The first adjacent chunks of a range, at most `RUN_CHUNKS_MAX`, that are neither on disk nor on their way.
@@ -279,39 +396,59 @@ impl Fetcher {
         !flights.contains_key(&key) && !self.disk.contains(key)
     }
 
-    fn permits_ahead(&self, bytes: u64) -> Option<Permits> {
-        if self.memory.used() + bytes > self.memory.max() / 2 || !self.disk.has_room_ahead(bytes) {
-            return None;
-        }
-        let ahead_slot = self.ahead_slots.clone().try_acquire_owned().ok()?;
-        let slots = self.slots.clone().try_acquire_owned().ok()?;
-        let memory = self.memory.try_acquire(bytes)?;
-        Some(Permits { _slots: slots, _ahead_slot: Some(ahead_slot), _memory: memory, parallel: false })
+    /// Whether so much may be fetched that nobody asked for.
+    fn has_room_ahead(&self, bytes: u64) -> bool {
+        self.memory.used() + bytes <= self.memory.max() / 2 && self.disk.has_room_ahead(bytes)
     }
 
-    async fn permits(&self, landing: &Landing) -> Permits {
+    /// Memory that a run takes.
+    fn bytes_in_flight(&self, object: &ObjectInfo, run: &Range<u32>) -> u64 {
+        let from = chunk_range(run.start, object.payload_len).start;
+        let payload = chunk_range(run.end - 1, object.payload_len).end - from;
+        in_flight(object, payload) + footer_len(object)
+    }
+
+    /// Whether the run's footer is to be asked for beside it. Of a compressed object both cannot be asked for at once.
+    fn is_footer_apart(&self, landing: &Landing) -> bool {
+        self.known_sums(&landing.object).is_none()
+            && landing.range().end < landing.object.payload_len
+            && !is_compressed(&landing.object)
+    }
+
+    /// Memory for a run whose turn has come; `None` when it is not worth its memory now, and nobody waits for it.
+    async fn memory_for(&self, landing: Landing, class: Class) -> Option<(Landing, BytePermit)> {
         let range = landing.range();
         let footer = match self.known_sums(&landing.object) {
             Some(_) => 0,
             None => footer_len(&landing.object),
         };
-        // Of a compressed object both cannot be asked for at once.
-        let apart = footer > 0 && range.end < landing.object.payload_len && !is_compressed(&landing.object);
-        let want = if apart { 2.min(self.slots_max) } else { 1 };
-        let slots = match self.slots.clone().acquire_many_owned(want).await {
-            Ok(slots) => slots,
-            Err(_) => unreachable!("the slots' semaphore is never closed"),
-        };
-        let memory = self.memory.acquire(in_flight(&landing.object, range.end - range.start) + footer).await;
-        Permits { _slots: slots, _ahead_slot: None, _memory: memory, parallel: want > 1 }
+        let bytes = in_flight(&landing.object, range.end - range.start) + footer;
+        let mut landing = landing;
+        if class == Class::Ahead {
+            let memory = if self.has_room_ahead(bytes) { self.memory.try_acquire(bytes) } else { None };
+            match memory {
+                Some(memory) => return Some((landing, memory)),
+                None => {
+                    landing = match self.give_up(landing) {
+                        Some(wanted) => wanted,
+                        None => {
+                            add(&self.stats.prefetch_refused, 1);
+                            add(&self.stats.prefetch_refused_bytes, bytes);
+                            return None;
+                        }
+                    }
+                }
+            }
+        }
+        let memory = self.memory.acquire(bytes).await;
+        Some((landing, memory))
     }
 
-    /// One fetch, from permits to disk.
-    async fn fly(self: Arc<Self>, landing: Landing, permits: Option<Permits>) {
-        let permits = match permits {
-            Some(permits) => permits,
-            None => self.permits(&landing).await,
-        };
+    /// One fetch, from its place in the queue to disk.
+    async fn fly(self: Arc<Self>, landing: Landing, place: Place, parallel: bool) {
+        let Some(slots) = place.turn().await else { return };
+        let Some((landing, memory)) = self.memory_for(landing, slots.class).await else { return };
+        let permits = Permits { _slots: slots, _memory: memory, parallel };
         match self.fetch(&landing, permits.parallel).await {
             Ok(fetched) => {
                 landing.publish(&fetched);
@@ -325,6 +462,23 @@ impl Fetcher {
             Err(e) => landing.publish_error(e),
         }
         drop(permits);
+    }
+
+    /// A request ended: fetches ahead are as many as it takes to keep the store busy.
+    fn note_fetched(&self, bytes: u64, took: Duration) {
+        let now = self.clock.monotonic();
+        let window = {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.on_fetched(bytes, took, now);
+            pace.window()
+        };
+        self.gate.set_ahead_max(ahead_slots(self.slots_max, window));
+    }
+
+    /// Bytes that are worth having under way, and how many the store gives a second (0: not known).
+    pub fn pace(&self) -> (u64, u64) {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        (pace.window(), pace.throughput())
     }
 
     /// Takes an object's chunks that are known to be right: those of `payload`, in parts.
@@ -351,6 +505,13 @@ impl Fetcher {
         self.sums().insert(sums.object, Arc::new(sums));
     }
 
+    /// Drops these chunks of an object.
+    pub fn evict(&self, object: ObjectId, chunks: Range<u32>) {
+        let keys: Vec<ChunkKey> = chunks.map(|index| ChunkKey { object, index }).collect();
+        self.frames.remove(object);
+        self.disk.forget(&keys);
+    }
+
     /// Drops everything of an object, what is on its way too.
     pub fn remove(&self, object: ObjectId) {
         for (key, flight) in self.flights().iter() {
@@ -373,6 +534,13 @@ impl Fetcher {
         self.tasks.wait().await;
         self.tasks.reopen();
     }
+}
+
+/// Slots that fetches ahead may hold: for so many bytes under way, in runs of 4 MiB and a little, and never the last quarter.
+fn ahead_slots(slots_max: u32, window: u64) -> u32 {
+    let runs =
+        (window / (RUN_CHUNKS_MAX as u64 * CHUNK_BYTES)).saturating_add(2).min(u64::from(slots_max)) as u32;
+    runs.min(slots_max - slots_max.div_ceil(4))
 }
 
 /// What is asked for first of a compressed object's end: enough for most footers.

@@ -50,8 +50,16 @@ counters! {
     prefetch_useful,
     /// Chunks fetched ahead that left the cache unread.
     prefetch_wasted,
-    /// Prefetches not made because fetch slots, memory or room on disk were short.
+    /// Prefetches not made because too many waited, or memory or room on disk were short.
     prefetch_refused,
+    /// Bytes of chunks fetched ahead that came; of these, those read since, and those that left the cache unread.
+    prefetched_bytes,
+    prefetch_used_bytes,
+    prefetch_wasted_bytes,
+    /// Bytes of prefetches not made.
+    prefetch_refused_bytes,
+    /// Bytes fetched by `granary warmup`.
+    warmed_bytes,
     /// Chunks that could not be kept on disk (full, failing, or larger than the budget).
     uncached,
 }

@@ -2,6 +2,7 @@
 
 mod compressed;
 mod disk_faults;
+mod epochs;
 mod flights;
 mod objects;
 mod prefetching;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use granary_core::{Ino, ObjectKind, TestClock};
-use granary_store::format::{BlockBuilder, BlockInfo, Sealed};
+use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder, Sealed};
 use granary_store::{MemoryStore, ObjectMeta};
 use tokio::sync::Semaphore;
 
@@ -155,6 +156,16 @@ fn sealed(id: u128, len: u64) -> (Sealed, ObjectInfo) {
     (sealed, object)
 }
 
+fn sealed_pack(id: u128, bytes: Bytes) -> (Sealed, ObjectInfo) {
+    let mut pack = PackBuilder::new(NS, ObjectId(id));
+    let crc = crc32c::crc32c(&bytes);
+    let entry = NewEntry { ino: Ino(5), parent: Ino(1), file_offset: 0, crc, name: b"f".to_vec() };
+    pack.push(entry, vec![bytes]).unwrap();
+    let sealed = pack.seal().unwrap();
+    let (payload_len, total_len) = (sealed.info.payload_len, sealed.info.total_len);
+    (sealed, ObjectInfo { id: ObjectId(id), kind: ObjectKind::Pack, payload_len, total_len })
+}
+
 /// A cache in a directory of its own, its store, and what it was opened with.
 struct Bench {
     dir: tempfile::TempDir,
@@ -186,6 +197,13 @@ impl Bench {
 
     async fn object(&self, id: u128, len: u64) -> ObjectInfo {
         let (sealed, object) = sealed(id, len);
+        self.store.put(&sealed.key(), sealed.parts()).await.unwrap();
+        object
+    }
+
+    /// The same as a pack with one file in it.
+    async fn pack(&self, id: u128, len: u64) -> ObjectInfo {
+        let (sealed, object) = sealed_pack(id, payload(id, len));
         self.store.put(&sealed.key(), sealed.parts()).await.unwrap();
         object
     }

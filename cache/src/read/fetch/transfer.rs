@@ -119,10 +119,12 @@ impl Fetcher {
         let key = object_key(ns, object.kind, object.id);
         let (began, want) = (self.clock.monotonic(), range.end - range.start);
         let bytes = self.store.get(&key, range).await;
+        let took = self.clock.monotonic().saturating_sub(began);
         add(&self.stats.gets, 1);
-        add(&self.stats.get_micros, self.clock.monotonic().saturating_sub(began).as_micros() as u64);
+        add(&self.stats.get_micros, took.as_micros() as u64);
         let bytes = bytes?;
         add(&self.stats.fetched_bytes, bytes.len() as u64);
+        self.note_fetched(bytes.len() as u64, took);
         if bytes.len() as u64 != want {
             return Err(Error::new(Kind::Corrupt, format!("the store gave {} of {want} bytes", bytes.len())));
         }

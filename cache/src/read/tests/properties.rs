@@ -66,7 +66,9 @@ async fn run(ops: Vec<Op>) {
                     assert!(bytes == objects[o].1[range.start as usize..range.end as usize]);
                 }
             }
-            Op::Prefetch(o, at, len) => b.cache.prefetch(NS, &objects[o].0, range(o, at, len)),
+            Op::Prefetch(o, at, len) => {
+                b.cache.prefetch(NS, &objects[o].0, range(o, at, len));
+            }
             Op::Insert(o, cuts) => {
                 let (whole, mut parts) = (&objects[o].1, Vec::new());
                 let mut at = 0;
