@@ -28,6 +28,7 @@ pub enum Command {
     Mount(MountArgs),
     Umount(UmountArgs),
     Sync(SyncArgs),
+    Warmup(WarmupArgs),
     Status(StatusArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
@@ -145,6 +146,50 @@ pub struct SyncArgs {
     /// Every namespace on this node, also those that are not mounted now
     #[arg(long, conflicts_with = "path")]
     pub all: bool,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+/// Bring files into the node's cache before they are read; see what is there; drop it
+///
+/// Goes through the trees in the node, behind all that programs read meanwhile. What is there is not fetched again, so that a
+/// warmup that was stopped is simply asked for again. Files that you may not read are left out, and told.
+/// Exit codes: 0 all of it is on the node (with --background: it began), 1 not all of it, 2 and 3 as everywhere.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary warmup /mnt/asr/train\n         granary warmup --files-from epoch-1.txt /mnt/asr/train\n         granary warmup --check --json /mnt/asr/train"
+)]
+pub struct WarmupArgs {
+    /// Files and directories with all below them
+    #[arg(required_unless_present_any = ["files_from", "list", "cancel"])]
+    pub paths: Vec<PathBuf>,
+    /// Only the files named in LIST, one a line, in this order; `-`: standard input. Names are below PATH [default: here]
+    #[arg(long, value_name = "LIST")]
+    pub files_from: Option<PathBuf>,
+    /// Return at once; `granary status` and --list tell how far it is
+    #[arg(long, conflicts_with_all = ["check"])]
+    pub background: bool,
+    /// Fetch nothing: say how much of it is on this node
+    #[arg(long, conflicts_with_all = ["evict", "pin", "unpin"])]
+    pub check: bool,
+    /// Drop it from the node's cache (not from the kernel's); what is not in the store yet stays
+    #[arg(long, conflicts_with_all = ["pin", "unpin"])]
+    pub evict: bool,
+    /// Fetch it and keep it, whatever else is read, and what is added there later
+    #[arg(long, conflicts_with = "unpin")]
+    pub pin: bool,
+    /// Keep it no longer
+    #[arg(long)]
+    pub unpin: bool,
+    /// Show the warmups of this node
+    #[arg(long, conflicts_with_all = ["paths", "files_from"])]
+    pub list: bool,
+    /// End one of them
+    #[arg(long, value_name = "ID", conflicts_with_all = ["paths", "files_from", "list"])]
+    pub cancel: Option<u64>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
 }

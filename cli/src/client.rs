@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::exit::{Failure, Outcome, plain};
-use crate::wire::{SyncLine, WorkLine};
+use crate::wire::{SyncLine, WarmLine, WarmRequest, WarmStatus, WorkLine};
 
 /// An answer of the node is at most this long (a metrics page, a list of namespaces).
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -87,6 +87,23 @@ impl Client {
             }
             WorkLine::Done(result) => Ok(Some(result)),
             WorkLine::Failed(failure) => Err(failure),
+        });
+        lines.await
+    }
+
+    /// The same for a warmup: what came of it.
+    pub async fn warm(
+        &self,
+        request: &WarmRequest,
+        mut on_status: impl FnMut(&WarmStatus),
+    ) -> Outcome<WarmStatus> {
+        let lines = self.lines("/v1/warmup", request, |line: WarmLine| match line {
+            WarmLine::Progress(status) => {
+                on_status(&status);
+                Ok(None)
+            }
+            WarmLine::Done(status) => Ok(Some(status)),
+            WarmLine::Failed(failure) => Err(failure),
         });
         lines.await
     }

@@ -15,6 +15,7 @@ pub mod sync;
 pub mod token;
 pub mod umount;
 pub mod version;
+pub mod warmup;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

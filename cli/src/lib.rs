@@ -57,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => commands::mount::run(&args),
         Command::Umount(args) => commands::umount::run(&args),
         Command::Sync(args) => commands::sync::run(&args),
+        Command::Warmup(args) => commands::warmup::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
         Command::Fsck(args) => commands::fsck::run(&args),

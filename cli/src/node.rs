@@ -11,6 +11,7 @@
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
 //! | [`backups`] | the metadata is saved in the store by itself |
+//! | [`warmup`] | trees that are brought into the cache before they are read |
 //! | [`metrics`] | what Prometheus sees |
 //! | [`signals`], [`shutdown`] | how it ends |
 //! | [`notify`] | telling the starter that it is ready, or why not |
@@ -34,6 +35,7 @@ pub mod source;
 mod sync;
 pub mod table;
 pub mod tls;
+pub mod warmup;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -58,6 +60,7 @@ use mounts::Mounts;
 use notify::Starter;
 use signals::Stop;
 use source::Source;
+use warmup::Warmups;
 
 /// How often who waits for the node is told how far it is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,6 +75,7 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     pub id: NodeId,
     pub mounts: Mounts,
+    pub warmups: Warmups,
     pub registry: Registry,
     pub stop: Stop,
     /// Monotonic time of the start.
@@ -231,7 +235,21 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     };
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory, clock.clone());
-    Ok(Node { settings, volume: info, source, store, reads, clock, id, mounts, registry, stop, started })
+    let warmups = Warmups::new(stop.begin.clone());
+    Ok(Node {
+        settings,
+        volume: info,
+        source,
+        store,
+        reads,
+        clock,
+        id,
+        mounts,
+        warmups,
+        registry,
+        stop,
+        started,
+    })
 }
 
 /// Descriptors: as many as the system lets us have. Passthrough files, cache files and connections share them.

@@ -8,7 +8,7 @@ use granary_maintain::progress::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{RecoveryLine, SyncLine};
+use crate::wire::{RecoveryLine, SyncLine, WarmStatus};
 
 /// Bytes stored per second, smoothed over the last seconds, from samples of a counter.
 #[derive(Debug, Default)]
@@ -101,6 +101,60 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Progress of a warmup on the terminal: files, bytes, rate, time left.
+pub struct WarmProgress {
+    bar: Option<ProgressBar>,
+    rate: Rate,
+}
+
+impl WarmProgress {
+    /// Drawn on standard error when that is a terminal.
+    pub fn new(what: &str) -> WarmProgress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} [{bar:24}] {msg}") {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(what.to_owned());
+            bar
+        });
+        WarmProgress { bar, rate: Rate::default() }
+    }
+
+    pub fn on_status(&mut self, status: &WarmStatus) {
+        let Some(bar) = &self.bar else { return };
+        self.rate.sample(SystemClock.monotonic(), status.bytes);
+        bar.set_length(status.bytes_total.max(status.bytes).max(1));
+        bar.set_position(status.bytes);
+        bar.set_message(describe_warmup(status, &self.rate));
+    }
+}
+
+impl Drop for WarmProgress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn describe_warmup(status: &WarmStatus, rate: &Rate) -> String {
+    let more = if status.counted { "" } else { "+" };
+    let mut text = format!(
+        "{} of {}{more} files, {} of {}{more}, {}/s",
+        status.files,
+        status.files_total.max(status.files),
+        show_bytes(status.bytes),
+        show_bytes(status.bytes_total.max(status.bytes)),
+        show_bytes(rate.bytes_per_s())
+    );
+    let left = status.bytes_total.saturating_sub(status.bytes);
+    if let Some(ms) = rate.left_ms(left).filter(|_| status.counted) {
+        text += &format!(", {} left", show_period_ms(ms.div_ceil(1000) * 1000));
+    }
+    text
 }
 
 /// Steps of a long work on the terminal.
@@ -220,6 +274,24 @@ mod tests {
         assert_eq!(describe_step(&step), "listing: 7");
         let step = Step { doing: "reading".into(), done: 7, total: 9, bytes: 1 << 20 };
         assert_eq!(describe_step(&step), "reading: 7 of 9, 1.0 MiB read");
+    }
+
+    #[test]
+    fn a_warmup_is_told_with_what_is_counted_so_far() {
+        let mut rate = Rate::default();
+        rate.sample(Duration::ZERO, 0);
+        rate.sample(Duration::from_secs(1), 1 << 20);
+        let mut status = WarmStatus {
+            files: 2,
+            bytes: 1 << 20,
+            files_total: 1000,
+            bytes_total: 3 << 20,
+            ..WarmStatus::default()
+        };
+        let text = describe_warmup(&status, &rate);
+        assert_eq!(text, "2 of 1000+ files, 1.0 MiB of 3.0 MiB+, 1.0 MiB/s");
+        status.counted = true;
+        assert!(describe_warmup(&status, &rate).ends_with("1.0 MiB/s, 2 s left"));
     }
 
     #[test]

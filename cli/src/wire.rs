@@ -6,6 +6,9 @@
 //! | `POST /v1/mount` | [`MountRequest`] | [`MountReply`] |
 //! | `POST /v1/unmount` | [`UnmountRequest`] | [`UnmountReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | lines of [`SyncLine`], each a JSON object and a newline; the last is `Done` or `Failed` |
+//! | `POST /v1/warmup` | [`WarmRequest`] | lines of [`WarmLine`]; the last is `Done` or `Failed` |
+//! | `GET /v1/warmups` | | list of [`WarmStatus`] |
+//! | `POST /v1/warmups/cancel` | [`WarmCancelRequest`] | [`WarmStatus`] |
 //! | `POST /v1/drain` | | the same lines; the last is `Drained` or `Failed` |
 //! | `GET /v1/namespaces` | | list of [`NamespaceInfo`](granary_meta::NamespaceInfo) |
 //! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
@@ -20,6 +23,8 @@
 //! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
 //! known are refused, so that a newer client's wish is never half done.
 
+mod warmup;
+
 use granary_core::policy::WritePolicy;
 use granary_maintain::fsck::FsckOptions;
 use granary_maintain::garbage::GcOptions;
@@ -29,6 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
 use crate::token_file::Secret;
+
+pub use warmup::{PinStatus, WarmCancelRequest, WarmLine, WarmRequest, WarmStatus, WarmWork};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -301,6 +308,9 @@ pub struct Status {
     /// It takes no new mounts: `granary node drain` was asked for.
     #[serde(default)]
     pub emptying: bool,
+    /// Warmups of the caller (an administrator: of everybody) that are under way, or were lately.
+    #[serde(default)]
+    pub warmups: Vec<WarmStatus>,
     /// The node's own connection to the metadata service; `None`: it has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,

@@ -78,6 +78,9 @@ pub fn show(status: &Status) -> String {
             line("", detail);
         }
     }
+    for warmup in &status.warmups {
+        line("warmup", format!("{}: {}", warmup.id, super::warmup::show(warmup)));
+    }
     for space in &status.draining {
         line("draining", format!("{}, not mounted", space.namespace));
         for detail in details(space) {
@@ -228,6 +231,7 @@ mod tests {
             cache_error: Some("the disk of /c is nearly full".into()),
             meta_error: Some("cannot write metadata in /m".into()),
             emptying: true,
+            warmups: Vec::new(),
             service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),

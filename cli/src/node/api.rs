@@ -1,6 +1,7 @@
 //! The requests of [`crate::wire`], each checked against who asks.
 
 mod maintenance;
+mod warmup;
 
 pub use maintenance::names;
 
@@ -35,6 +36,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/mount", post(mount))
         .route("/v1/unmount", post(unmount))
         .route("/v1/sync", post(sync))
+        .route("/v1/warmup", post(warmup::warm).layer(DefaultBodyLimit::max(warmup::BODY_BYTES_MAX)))
+        .route("/v1/warmups", get(warmup::list))
+        .route("/v1/warmups/cancel", post(warmup::cancel))
         .route("/v1/drain", post(drain))
         .route("/v1/namespaces", get(list))
         .route("/v1/namespaces/create", post(create))
@@ -145,6 +149,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         cache_error: node.reads.disk_trouble(),
         meta_error: node.source.failure(),
         emptying: node.mounts.is_emptying(),
+        warmups: node.warmups.list(peer),
         service: node.source.link_status(),
         mounts,
         draining,

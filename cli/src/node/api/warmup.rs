@@ -1,0 +1,115 @@
+//! `granary warmup`: fetching trees into the node's cache, looking at them, dropping them.
+
+use std::path::{Component, Path, PathBuf};
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::response::{IntoResponse, Response};
+use granary_core::Kind;
+use tokio::sync::mpsc;
+
+use super::{Ask, On, PROGRESS_INTERVAL, Who, as_lines, space_at};
+use crate::exit::{Failure, Outcome};
+use crate::node::peer::missing;
+use crate::node::warmup::job::{Ground, Job};
+use crate::node::warmup::walk::{self, Rights, Target};
+use crate::wire::{WarmCancelRequest, WarmLine, WarmRequest, WarmStatus};
+
+/// A request's body, with a list of files, is at most this long.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+
+pub async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<WarmStatus>>> {
+    Ok(Json(node.warmups.list(&peer)))
+}
+
+pub async fn cancel(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<WarmCancelRequest>,
+) -> Outcome<Json<WarmStatus>> {
+    node.warmups.cancel(request.id, &peer).map(Json)
+}
+
+/// A listed file's path within the namespace.
+fn within(dir: &Path, path: &Path, file: &str) -> Outcome<PathBuf> {
+    let whole = path.join(file);
+    let plain = whole
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::RootDir | Component::CurDir));
+    match whole.strip_prefix(dir) {
+        Ok(inside) if plain => Ok(inside.to_owned()),
+        _ => Err(Failure::usage(format!(
+            "{file} on the list is not below {}, the mount of {}; give one list for each mount, without `..`",
+            dir.display(),
+            path.display()
+        ))),
+    }
+}
+
+pub async fn warm(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<WarmRequest>,
+) -> Outcome<Response> {
+    let (name, tree, dir) = space_at(&node, &peer, &request.path).await?;
+    let meta = node.mounts.table().meta(&name).ok_or_else(|| missing(&name))?;
+    let (path, rights) = (PathBuf::from(&request.path), Rights::of(&peer));
+    let inside = within(&dir, &path, "")?;
+    let top = walk::resolve(&*meta, &rights, &inside).await.map_err(|e| match e.kind() {
+        Kind::NotFound => Failure::of_kind(
+            Kind::NotFound,
+            format!("{} is not a file of {name}, or you may not read it; give another path", path.display()),
+        ),
+        _ => e.into(),
+    })?;
+    let targets = match &request.files {
+        None => vec![Target::Known(top)],
+        Some(files) => {
+            let paths = files.iter().map(|file| within(&dir, &path, file).map(Target::Path));
+            paths.collect::<Outcome<_>>()?
+        }
+    };
+    let clock = node.clock.clone();
+    let make =
+        |id, cancel| Job::new(id, peer.uid, cancel, name.to_string(), path, request.work, clock.monotonic());
+    let job = node.warmups.admit(make, &peer)?;
+    let ground = Ground { tree, meta, rights, targets, clock: clock.clone() };
+    let (lines, answer) = mpsc::channel(4);
+    if request.background {
+        let begun = WarmLine::Done(job.status());
+        tokio::spawn(async move {
+            let status = job.run(ground).await;
+            if let Some(failure) = &status.failure {
+                tracing::warn!(
+                    namespace = status.namespace,
+                    path = status.path,
+                    "a warmup ended early: {failure}"
+                );
+            }
+        });
+        tokio::spawn(async move { lines.send(begun).await });
+        return Ok(as_lines(answer).into_response());
+    }
+    tokio::spawn(async move {
+        let work = job.run(ground);
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
+        let last = loop {
+            tokio::select! {
+                status = &mut work => break status,
+                _ = tick.tick() => {
+                    // Nobody listens any more: it ends, and says so to those who list it.
+                    if lines.send(WarmLine::Progress(job.status())).await.is_err() {
+                        job.cancel.cancel();
+                    }
+                }
+            }
+        };
+        let line = match last.failure.clone() {
+            None => WarmLine::Done(last),
+            Some(failure) => WarmLine::Failed(failure),
+        };
+        let _ = lines.send(line).await; // the caller may be gone
+    });
+    Ok(as_lines(answer).into_response())
+}
