@@ -6,10 +6,12 @@
 //! | `objects` | reads of objects, packs above all: neighbours in order, whole packs when they are read here and there |
 //! | `history` | in which order objects were read, for the next pass over the same tree |
 //! | `credit` | how much may be fetched on a guess |
+//! | `pinned` | trees that stay on the node |
 //! | `warm` | `granary warmup`: files fetched, counted and dropped without being read |
 
 pub(crate) mod credit;
 pub(crate) mod history;
 pub(crate) mod objects;
+pub mod pinned;
 pub(crate) mod streams;
 pub mod warm;

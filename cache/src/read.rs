@@ -226,7 +226,7 @@ impl ReadCache {
 
     /// Bytes that are worth having under way, by what the store gave lately.
     pub fn window(&self) -> u64 {
-        self.fetcher.pace().0
+        self.fetcher.window()
     }
 
     /// Fetches in the background, after all that readers and prefetch want, what of `range` is not on disk; how many bytes. Returns

@@ -61,6 +61,7 @@ use notify::Starter;
 use signals::Stop;
 use source::Source;
 use warmup::Warmups;
+use warmup::pins::Pins;
 
 /// How often who waits for the node is told how far it is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ pub struct Node {
     pub id: NodeId,
     pub mounts: Mounts,
     pub warmups: Warmups,
+    pub pins: Arc<Pins>,
     pub registry: Registry,
     pub stop: Stop,
     /// Monotonic time of the start.
@@ -236,6 +238,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let mounts = Mounts::start(parts);
     metrics::register(&mut registry, mounts.table(), reads.clone(), &settings.cache, memory, clock.clone());
     let warmups = Warmups::new(stop.begin.clone());
+    let pins = Pins::open(&settings.cache, mounts.table(), clock.clone(), &stop.begin)?;
     Ok(Node {
         settings,
         volume: info,
@@ -246,6 +249,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         id,
         mounts,
         warmups,
+        pins,
         registry,
         stop,
         started,

@@ -311,6 +311,9 @@ pub struct Status {
     /// Warmups of the caller (an administrator: of everybody) that are under way, or were lately.
     #[serde(default)]
     pub warmups: Vec<WarmStatus>,
+    /// Trees that stay on the node.
+    #[serde(default)]
+    pub pinned: Vec<PinStatus>,
     /// The node's own connection to the metadata service; `None`: it has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,

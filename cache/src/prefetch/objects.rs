@@ -4,7 +4,7 @@
 //!
 //! | reads of a pack | recognised by | fetched ahead |
 //! |---|---|---|
-//! | in order | they go forward | the next chunks, twice as many at each new one; at its end the next pack |
+//! | in order | they go forward | the next chunks, four times as many at each new one; at its end the next pack |
 //! | here and there, again and again | a quarter of its chunks was read | all of it |
 //! | here and there, in many packs: the beginning of a shuffled epoch | of the last [`LATELY`] reads, [`JUMPS_MIN`] jumped | all of each pack that is touched, on [`Credit`] |
 //! | as in an earlier pass | [`History`]: it was read for the greater part then | all of it, and what came next if the order is the same |
@@ -36,6 +36,8 @@ const JUMPS_OF_OBJECT_MIN: u32 = 3;
 /// one that lists directories in order, none.)
 const LATELY: u32 = 32;
 const JUMPS_MIN: u32 = 8;
+/// The window of reads in order grows by this factor with each chunk.
+const GROWTH: u32 = 4;
 /// Chunks asked for at once, at least, unless the window or the object is shorter: one GET.
 const ASK_CHUNKS: u32 = 4;
 
@@ -283,7 +285,7 @@ impl Seen {
             if self.window == 0 && self.steps >= STEPS_MIN {
                 self.window = 1;
             } else if new_chunk {
-                self.window = self.window.saturating_mul(2).min(self.chunks);
+                self.window = self.window.saturating_mul(GROWTH).min(self.chunks);
             }
         }
         false

@@ -8,7 +8,7 @@
 //! | backward | two reads each just before the one before | a window before its front |
 //! | strided | four reads at equal distances | the next ones |
 //!
-//! A window begins with 1 MiB and doubles as its stream gets on, up to what the store's bandwidth and latency call for. A read
+//! A window begins with 1 MiB and is four times as large with each MiB its stream gets on, up to what the store's bandwidth and latency call for. A read
 //! that belongs to no stream is fetched as it is, and nothing with it.
 
 use std::collections::VecDeque;
@@ -25,6 +25,8 @@ const NEAR: u64 = 1 << 20;
 const NEAR_AT_FIRST: u64 = 128 << 10;
 /// Reads in a row before the first fetch ahead.
 const STEPS_MIN: u32 = 2;
+/// The window grows by this factor with each chunk: a latency is a long time for a program that waits.
+const GROWTH: u64 = 4;
 /// Asked for at once, at least, unless the window or the file is shorter: one GET.
 const ASK_BYTES: u64 = 4 << 20;
 /// Strides ahead at most.
@@ -189,7 +191,7 @@ impl Stream {
         if self.window == 0 {
             self.window = if self.steps >= STEPS_MIN { CHUNK_BYTES } else { 0 };
         } else if new_chunk {
-            self.window *= 2;
+            self.window *= GROWTH;
         }
         self.window = self.window.min(window_max);
     }

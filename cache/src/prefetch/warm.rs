@@ -60,6 +60,11 @@ impl Shared {
         Ok(Some(self.sort(&attr, &extents)))
     }
 
+    /// Where in objects a file's bytes are.
+    pub(super) async fn spans(&self, ino: Ino) -> Result<Vec<(ObjectId, Range<u64>)>> {
+        Ok(self.whereabouts(ino).await?.map(|found| found.spans).unwrap_or_default())
+    }
+
     fn sort(&self, attr: &Attr, extents: &[Extent]) -> Whereabouts {
         let mut found = Whereabouts::default();
         // A whole copy in a stage file is read instead of the objects.

@@ -319,6 +319,16 @@ impl Disk {
         state.tell_pins(object, chunks);
     }
 
+    /// Somebody asked for this chunk to be here: it does not leave as the first that was never read does.
+    pub fn settle(&self, key: ChunkKey) {
+        let mut state = self.state();
+        let State { policy, pins, .. } = &mut *state;
+        if let Some(size) = policy.size(&key) {
+            policy.restore(key, size);
+            policy.set_pinned(&key, pins.came(&key, size));
+        }
+    }
+
     /// Bytes that pins take of the budget, whether they are on disk or not.
     pub fn pinned_bytes(&self) -> u64 {
         self.state().pins.bytes()

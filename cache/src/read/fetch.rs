@@ -22,7 +22,7 @@ mod turns;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -74,8 +74,9 @@ pub(super) struct Fetcher {
     memory: ByteBudget,
     gate: Gate,
     slots_max: u32,
-    /// Guards what is known of the store's throughput.
+    /// Guards what is known of the store's throughput; and what it says, for those who only look.
     pace: Mutex<Pace>,
+    window: AtomicU64,
     /// Guards the table of chunks on their way; taken before the disk's lock, never after it.
     flights: Mutex<HashMap<ChunkKey, Arc<Flight>>>,
     /// Guards the checksums of objects used last.
@@ -109,6 +110,7 @@ impl Fetcher {
             memory,
             gate: Gate::new(slots_max, ahead_slots(slots_max, pace.window())),
             slots_max,
+            window: AtomicU64::new(pace.window()),
             pace: Mutex::new(pace),
             flights: Mutex::default(),
             sums: Mutex::new(Lru::new(SUMS_MAX)),
@@ -306,6 +308,7 @@ impl Fetcher {
                         "the node's read cache cannot keep it; free space on its disk, or raise cache_bytes_max",
                     ));
                 }
+                self.disk.settle(ChunkKey { object: object.id, index });
                 bytes += flight.len;
                 add(&self.stats.warmed_bytes, flight.len);
             }
@@ -472,13 +475,14 @@ impl Fetcher {
             pace.on_fetched(bytes, took, now);
             pace.window()
         };
-        self.gate.set_ahead_max(ahead_slots(self.slots_max, window));
+        if self.window.swap(window, Ordering::Relaxed) != window {
+            self.gate.set_ahead_max(ahead_slots(self.slots_max, window));
+        }
     }
 
-    /// Bytes that are worth having under way, and how many the store gives a second (0: not known).
-    pub fn pace(&self) -> (u64, u64) {
-        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        (pace.window(), pace.throughput())
+    /// Bytes that are worth having under way.
+    pub fn window(&self) -> u64 {
+        self.window.load(Ordering::Relaxed)
     }
 
     /// Takes an object's chunks that are known to be right: those of `payload`, in parts.

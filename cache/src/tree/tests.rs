@@ -16,6 +16,7 @@ pub(crate) mod nodes;
 mod outages;
 mod policies;
 mod power;
+mod prefetch;
 mod redo;
 mod small;
 mod stress;

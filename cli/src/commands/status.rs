@@ -81,6 +81,10 @@ pub fn show(status: &Status) -> String {
     for warmup in &status.warmups {
         line("warmup", format!("{}: {}", warmup.id, super::warmup::show(warmup)));
     }
+    for pin in &status.pinned {
+        let error = pin.error.as_ref().map_or(String::new(), |e| format!("; NOT ALL of it: {e}"));
+        line("pinned", format!("{}, {}{error}", pin.path, show_bytes(pin.bytes)));
+    }
     for space in &status.draining {
         line("draining", format!("{}, not mounted", space.namespace));
         for detail in details(space) {
@@ -179,7 +183,7 @@ fn link(link: &LinkStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FencedStatus, MountStatus};
+    use crate::wire::{FencedStatus, MountStatus, PinStatus};
     use granary_core::limits::Limits;
     use granary_core::policy::WritePolicy;
     use granary_meta::{NamespacePolicy, Usage};
@@ -232,6 +236,12 @@ mod tests {
             meta_error: Some("cannot write metadata in /m".into()),
             emptying: true,
             warmups: Vec::new(),
+            pinned: vec![PinStatus {
+                namespace: "user/alice".into(),
+                path: "/mnt/alice/train".into(),
+                bytes: 3 << 20,
+                error: Some("the cache is too small".into()),
+            }],
             service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),

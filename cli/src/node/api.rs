@@ -150,6 +150,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         meta_error: node.source.failure(),
         emptying: node.mounts.is_emptying(),
         warmups: node.warmups.list(peer),
+        pinned: node.pins.list(peer),
         service: node.source.link_status(),
         mounts,
         draining,

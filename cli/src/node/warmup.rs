@@ -6,10 +6,12 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | `pins` | the trees that stay on the node |
 //! | `walk` | the regular files below a directory, or on a list, as somebody may see them |
 //! | `job` | one warmup and how far it is |
 
 pub mod job;
+pub mod pins;
 pub mod walk;
 
 use std::collections::BTreeMap;

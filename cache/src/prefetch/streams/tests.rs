@@ -58,7 +58,7 @@ fn random(x: &mut u64) -> u64 {
 }
 
 #[test]
-fn forward_the_window_doubles_and_requests_are_large() {
+fn forward_the_window_grows_and_requests_are_large() {
     let mut streams = Streams::default();
     let mut asked = Vec::new();
     for start in (0..64 * MIB).step_by(128 << 10) {

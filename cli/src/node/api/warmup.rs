@@ -1,6 +1,7 @@
 //! `granary warmup`: fetching trees into the node's cache, looking at them, dropping them.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
@@ -12,8 +13,9 @@ use super::{Ask, On, PROGRESS_INTERVAL, Who, as_lines, space_at};
 use crate::exit::{Failure, Outcome};
 use crate::node::peer::missing;
 use crate::node::warmup::job::{Ground, Job};
+use crate::node::warmup::pins::PinnedTree;
 use crate::node::warmup::walk::{self, Rights, Target};
-use crate::wire::{WarmCancelRequest, WarmLine, WarmRequest, WarmStatus};
+use crate::wire::{WarmCancelRequest, WarmLine, WarmRequest, WarmStatus, WarmWork};
 
 /// A request's body, with a list of files, is at most this long.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
@@ -62,6 +64,7 @@ pub async fn warm(
         ),
         _ => e.into(),
     })?;
+    let ino = top.ino.0;
     let targets = match &request.files {
         None => vec![Target::Known(top)],
         Some(files) => {
@@ -70,10 +73,29 @@ pub async fn warm(
         }
     };
     let clock = node.clock.clone();
+    let pinned = match request.work {
+        WarmWork::Pin | WarmWork::Unpin => {
+            peer.check_administrator("say what stays in the node's cache")?;
+            if request.files.is_some() {
+                return Err(Failure::usage(
+                    "a list of files cannot be pinned; give the files or directories",
+                ));
+            }
+            let tree = PinnedTree { namespace: name.to_string(), ino, path: request.path.clone() };
+            match request.work {
+                WarmWork::Pin => node.pins.add(tree)?,
+                _ => node.pins.remove(&tree)?,
+            }
+        }
+        _ => Arc::default(),
+    };
     let make =
         |id, cancel| Job::new(id, peer.uid, cancel, name.to_string(), path, request.work, clock.monotonic());
     let job = node.warmups.admit(make, &peer)?;
-    let ground = Ground { tree, meta, rights, targets, clock: clock.clone() };
+    let ground = Ground { tree, meta, rights, targets, pinned, clock: clock.clone() };
+    if request.work == WarmWork::Unpin {
+        ground.tree.unpin(&ground.pinned);
+    }
     let (lines, answer) = mpsc::channel(4);
     if request.background {
         let begun = WarmLine::Done(job.status());

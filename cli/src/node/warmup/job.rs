@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use granary_cache::Tree;
+use granary_cache::prefetch::pinned::PinnedChunks;
 use granary_cache::prefetch::warm::Counts;
 use granary_core::{Clock, Error, Ino, Kind, Result};
 use granary_meta::Metadata;
@@ -32,6 +33,8 @@ pub struct Ground {
     pub meta: Arc<dyn Metadata>,
     pub rights: Rights,
     pub targets: Vec<Target>,
+    /// What is pinned by it, when that is its work.
+    pub pinned: Arc<PinnedChunks>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -193,7 +196,8 @@ impl Ground {
 
     async fn act(&self, work: WarmWork, files: &[Ino]) -> Result<Counts> {
         match work {
-            WarmWork::Fetch | WarmWork::Pin => self.tree.warm(files).await,
+            WarmWork::Fetch => self.tree.warm(files).await,
+            WarmWork::Pin => self.tree.pin(files, &self.pinned).await,
             WarmWork::Check | WarmWork::Unpin => self.tree.residence(files).await,
             WarmWork::Evict => self.tree.evict(files).await,
         }
