@@ -4,6 +4,8 @@ PREFIX ?= /usr/local
 SBINDIR ?= /sbin
 STORE ?= file
 PEERS ?=
+ONLY ?=
+OUTPUT ?=
 NODES ?=
 DURATION ?=
 ROUNDS ?= 1000
@@ -36,8 +38,8 @@ install: ## put the binary into PREFIX/bin [/usr/local], and mount.fuse.granary 
 	install -d $(DESTDIR)$(SBINDIR)
 	ln -sf $(PREFIX)/bin/granary $(DESTDIR)$(SBINDIR)/mount.fuse.granary
 
-bench: setup ## measure beside a fresh ext4; STORE=file|ceph, PEERS=juicefs for that beside it, NODES=2 for many nodes
-	@bench/run --store $(STORE) $(if $(PEERS),--peers $(PEERS)) $(if $(NODES),--nodes $(NODES))
+bench: setup ## measure beside a fresh ext4; STORE=file|ceph, PEERS=juicefs,s3fs,rclone beside it, ONLY=parts, OUTPUT=folder, NODES=2
+	@bench/run --store $(STORE) $(if $(PEERS),--peers $(PEERS)) $(if $(ONLY),--only $(ONLY)) $(if $(OUTPUT),--output $(OUTPUT)) $(if $(NODES),--nodes $(NODES))
 
 check: setup ## format, lints as errors, licences and sources of dependencies
 	@tools/check

@@ -64,7 +64,8 @@ impl Round<'_> {
     }
 
     fn slow_row(&self, unit: &'static str, what: &str, aim: Aim) -> Row {
-        let title = format!("cold, {FIRST_BYTE_MS} ms to the first byte: {}{what}", self.epoch_title());
+        let slow = format!("{FIRST_BYTE_MS} ms to the first byte, {STALL_PERCENT} % of requests {STALL_MS} ms");
+        let title = format!("cold, {slow}: {}{what}", self.epoch_title());
         Row::new(title, unit, RAW_GETS, aim)
     }
 
@@ -74,7 +75,7 @@ impl Round<'_> {
         for (what, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let seconds = percentile(&pass.latencies_s, share).context("no file was read")?;
             let title = format!(
-                "the same, {STALL_PERCENT} % of requests {STALL_MS} ms{how}: {what} of a file's read"
+                "the same{how}: {what} of a file's read"
             );
             self.report.add(&Row::new(title, "ms", RAW_GETS, Aim::None), name, seconds * 1e3);
         }

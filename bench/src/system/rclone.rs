@@ -1,23 +1,25 @@
 //! rclone mount: each file an object, with its cache of files' parts (`--vfs-cache-mode full`), otherwise as it comes.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::{RCLONE, System};
 use crate::clock::Stopwatch;
 use crate::disk::Disk;
-use crate::process::{Memory, cpu_seconds, end_marked, force_unmount, is_mounted, memory, run};
+use crate::process::{Memory, cpu_seconds, force_unmount, is_mounted, memory, run};
 use crate::stop;
 use crate::target::{Bucket, DATA, Target};
 
 /// Uploads in the background that take longer than this are an error.
 const SETTLE_S: f64 = 600.0;
+const MOUNT_S: f64 = 60.0;
 
 #[derive(Debug)]
 pub struct Rclone {
@@ -31,6 +33,7 @@ pub struct Rclone {
     log: PathBuf,
     /// Where it takes questions.
     control: String,
+    child: Option<Child>,
     _disk: Disk,
 }
 
@@ -74,6 +77,7 @@ impl Rclone {
             cache: disk.path().join("cache"),
             log: dir.join("rclone.log"),
             control: String::new(),
+            child: None,
             _disk: disk,
         };
         rclone.mount()?;
@@ -86,6 +90,7 @@ impl Rclone {
         let mut command = Command::new(&self.binary);
         command.arg(name).envs(&self.variables);
         command.args(["--config", "/dev/null"]); // nobody's own
+        command.env_remove("AWS_CA_BUNDLE"); // its S3 client refuses to be made with one
         command
     }
 
@@ -96,14 +101,23 @@ impl Rclone {
         drop(free);
         let mut command = self.command("mount");
         command.arg(format!("bench:{}", self.bucket.name)).arg(&self.mount);
-        command.args(["--daemon", "--vfs-cache-mode", "full", "--cache-dir"]).arg(&self.cache);
-        command.args(["--rc", "--rc-no-auth", "--rc-addr", &self.control, "--log-file"]).arg(&self.log);
-        run(&mut command)?;
-        ensure!(
-            is_mounted(&self.mount),
-            "rclone mount said nothing, and {} is no mount",
-            self.mount.display()
-        );
+        command.args(["--vfs-cache-mode", "full", "--cache-dir"]).arg(&self.cache);
+        command.args(["--rc", "--rc-no-auth", "--rc-addr", &self.control]);
+        // Not with `--daemon`: before 1.61 both processes of it listen at the address, and the second fails.
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn().context("cannot run rclone mount")?;
+        let watch = Stopwatch::start();
+        while !is_mounted(&self.mount) {
+            if child.try_wait()?.is_some() || watch.seconds() > MOUNT_S {
+                let _ = child.kill();
+                let _ = child.wait();
+                bail!("rclone mount: {}", std::fs::read_to_string(&self.log).unwrap_or_default().trim_end());
+            }
+            stop::check()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
         Ok(())
     }
 
@@ -114,10 +128,24 @@ impl Rclone {
         Ok(stats.disk_cache.uploads_in_progress + stats.disk_cache.uploads_queued)
     }
 
-    fn unmount(&self) -> Result<()> {
+    fn unmount(&mut self) -> Result<()> {
         run(Command::new("umount").arg(&self.mount))?;
-        end_marked(&self.mount, 60.0);
+        self.end(60.0);
         Ok(())
+    }
+
+    /// Its process ends by itself when it is unmounted, and is waited for.
+    fn end(&mut self, patience_s: f64) {
+        let Some(mut child) = self.child.take() else { return };
+        let watch = Stopwatch::start();
+        while child.try_wait().is_ok_and(|status| status.is_none()) {
+            if watch.seconds() > patience_s {
+                let _ = child.kill();
+                let _ = child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -178,7 +206,7 @@ impl Drop for Rclone {
         if is_mounted(&self.mount) && self.unmount().is_err() {
             force_unmount(&self.mount);
         }
-        end_marked(&self.mount, 5.0);
+        self.end(5.0);
         force_unmount(&self.mount);
     }
 }
