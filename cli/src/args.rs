@@ -30,6 +30,7 @@ pub enum Command {
     Sync(SyncArgs),
     Warmup(WarmupArgs),
     Status(StatusArgs),
+    Bench(BenchArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),
@@ -203,6 +204,34 @@ pub struct StatusArgs {
     pub json: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
+}
+
+/// Measure a mounted file system, Granary or any other
+///
+/// In a private directory that is made below the mount point and removed again, also on Ctrl-C: small files, and one large one.
+/// What is read is verified. Cold figures are of these files' own pages, dropped from the page cache, where the kernel lets
+/// them go; what a file system keeps elsewhere, as Granary its cache on the node's disk, stays.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary bench /mnt/alice --bytes 1GiB --threads 8")]
+pub struct BenchArgs {
+    /// A directory of the file system
+    #[arg(value_name = "MOUNTPOINT")]
+    pub mountpoint: PathBuf,
+    /// Size of the large file
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    pub bytes: String,
+    /// Small files, each 4 KiB
+    #[arg(long, value_name = "COUNT", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub files: u32,
+    /// Threads, where there are several
+    #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// All of it ends after about so long
+    #[arg(long, value_name = "PERIOD", default_value = "60s")]
+    pub time: String,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Make, list, change and remove namespaces

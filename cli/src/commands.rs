@@ -1,5 +1,6 @@
 //! One file a command. Each resolves its settings, does its work, and prints what a person or program wants to know.
 
+pub mod bench;
 pub mod fsck;
 pub mod gc;
 pub mod init;

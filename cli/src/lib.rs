@@ -59,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => commands::sync::run(&args),
         Command::Warmup(args) => commands::warmup::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
         Command::Fsck(args) => commands::fsck::run(&args),
         Command::Gc(args) => commands::gc::run(&args),

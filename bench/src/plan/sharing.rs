@@ -9,7 +9,6 @@ use clap::Args;
 
 use super::cold::{EPOCH, place_of};
 use super::{Round, row};
-use crate::content::Content;
 use crate::process::drop_caches;
 use crate::proxy::{Delays, Proxy};
 use crate::report::Aim;
@@ -30,9 +29,7 @@ pub struct ReaderArgs {
     root: PathBuf,
     #[arg(long)]
     files: usize,
-    #[arg(long)]
-    seed: u64,
-    /// Of the order; `seed` is of the contents.
+    /// The seed of the order.
     #[arg(long)]
     order: u64,
 }
@@ -41,8 +38,7 @@ pub struct ReaderArgs {
 pub fn read(args: &ReaderArgs) -> Result<()> {
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     let limits = Limits { seconds_min: 0.0, seconds_max: READ_S_MAX };
-    let content = Content::new(args.seed);
-    let pass = once::shuffled_pass(&args.root, EPOCH, args.files, 1, args.order, limits, Some(&content))?;
+    let pass = once::shuffled_pass(&args.root, EPOCH, args.files, 1, args.order, limits, None)?;
     ensure!(pass.files == args.files as u64, "only {} of {} files were read", pass.files, args.files);
     Ok(())
 }
@@ -80,9 +76,9 @@ impl Round<'_> {
             }
             let proxy =
                 Proxy::start(([127, 0, 0, 1], 0).into(), bucket.endpoint()?, Delays::default(), seed)?;
-            let outcome =
-                read_by_all(system, &proxy, files, seed).with_context(|| format!("sharing: {name}"))?;
+            let outcome = read_by_all(system, &proxy, files).with_context(|| format!("sharing: {name}"))?;
             let gets = proxy.by_method().get("GET").copied().unwrap_or_default();
+            ensure!(gets.requests > 0, "sharing: {name} went past the proxy to the store");
             found.push((name, gets, outcome));
             system.forget(None)?;
         }
@@ -98,15 +94,15 @@ impl Round<'_> {
     }
 }
 
-fn read_by_all(system: &mut dyn System, proxy: &Proxy, files: usize, seed: u64) -> Result<Outcome> {
+fn read_by_all(system: &mut dyn System, proxy: &Proxy, files: usize) -> Result<Outcome> {
     system.forget(Some(&proxy.url()))?;
     drop_caches()?;
     let mut readers = Readers(Vec::new());
     for order in 0..READERS {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("read-epoch").arg("--root").arg(place_of(system));
-        command.args(["--files", &files.to_string(), "--seed", &seed.to_string()]);
-        command.args(["--order", &order.to_string()]).stdin(Stdio::piped());
+        command.args(["--files", &files.to_string(), "--order", &order.to_string()]);
+        command.stdin(Stdio::piped());
         readers.0.push(command.spawn().context("cannot start a reader")?);
     }
     let watch = crate::clock::Stopwatch::start();

@@ -1,6 +1,6 @@
 //! Cold reads over a store that is slow: a proxy adds 30 ms to each request, and 2 s to one in a hundred.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::cold::{EPOCH, READ_S, THREADS, place_of};
 use super::{Round, Who};
@@ -64,7 +64,8 @@ impl Round<'_> {
     }
 
     fn slow_row(&self, unit: &'static str, what: &str, aim: Aim) -> Row {
-        let slow = format!("{FIRST_BYTE_MS} ms to the first byte, {STALL_PERCENT} % of requests {STALL_MS} ms");
+        let slow =
+            format!("{FIRST_BYTE_MS} ms to the first byte, {STALL_PERCENT} % of requests {STALL_MS} ms");
         let title = format!("cold, {slow}: {}{what}", self.epoch_title());
         Row::new(title, unit, RAW_GETS, aim)
     }
@@ -74,9 +75,7 @@ impl Round<'_> {
         self.report.add(&self.slow_row("MB/s", how, aim), name, pass.outcome.mb_rate());
         for (what, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let seconds = percentile(&pass.latencies_s, share).context("no file was read")?;
-            let title = format!(
-                "the same{how}: {what} of a file's read"
-            );
+            let title = format!("the same{how}: {what} of a file's read");
             self.report.add(&Row::new(title, "ms", RAW_GETS, Aim::None), name, seconds * 1e3);
         }
         Ok(())
@@ -94,6 +93,7 @@ fn slow_pass(
     drop_caches()?;
     let pass = pass(system)?;
     let totals = proxy.totals();
+    ensure!(totals.requests > 0, "{} went past the proxy to the store", system.name());
     eprintln!(
         "  {}: {} requests through the proxy, {} stalled",
         system.name(),

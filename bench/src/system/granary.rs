@@ -16,6 +16,7 @@ const NAMESPACE: &str = "user/bench";
 /// How long a node may take to stop before it is killed.
 const STOP_S: f64 = 20.0;
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+const ENDPOINT_S3: &str = "AWS_ENDPOINT_URL_S3";
 /// The setting that says how many of a hundred requests may be asked a second time.
 const HEDGE_FLAG: &str = "--hedge-percent-max";
 const HEDGE_VARIABLE: &str = "GRANARY_HEDGE_PERCENT_MAX";
@@ -189,7 +190,10 @@ impl System for Granary {
         self.stop_node()?;
         std::fs::remove_dir_all(&self.cache)?;
         if let Some(endpoint) = endpoint.or(self.endpoint.as_deref()) {
-            self.variables.insert(ENDPOINT.into(), endpoint.to_owned());
+            // The second goes before the first, and a node that is started has both from the environment.
+            for name in [ENDPOINT, ENDPOINT_S3] {
+                self.variables.insert(name.into(), endpoint.to_owned());
+            }
         }
         self.mount(Mode::Work)
     }

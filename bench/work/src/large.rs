@@ -26,22 +26,36 @@ pub(crate) fn path_of(root: &Path, name: &str) -> Result<CString> {
 
 /// Writes `bytes` (a multiple of 1 MiB) in calls of 1 MiB, fsync, close. `done` is bytes.
 pub fn write(root: &Path, name: &str, bytes: u64, content: &Content) -> Result<Outcome> {
+    write_within(root, name, bytes, content, f64::INFINITY)
+}
+
+/// The same, but writes no more when `seconds_max` is over: `done` is how long the file became.
+pub fn write_within(
+    root: &Path,
+    name: &str,
+    bytes: u64,
+    content: &Content,
+    seconds_max: f64,
+) -> Result<Outcome> {
     let path = path_of(root, name)?;
     threads(1, |_| {
         let mut buf = vec![0; CALL];
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let fd = at(open(&path, flags, Mode::from_raw_mode(0o644)), "create", &path)?;
-        for at_byte in (0..bytes).step_by(CALL) {
+        let watch = Stopwatch::start();
+        let mut done = 0;
+        while done < bytes && watch.seconds() < seconds_max {
             stop::check()?;
-            content.fill(&mut buf, FILE_ID, at_byte / PAGE as u64);
+            content.fill(&mut buf, FILE_ID, done / PAGE as u64);
             let mut left = &buf[..];
             while !left.is_empty() {
                 let n = at(rustix::io::write(&fd, left), "write", &path)?;
                 left = &left[n..];
             }
+            done += CALL as u64;
         }
         at(fsync(&fd), "fsync", &path)?;
-        Ok(bytes)
+        Ok(done)
     })
 }
 

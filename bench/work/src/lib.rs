@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `create`, `read`, `once`, `list` | many small files: made, read and looked at again and again, read once, listed |
 //! | `large`, `pages` | one large file: sequentially; page by page, and mapped |
+//! | `mountpoint` | some of it, bounded, on any mounted file system |
 //! | `resident` | what of a file is in the page cache, and dropping it |
 //! | `content`, `clock`, `stats`, `stop` | what files hold; time; medians; signals |
 
@@ -13,6 +14,7 @@ pub mod create;
 pub mod large;
 pub mod list;
 mod mapping;
+pub mod mountpoint;
 pub mod once;
 pub mod pages;
 pub mod read;
