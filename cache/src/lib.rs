@@ -28,6 +28,6 @@ mod util;
 
 pub use file::{Backing, File, NoPages, PageCache};
 pub use peer::Peers;
-pub use read::ReadCache;
+pub use read::{CacheFolder, ReadCache};
 pub use recover::{RecoveryStep, RecoveryWatch};
 pub use tree::{PathHint, Tree, TreeParts, TreeStatus};

@@ -47,6 +47,7 @@ use sums::FrameSums;
 use crate::prefetch::objects::{self, Objects, Wish};
 use crate::room::Room;
 
+pub use disk::CacheFolder;
 pub use stats::{ReadSnapshot, ReadStats};
 
 /// Frames in memory at most; the kernel's page cache holds the rest.
@@ -91,6 +92,22 @@ impl ReadCache {
         clock: Arc<dyn Clock>,
         memory: ByteBudget,
     ) -> Result<Arc<ReadCache>> {
+        ReadCache::open_on(dir, &[], limits, store, clock, memory)
+    }
+
+    /// The same with more folders, each on a disk of its own: chunks are spread over all by their sizes. One whose disk does not
+    /// work, now or later, is left out until it does; [`disk_trouble`](Self::disk_trouble) says so. `cache_bytes_max` is of
+    /// `dir`, the free space that is left to others of each disk.
+    ///
+    /// Errors: `dir` cannot be made or listed; `Busy`: another node uses one of the others.
+    pub fn open_on(
+        dir: &Path,
+        more: &[CacheFolder],
+        limits: &Limits,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        memory: ByteBudget,
+    ) -> Result<Arc<ReadCache>> {
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(Kind::Bug, "the read cache was opened outside a runtime").with_source(e)
         })?;
@@ -100,7 +117,7 @@ impl ReadCache {
             free_min: limits.cache_free_min(),
             open_files_max: limits.open_files_max as usize / 2, // the stage has the other half
         };
-        let disk = Disk::open(dir, disk_limits, clean_bytes.clone(), stats.clone())?;
+        let disk = Disk::open(dir, more, disk_limits, clean_bytes.clone(), stats.clone(), clock.clone())?;
         let room = Arc::new(Room::open(dir, limits.cache_free_min())?);
         let frames = MemoryFrames::new(MEMORY_FRAMES_BYTES_MAX.min(memory.max() / 8));
         let fetcher = Fetcher::new(store, disk, frames, stats, clock, memory, limits.fetches_max, runtime);
@@ -332,14 +349,26 @@ impl ReadCache {
         &self.room
     }
 
-    /// What is wrong with the node's disk at this moment, for a person.
+    /// What is wrong with the node's disks at this moment, for a person.
     pub fn disk_trouble(&self) -> Option<String> {
-        self.room.trouble()
+        let troubles: Vec<String> =
+            self.room.trouble().into_iter().chain(self.fetcher.disk.trouble()).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
     }
 
     /// Drops what is cached until `bytes` are free beside what is left to others, or nothing is cached. Deletes files.
     pub(crate) fn shrink(&self, bytes: u64) {
         self.fetcher.disk.shrink(bytes);
+    }
+
+    /// Bytes that may lie on the node's disks, in all folders.
+    pub fn bytes_max(&self) -> u64 {
+        self.fetcher.disk.bytes_max()
+    }
+
+    /// Bytes of pinned chunks beside the stage.
+    pub(crate) fn own_pinned_bytes(&self) -> u64 {
+        self.fetcher.disk.own_pinned_bytes()
     }
 
     /// Bytes on disk as the budget counts them, and the number of files.

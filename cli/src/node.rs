@@ -213,8 +213,9 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let store = volume::store(&info.store_url, &settings, clock.clone(), &mut registry)?;
     volume::check_marker(&*store, &info).await?;
     let memory = ByteBudget::new(settings.limits.memory_bytes_max);
-    let reads = ReadCache::open(
+    let reads = ReadCache::open_on(
         &settings.cache.join("read"),
+        &settings.cache_dirs,
         &settings.limits,
         store.clone(),
         clock.clone(),

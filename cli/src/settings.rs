@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use granary_cache::CacheFolder;
 use granary_core::limits::Limits;
 
 mod memory;
@@ -94,6 +95,12 @@ pub const SETTINGS: &[Setting] = &[
         Unit::Path,
         Scope::Place,
         "Folder on the node's disk for cached and not yet stored bytes",
+    ),
+    setting(
+        "cache_dirs",
+        Unit::Text,
+        Scope::Node,
+        "More folders for the read cache, on other disks: PATH or PATH=SIZE, with commas between them",
     ),
     setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
     setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
@@ -297,6 +304,8 @@ pub enum LogFormat {
 pub struct Settings {
     pub meta: MetaPlace,
     pub cache: PathBuf,
+    /// More folders for the read cache.
+    pub cache_dirs: Vec<CacheFolder>,
     pub socket: PathBuf,
     pub store: Option<String>,
     /// Servers of the store; none: what the AWS tools would use.
@@ -639,9 +648,16 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         trust: trust.collect::<Outcome<_>>()?,
         lease_time_ms: period("lease_time_ms", 10_000)?,
     };
+    let cache = path("cache", "/var/cache/granary")?;
+    let cache_dirs = match given.get("cache_dirs") {
+        Some(g) => parse_cache_dirs(&g.text, &cache, limits.cache_bytes_max)
+            .map_err(|why| bad("cache_dirs", &g.origin, why))?,
+        None => Vec::new(),
+    };
     Ok(Settings {
+        cache,
+        cache_dirs,
         meta: meta.transpose()?.unwrap_or(MetaPlace::Folder("/var/lib/granary/meta".into())),
-        cache: path("cache", "/var/cache/granary")?,
         socket: path("socket", "/run/granary/node.sock")?,
         store: text("store"),
         store_endpoints: listed("store_endpoints"),
@@ -659,6 +675,29 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         limits,
         given: given.keys().copied().collect(),
     })
+}
+
+/// The least size of a folder of the read cache, as that of `cache_bytes_max`.
+const CACHE_FOLDER_BYTES_MIN: u64 = 64 << 20;
+
+/// `PATH` or `PATH=SIZE`, with commas between them; without a size it is `bytes_max`. What is wrong, for a person.
+fn parse_cache_dirs(text: &str, cache: &Path, bytes_max: u64) -> Result<Vec<CacheFolder>, String> {
+    let mut folders: Vec<CacheFolder> = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let (path, size) =
+            item.rsplit_once('=').map_or((item, None), |(path, size)| (path.trim(), Some(size.trim())));
+        let bytes_max =
+            size.map_or(Ok(bytes_max), units::parse_bytes).map_err(|why| format!("{item:?}: {why}"))?;
+        if bytes_max < CACHE_FOLDER_BYTES_MIN {
+            return Err(format!("{item:?}: {bytes_max} bytes cannot work; give at least 64MiB"));
+        }
+        let path = std::path::absolute(path).map_err(|e| format!("{path:?} is no path: {}", plain(&e)))?;
+        if path.starts_with(cache) || folders.iter().any(|known| known.path == path) {
+            return Err(format!("{} is used for the cache already; name each folder once", path.display()));
+        }
+        folders.push(CacheFolder { path, bytes_max });
+    }
+    Ok(folders)
 }
 
 fn limits_from(values: serde_json::Map<String, serde_json::Value>, given: &GivenSettings) -> Outcome<Limits> {

@@ -1,5 +1,7 @@
 //! A large file whose bytes come from the store is read by the kernel itself once it was read through.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod rig;
 
 use std::fs::{self, File};

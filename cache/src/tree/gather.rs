@@ -78,7 +78,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 impl Shared {
     /// Bytes that clean copies may take of the node's disk.
     pub fn clean_bytes_max(&self) -> u64 {
-        self.limits.cache_bytes_max.saturating_sub(self.reads.pinned_bytes()) / SHARE
+        self.limits.cache_bytes_max.saturating_sub(self.reads.own_pinned_bytes()) / SHARE
     }
 
     /// Whether a copy of so many bytes has room beside those that are there.

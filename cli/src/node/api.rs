@@ -145,7 +145,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         memory_in_flight_bytes_max: node.settings.limits.memory_bytes_max,
         cache_disk_free_bytes: free,
         read_cache_bytes: node.reads.usage().0,
-        read_cache_bytes_max: node.settings.limits.cache_bytes_max,
+        read_cache_bytes_max: node.reads.bytes_max(),
         cache_error: node.reads.disk_trouble(),
         meta_error: node.source.failure(),
         emptying: node.mounts.is_emptying(),

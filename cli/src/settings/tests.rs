@@ -175,3 +175,24 @@ fn the_service_and_other_nodes() {
         assert!(message(flags, &[], None).contains(part), "{flags:?}");
     }
 }
+
+#[test]
+fn more_folders_of_the_read_cache() {
+    let text = "/mnt/a/cache=100GiB, /mnt/b = 64MiB ,/mnt/c,";
+    let (s, _keep) = sources(&[("cache_dirs", text), ("cache_bytes_max", "1GiB")], &[], None);
+    let folders = s.resolve().unwrap().cache_dirs;
+    let folder = |path: &str, bytes_max| CacheFolder { path: path.into(), bytes_max };
+    assert_eq!(
+        folders,
+        [folder("/mnt/a/cache", 100 << 30), folder("/mnt/b", 64 << 20), folder("/mnt/c", 1 << 30)]
+    );
+    for (text, part) in [
+        ("/a=63MiB", "64MiB"),
+        ("/a=much", "/a=much"),
+        ("/a,/b,/a", "once"),
+        ("/var/cache/granary/more", "once"),
+    ] {
+        let m = message(&[("cache_dirs", text)], &[], None);
+        assert!(m.contains(part) && m.contains("cache_dirs") && m.contains("--cache-dirs"), "{m}");
+    }
+}

@@ -1,88 +1,30 @@
 use super::*;
-use proptest::prelude::*;
+use bytes::Bytes;
+use granary_core::TestClock;
+use granary_core::limits::{FRAME_BYTES, FreeMin};
+use std::time::Duration;
 
-proptest! {
-    #[test]
-    fn names_come_back(object: u128, index: u32) {
-        let key = ChunkKey { object: ObjectId(object), index };
-        prop_assert_eq!(ChunkKey::parse(&key.file_name()), Some(key));
-    }
+const MIB: u64 = 1 << 20;
 
-    #[test]
-    fn no_other_name_is_taken_for_one_of_ours(name in "[0-9a-fF]{30,33}\\.(footer|[0-9a-fF]{7,9})") {
-        if let Some(key) = ChunkKey::parse(&name) {
-            prop_assert_eq!(key.file_name(), name);
-        }
-    }
+fn limits(bytes_max: u64) -> DiskLimits {
+    DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 16 }
 }
 
 fn disk(dir: &Path, bytes_max: u64) -> Disk {
-    let limits = DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 4 };
-    Disk::open(dir, limits, Arc::default(), Arc::default()).unwrap()
+    open(dir, &[], bytes_max, Arc::default()).unwrap()
 }
 
-fn insert(disk: &Disk, id: u128, bytes: &[u8]) -> bool {
-    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
-    let (a, b) = bytes.split_at(bytes.len() / 3);
-    disk.insert(ChunkKey { object: ObjectId(id), index: 0 }, &[b"", a, b"", b], &crcs, false)
-}
-
-#[test]
-fn a_chunk_larger_than_the_budget_evicts_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = disk(dir.path(), 128 << 10);
-    assert!(insert(&disk, 1, &[1; 5000]));
-    assert!(!insert(&disk, 2, &[2; 1 << 20]));
-    assert_eq!(disk.entries(), 1);
-    assert_eq!(disk.stats.snapshot().uncached, 1);
-    let key = ChunkKey { object: ObjectId(1), index: 0 };
-    assert_eq!(&disk.read_frames(key, 0..1).unwrap()[..], &[1; 5000]);
-}
-
-#[test]
-fn tiny_entries_count_a_frame_each_so_that_their_number_is_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = disk(dir.path(), 10 * ENTRY_BYTES_MIN);
-    for id in 0..50 {
-        assert!(insert(&disk, id, b"x"));
-    }
-    assert_eq!(disk.entries(), 10);
-}
-
-#[test]
-fn writers_at_once_stay_within_the_budget() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = disk(dir.path(), 3 << 20);
-    std::thread::scope(|scope| {
-        for thread in 0..4u128 {
-            let disk = &disk;
-            scope.spawn(move || {
-                for i in 0..20 {
-                    insert(disk, thread * 100 + i, &vec![i as u8; 900_000]);
-                    assert!(disk.bytes() <= 3 << 20);
-                }
-            });
-        }
-    });
-    let state = disk.state();
-    assert_eq!(state.reserved, 0);
-    assert!(state.policy.len() >= 2);
-}
-
-#[test]
-fn files_are_their_owners_only() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    let disk = disk(&dir.path().join("cache"), 3 << 20);
-    insert(&disk, 1, b"secret");
-    let path = disk.path(ChunkKey { object: ObjectId(1), index: 0 });
-    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(path.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
-    assert_eq!(dir.path().join("cache").metadata().unwrap().permissions().mode() & 0o777, 0o700);
+fn open(dir: &Path, more: &[CacheFolder], bytes_max: u64, clock: Arc<TestClock>) -> Result<Disk> {
+    Disk::open(dir, more, limits(bytes_max), Arc::default(), Arc::default(), clock)
 }
 
 fn key(id: u128) -> ChunkKey {
     ChunkKey { object: ObjectId(id), index: 0 }
+}
+
+fn insert(disk: &Disk, id: u128, bytes: &[u8]) -> bool {
+    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+    disk.insert(key(id), &[bytes], &crcs, false)
 }
 
 #[test]
@@ -93,7 +35,7 @@ fn what_is_pinned_stays_while_others_pass() {
     disk.pin(ObjectId(1), 0..1).unwrap();
     disk.pin(ObjectId(2), 0..1).unwrap();
     insert(&disk, 2, &[2; 1000]);
-    assert_eq!(disk.pinned_bytes(), (1 << 20) + 4096 + ENTRY_BYTES_MIN);
+    assert_eq!(disk.pinned_bytes(), (1 << 20) + 4096 + FRAME_BYTES);
     for id in 10..40 {
         assert!(insert(&disk, id, &[3; 1 << 20]));
     }
@@ -120,5 +62,160 @@ fn pins_may_not_take_all_of_the_cache_and_leave_for_what_is_written() {
     disk.shrink(u64::MAX / 2);
     assert_eq!(disk.entries(), 0, "nothing else was left");
     insert(&disk, 1, &[1; 1 << 20]);
-    assert_eq!(disk.state().policy.pinned_bytes(), (1 << 20) + 4096, "fetched again it is kept again");
+    assert_eq!(disk.own_pinned_bytes(), (1 << 20) + 4096, "fetched again it is kept again");
+}
+
+/// Three folders of 20, 40 and 60 MiB.
+struct Three {
+    dirs: Vec<tempfile::TempDir>,
+    clock: Arc<TestClock>,
+}
+
+impl Three {
+    fn new() -> Three {
+        Three { dirs: (0..3).map(|_| tempfile::tempdir().unwrap()).collect(), clock: Arc::default() }
+    }
+
+    fn path(&self, n: usize) -> PathBuf {
+        self.dirs[n].path().join("cache")
+    }
+
+    fn open(&self, more: &[usize]) -> Disk {
+        let more: Vec<CacheFolder> = more
+            .iter()
+            .map(|&n| CacheFolder { path: self.path(n), bytes_max: (n as u64 + 1) * 20 * MIB })
+            .collect();
+        open(&self.path(0), &more, 20 * MIB, self.clock.clone()).unwrap()
+    }
+
+    fn away(&self, n: usize) {
+        std::fs::rename(self.path(n), self.dirs[n].path().join("away")).unwrap();
+    }
+
+    fn back(&self, n: usize) {
+        std::fs::rename(self.dirs[n].path().join("away"), self.path(n)).unwrap();
+    }
+}
+
+fn content(id: u128) -> Bytes {
+    vec![id as u8; 50_000].into()
+}
+
+/// Which of the objects are there; all that are must be right.
+fn there(disk: &Disk, ids: std::ops::Range<u128>) -> Vec<u128> {
+    ids.filter(|&id| match disk.read_frames(key(id), 0..1) {
+        Some(bytes) => {
+            assert_eq!(bytes, content(id));
+            true
+        }
+        None => false,
+    })
+    .collect()
+}
+
+#[test]
+fn chunks_are_spread_by_size_and_found_after_a_restart() {
+    let three = Three::new();
+    let disk = three.open(&[1, 2]);
+    for id in 0..600 {
+        assert!(insert(&disk, id, &content(id)));
+    }
+    let counts: Vec<usize> = disk.folders.iter().map(Folder::entries).collect();
+    assert_eq!(counts.iter().sum::<usize>(), 600);
+    for (n, count) in counts.iter().enumerate() {
+        let fair = 100 * (n + 1);
+        assert!(count.abs_diff(fair) < 40, "{counts:?}");
+    }
+    assert_eq!(disk.bytes_max(), 120 * MIB);
+    drop(disk);
+    let disk = three.open(&[1, 2]);
+    assert_eq!(there(&disk, 0..600).len(), 600);
+    drop(disk);
+    // Without one, the others' stay in place; when it is used again it has its own.
+    let disk = three.open(&[1]);
+    assert_eq!(there(&disk, 0..600).len(), counts[0] + counts[1]);
+    drop(disk);
+    assert_eq!(there(&three.open(&[2, 1]), 0..600).len(), 600);
+}
+
+#[test]
+fn a_disk_that_is_taken_away_costs_its_own_chunks_until_it_is_back() {
+    let three = Three::new();
+    let disk = three.open(&[1, 2]);
+    for id in 0..60 {
+        assert!(insert(&disk, id, &content(id)));
+    }
+    let on_last = disk.folders[2].entries();
+    assert!(on_last > 0 && disk.trouble().is_none());
+    three.away(2);
+    for id in 100..160 {
+        insert(&disk, id, &content(id));
+    }
+    let trouble = disk.trouble().unwrap();
+    assert!(trouble.contains(three.path(2).to_str().unwrap()), "{trouble}");
+    assert_eq!(there(&disk, 0..60).len(), 60 - on_last);
+    assert!(there(&disk, 100..160).len() >= 59, "all but the one by which it was found out");
+    assert!(!three.path(2).exists(), "nothing is made in its place");
+    // Something else in its place is not it.
+    std::fs::create_dir(three.path(2)).unwrap();
+    three.clock.advance(Duration::from_secs(61));
+    insert(&disk, 200, &content(200));
+    assert!(disk.trouble().is_some());
+    assert_eq!(std::fs::read_dir(three.path(2)).unwrap().count(), 0);
+    std::fs::remove_dir(three.path(2)).unwrap();
+    three.back(2);
+    insert(&disk, 201, &content(201));
+    assert!(disk.trouble().is_some(), "not yet");
+    three.clock.advance(Duration::from_secs(61));
+    insert(&disk, 202, &content(202));
+    assert_eq!(disk.trouble(), None);
+    assert_eq!(there(&disk, 0..60).len(), 60, "what was on it is there again");
+    disk.remove(ObjectId(1));
+    assert!(!disk.contains(key(1)));
+}
+
+#[test]
+fn a_disk_that_is_not_there_at_start_is_used_once_it_is() {
+    let three = Three::new();
+    std::fs::write(three.path(1), b"in the place of a directory").unwrap();
+    let disk = three.open(&[1]);
+    assert!(disk.trouble().is_some());
+    for id in 0..20 {
+        assert!(insert(&disk, id, &content(id)), "the other takes all");
+    }
+    assert_eq!(there(&disk, 0..20).len(), 20);
+    std::fs::remove_file(three.path(1)).unwrap();
+    three.clock.advance(Duration::from_secs(61));
+    for id in 20..60 {
+        assert!(insert(&disk, id, &content(id)));
+    }
+    assert_eq!(disk.trouble(), None);
+    assert!(disk.folders[1].entries() > 0);
+    assert_eq!(there(&disk, 20..60).len(), 40);
+}
+
+#[test]
+fn a_folder_of_another_node_is_refused() {
+    let (a, b) = (Three::new(), Three::new());
+    let _first = a.open(&[1]);
+    let more = [CacheFolder { path: a.path(1), bytes_max: 20 * MIB }];
+    let e = open(&b.path(0), &more, 20 * MIB, Arc::default()).unwrap_err();
+    assert_eq!(e.kind(), granary_core::Kind::Busy);
+    assert!(e.to_string().contains(a.path(1).to_str().unwrap()), "{e}");
+}
+
+#[test]
+fn pins_hold_on_every_disk() {
+    let three = Three::new();
+    let disk = three.open(&[1, 2]);
+    for id in 0..12 {
+        disk.pin(ObjectId(id), 0..1).unwrap();
+        insert(&disk, id, &content(id));
+    }
+    assert_eq!(disk.pinned_bytes(), 12 * FRAME_BYTES);
+    for id in 100..400 {
+        insert(&disk, id, &vec![1; 1 << 20]);
+    }
+    assert_eq!(there(&disk, 0..12).len(), 12);
+    assert!(disk.folders.iter().all(|f| f.bytes() <= f.bytes_max()));
 }
