@@ -30,4 +30,4 @@ pub use file::{Backing, File, NoPages, PageCache};
 pub use peer::Peers;
 pub use read::{CacheFolder, ReadCache};
 pub use recover::{RecoveryStep, RecoveryWatch};
-pub use tree::{PathHint, Tree, TreeParts, TreeStatus};
+pub use tree::{PathHint, ServedFrom, Tier, Tree, TreeParts, TreeStatus};

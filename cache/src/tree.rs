@@ -6,6 +6,7 @@ pub(crate) mod dirty;
 mod gather;
 mod objects;
 pub(crate) mod scrub;
+pub(crate) mod served;
 mod shared;
 mod staged;
 pub(crate) mod stuck;
@@ -36,6 +37,7 @@ use crate::stage::disk::{Disk, SystemDisk};
 use crate::stage::{Log, StageFiles};
 use crate::util::lock;
 
+pub use served::{ServedFrom, Tier};
 pub(crate) use shared::Shared;
 pub use staged::STAGED_BYTES_MAX;
 
@@ -313,6 +315,11 @@ impl Tree {
     /// What its opening brought back.
     pub fn recovered(&self) -> RecoveryStep {
         self.recovered
+    }
+
+    /// Where what was read came from.
+    pub fn served(&self) -> Vec<ServedFrom> {
+        self.shared.served.snapshot()
     }
 
     /// Changes that others' had overtaken, and where they were put, for a person.

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use granary_core::waits::{self, Cause};
 use granary_core::{Ino, Kind, Result};
 use granary_meta::{Extent, FileType, Place};
 
@@ -136,11 +137,11 @@ impl Shared {
             if let Some(e) = lock(&self.drain.failures).since(began, segments) {
                 return Err(e);
             }
-            progress.await;
+            waits::on(|| Cause::Upload, progress).await;
         }
     }
 
     async fn store_large(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        Ok(large::upload(self, ino, true).await.map(drop)?)
+        Ok(waits::on(|| Cause::Upload, large::upload(self, ino, true)).await.map(drop)?)
     }
 }

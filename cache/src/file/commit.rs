@@ -1,5 +1,6 @@
 //! Bringing held state into the metadata, one commit at a time; and making it durable.
 
+use granary_core::waits::{self, Cause};
 use granary_core::{Failpoint, Kind, Result};
 use granary_meta::Attr;
 
@@ -104,7 +105,11 @@ impl File {
         self.commit().await?;
         let sync_log =
             async { if handed_over { Ok(()) } else { self.shared.log.sync(&self.shared.runtime).await } };
-        let (stage, log, meta) = futures::join!(self.sync_stage(), sync_log, self.shared.meta.sync());
+        let (stage, log, meta) = futures::join!(
+            waits::on(|| Cause::Disk("sync of the file's stage file"), self.sync_stage()),
+            waits::on(|| Cause::Disk("sync of the stage log"), sync_log),
+            waits::on(|| Cause::MetadataSync, self.shared.meta.sync()),
+        );
         stage.and(log).and(meta)
     }
 

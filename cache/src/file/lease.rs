@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
+use granary_core::waits::{self, Cause};
 use granary_core::{Error, Result};
 use granary_meta::lease::{LeaseKind, Scope};
 
@@ -154,9 +155,9 @@ impl File {
             self.lease_news.notify_waiters();
             Waiting(self, range)
         });
-        self.recall_over().await;
+        waits::on(|| Cause::Lease, self.recall_over()).await;
         let before = self.state().lease.given_up;
-        self.shared.meta.lease(self.ino).await?;
+        waits::on(|| Cause::Lease, self.shared.meta.lease(self.ino)).await?;
         self.follow().await?;
         {
             let mut s = self.state();
@@ -186,11 +187,12 @@ impl File {
     /// A read that came during a recall waits for its end, at most `hold`.
     pub(super) async fn hold_back(&self, hold: Duration) {
         // Elapsed is as good as ended: then it is answered with what there is.
-        let _ = tokio::time::timeout(hold, self.recall_over()).await;
+        let _ = waits::on(|| Cause::Lease, tokio::time::timeout(hold, self.recall_over())).await;
     }
 
     /// For a read that has to wait until the file has a lease.
     pub(super) async fn wait_for_lease(&self, attempt: u32) {
-        tokio::time::sleep(ASK_AGAIN.1.min(ASK_AGAIN.0 * (1 << attempt.min(4)))).await;
+        let sleep = tokio::time::sleep(ASK_AGAIN.1.min(ASK_AGAIN.0 * (1 << attempt.min(4))));
+        waits::on(|| Cause::Lease, sleep).await;
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use granary_core::id::object_key;
 use granary_core::limits::INLINE_BYTES_MAX;
+use granary_core::waits::{self, Cause};
 use granary_core::{Error, Ino, Kind, ObjectId, Result};
 use granary_meta::{Extent, Place};
 
@@ -18,6 +20,7 @@ use super::{File, Stage, State};
 use crate::extent_map::Piece;
 use crate::stage::disk::read_up_to;
 use crate::tree::Shared;
+use crate::tree::served::Tier;
 use crate::util::lock;
 
 /// Records longer than this are kept when they were read for a part of them.
@@ -54,6 +57,29 @@ enum Source {
         part: Extent,
         whole: Extent,
     },
+}
+
+impl Source {
+    /// Where its bytes come from when nobody waits for them.
+    fn tier_at_hand(&self) -> Tier {
+        match self {
+            Source::Zeros(_) => Tier::Hole,
+            Source::Stage { .. } | Source::Log { .. } => Tier::Stage,
+            Source::Object { .. } => Tier::Cache,
+            Source::Peer { .. } => Tier::Peer,
+        }
+    }
+}
+
+/// Notices whether `work` is not ready at once.
+async fn noticed<T>(work: impl Future<Output = T>, waited: &mut bool) -> T {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        let polled = work.as_mut().poll(cx);
+        *waited |= polled.is_pending();
+        polled
+    })
+    .await
 }
 
 /// A part of a file so short that the metadata may keep a copy of all of it.
@@ -225,6 +251,9 @@ impl File {
                 Err(e) => return Some(Err(e)),
             }
         }
+        for (source, bytes) in plan.iter().zip(&parts) {
+            self.shared.served.count(source.tier_at_hand(), bytes.len());
+        }
         self.join(&plan, parts)
     }
 
@@ -249,11 +278,22 @@ impl File {
 
     /// `None`: the bytes moved away.
     async fn fetch(&self, source: &Source) -> Result<Option<Bytes>> {
+        let mut tier = source.tier_at_hand();
+        let bytes = self.fetch_from(source, &mut tier).await?;
+        if let Some(bytes) = &bytes {
+            self.shared.served.count(tier, bytes.len());
+        }
+        Ok(bytes)
+    }
+
+    /// `tier` becomes where they came from.
+    async fn fetch_from(&self, source: &Source, tier: &mut Tier) -> Result<Option<Bytes>> {
         let (id, offset, len) = match source {
             Source::Object { id, offset, len, tiny } => {
                 if let Some(tiny) = tiny
                     && let Some(bytes) = self.read_inline(*tiny, *len).await
                 {
+                    *tier = Tier::Inline;
                     return Ok(Some(bytes));
                 }
                 (id, offset, len)
@@ -266,7 +306,15 @@ impl File {
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        match self.shared.reads.read(self.shared.ns, &info, *offset..*offset + *len).await {
+        let mut waited = false;
+        let object = || Cause::Store { object: object_key(self.shared.ns, info.kind, info.id) };
+        let read = self.shared.reads.read(self.shared.ns, &info, *offset..*offset + *len);
+        let read = noticed(read, &mut waited);
+        let read = waits::on(object, read).await;
+        if waited {
+            *tier = Tier::Store;
+        }
+        match read {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e.context(format_args!("cannot read inode {}", self.ino))),
@@ -301,7 +349,11 @@ impl File {
                 ),
             ));
         };
-        peers.read(self.shared.ns, self.ino, part, whole).await
+        let node = || match part.place {
+            Place::Log { node, .. } | Place::StageFile { node } => Cause::Peer { node: node.to_string() },
+            Place::Object { .. } => Cause::Peer { node: String::new() },
+        };
+        waits::on(node, peers.read(self.shared.ns, self.ino, part, whole)).await
     }
 
     /// `once`: the state was loaded without a lease a moment ago, `patient`: and the caller still hopes for one.

@@ -1,6 +1,7 @@
 //! Writing: to the log while the file is small, to its stage file afterwards.
 
 use granary_core::limits::FILE_BYTES_MAX;
+use granary_core::waits::{self, Cause};
 use granary_core::{Error, Kind, Result};
 use granary_meta::{Extent, Place};
 
@@ -23,7 +24,7 @@ impl File {
         pages: bool,
     ) -> Result<u64> {
         let len = data.len() as u64;
-        self.shared.admit(len).await?;
+        waits::on(|| Cause::Room, self.shared.admit(len)).await?;
         let mut turn = None;
         let mut tries = 0;
         loop {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use granary_core::limits::Limits;
 use granary_core::policy::WritePolicy;
+use granary_core::waits::{self, Cause};
 use granary_core::{ByteBudget, Clock, Error, Failpoint, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 use granary_meta::{Metadata, ObjectInfo};
 use granary_store::Store;
@@ -17,6 +18,7 @@ use super::clean::CleanFiles;
 use super::dirty::{self, Admit, Dirty};
 use super::gather::Gathering;
 use super::objects::Objects;
+use super::served::Served;
 use super::stuck::Thing;
 use super::table::Table;
 use super::{PathHint, TreeParts};
@@ -65,6 +67,7 @@ pub(crate) struct Shared {
     pub objects: Objects,
     pub dirty: Dirty,
     pub drain: Drain,
+    pub served: Served,
     /// A verified record of the log that is read part by part, of at most 4 MiB: its segment, offset and bytes. Records never
     /// change, nor is a segment's number used twice.
     pub last_record: Mutex<Option<(u64, u64, Bytes)>>,
@@ -128,6 +131,7 @@ impl Shared {
             objects: Objects::default(),
             dirty: Dirty::default(),
             drain,
+            served: Served::default(),
             last_record: Mutex::default(),
             many,
             peers: OnceLock::new(),
@@ -427,7 +431,7 @@ impl Shared {
     /// Makes the metadata durable, then removes the stage files of inodes that were gone before.
     pub async fn sync_meta(&self) -> Result<()> {
         let end = lock(&self.buried).next;
-        self.meta.sync().await?;
+        waits::on(|| Cause::MetadataSync, self.meta.sync()).await?;
         let next = || lock(&self.buried).stages.pop_front_if(|(number, ..)| *number < end);
         while let Some((_, ino, shape)) = next() {
             Failpoint::BuriedBeforeRemove.reach();
@@ -447,7 +451,7 @@ impl Shared {
 
     /// Syncs the log, whose bytes the metadata need not have then.
     pub async fn sync_log(&self) -> Result<()> {
-        self.log.sync(&self.runtime).await?;
+        waits::on(|| Cause::Disk("sync of the stage log"), self.log.sync(&self.runtime)).await?;
         self.handed.drop_synced(&self.log, &*self.meta, self.node).await
     }
 

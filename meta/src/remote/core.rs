@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use granary_core::waits::{self, Cause};
 use granary_core::{Clock, Error, Ino, Kind, NamespaceId, NodeId, Result, SessionId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -134,10 +135,14 @@ impl Core {
         ns: NamespaceId,
         call: Call,
     ) -> Result<Answer> {
-        let room = self.room(&call).await?;
-        let (tell, told) = oneshot::channel();
-        self.submit(space, ns, call, Waiter::One(tell), Some(room));
-        told.await.map_err(|_| closed())?
+        let kind = call.kind();
+        let answered = async {
+            let room = self.room(&call).await?;
+            let (tell, told) = oneshot::channel();
+            self.submit(space, ns, call, Waiter::One(tell), Some(room));
+            told.await.map_err(|_| closed())?
+        };
+        waits::on(|| Cause::Metadata(kind.as_str()), answered).await
     }
 
     /// A lock call, which ends with its future.
