@@ -15,6 +15,7 @@ mod ahead;
 mod change;
 mod commit;
 mod copy;
+pub mod explain;
 mod fence;
 mod gather;
 mod lease;

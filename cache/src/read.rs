@@ -14,12 +14,14 @@
 //! | `policy` | what leaves when room is needed; decides only |
 //! | `disk` | the files, their budget, open descriptors |
 //! | `memory` | frames read last |
+//! | `look` | what is here, without touching it |
 //! | `sums` | an object's checksums |
 //! | `fetch` | chunks on their way from the store |
 //! | `stats` | counters |
 
 mod disk;
 mod fetch;
+mod look;
 pub(crate) mod lru;
 mod memory;
 mod policy;
@@ -48,6 +50,7 @@ use crate::prefetch::objects::{self, Objects, Wish};
 use crate::room::Room;
 
 pub use disk::CacheFolder;
+pub use look::Look;
 pub use stats::{ReadSnapshot, ReadStats};
 
 /// Frames in memory at most; the kernel's page cache holds the rest.

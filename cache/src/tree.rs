@@ -29,6 +29,7 @@ use granary_store::Store;
 use tokio::task::JoinHandle;
 
 use crate::drain;
+use crate::file::explain::{Below, Explanation};
 use crate::file::{File, PageCache};
 use crate::peer::Peers;
 use crate::read::ReadCache;
@@ -315,6 +316,26 @@ impl Tree {
     /// What its opening brought back.
     pub fn recovered(&self) -> RecoveryStep {
         self.recovered
+    }
+
+    /// Where each byte of a file is, and why. Asks the metadata at most, and changes nothing.
+    pub async fn explain(&self, ino: Ino) -> Result<Explanation> {
+        self.shared.explain(ino).await
+    }
+
+    /// Sums over at most `files_max` files below a directory, of what `may` says that the asker may read.
+    pub async fn explain_below(
+        &self,
+        dir: Ino,
+        files_max: u64,
+        may: &(dyn Fn(&Attr) -> bool + Send + Sync),
+    ) -> Result<Below> {
+        self.shared.explain_below(dir, files_max, may).await
+    }
+
+    /// The name that a file in use was opened by.
+    pub fn hint(&self, ino: Ino) -> Option<PathHint> {
+        self.shared.table.find(ino)?.state().hint.as_deref().cloned()
     }
 
     /// Where what was read came from.

@@ -1,10 +1,14 @@
 //! The command line. Settings' flags are made from the table in [`crate::settings`]; the rest is declared here.
 
+mod observe;
+
 use std::path::PathBuf;
 
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command as ClapCommand, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
+
+pub use observe::{ExplainArgs, TopArgs, TraceArgs};
 
 use crate::settings::{SETTINGS, Scope, Sources, Unit, Who, dashed};
 
@@ -31,6 +35,9 @@ pub enum Command {
     Warmup(WarmupArgs),
     Status(StatusArgs),
     Bench(BenchArgs),
+    Top(TopArgs),
+    Trace(TraceArgs),
+    Explain(ExplainArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),

@@ -73,6 +73,15 @@ impl Client {
         lines.await
     }
 
+    /// Slow requests as they come, until `on_line` has enough.
+    pub async fn watch(
+        &self,
+        request: &crate::wire::observe::TraceRequest,
+        on_line: impl FnMut(crate::wire::observe::TraceLine) -> Outcome<Option<()>>,
+    ) -> Outcome<()> {
+        self.lines("/v1/trace", request, on_line).await
+    }
+
     /// The same for a long work, whose last line is its result.
     pub async fn work<T: DeserializeOwned>(
         &self,

@@ -1,6 +1,7 @@
 //! One file a command. Each resolves its settings, does its work, and prints what a person or program wants to know.
 
 pub mod bench;
+pub mod explain;
 pub mod fsck;
 pub mod gc;
 pub mod init;
@@ -14,6 +15,8 @@ pub mod recover;
 pub mod status;
 pub mod sync;
 pub mod token;
+pub mod top;
+pub mod trace;
 pub mod umount;
 pub mod version;
 pub mod warmup;

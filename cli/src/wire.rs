@@ -18,12 +18,14 @@
 //! | `POST /v1/gc` | [`GcRequest`] | the same, with a [`GcReport`](granary_maintain::garbage::GcReport) |
 //! | `GET /v1/meta/backup` | | the metadata, in the format of `granary meta backup`; whole only if it has its end |
 //! | `POST /v1/stop` | | [`StopReply`] |
+//! | `/v1/stats`, `/v1/trace`, `/v1/explain` | | see [`observe`] |
 //! | `GET /metrics` | | Prometheus' text format |
 //!
 //! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
 //! known are refused, so that a newer client's wish is never half done.
 
 mod warmup;
+pub mod observe;
 
 use granary_core::policy::WritePolicy;
 use granary_maintain::fsck::FsckOptions;

@@ -49,7 +49,7 @@ use super::stats::{ReadStats, add};
 use super::sums::{CHUNK_FRAMES, FrameSums, chunk_range};
 
 /// Adjacent missing chunks are got by one GET of at most so many: 4 MiB, one stripe of RGW.
-const RUN_CHUNKS_MAX: usize = 4;
+pub(super) const RUN_CHUNKS_MAX: usize = 4;
 /// Objects whose checksums are in memory, about 1 KiB each.
 const SUMS_MAX: usize = 2048;
 

@@ -8,6 +8,7 @@ mod damage;
 mod disk;
 mod drain;
 mod gather;
+mod explain;
 mod inline;
 mod large;
 mod leases;

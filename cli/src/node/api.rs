@@ -2,6 +2,7 @@
 
 mod maintenance;
 mod warmup;
+mod observe;
 
 pub use maintenance::names;
 
@@ -33,6 +34,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub fn router(node: Arc<Node>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/stats", get(observe::stats))
+        .route("/v1/trace", post(observe::trace))
+        .route("/v1/explain", post(observe::explain))
         .route("/v1/mount", post(mount))
         .route("/v1/unmount", post(unmount))
         .route("/v1/sync", post(sync))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use granary_cache::{Tree, TreeStatus};
+use granary_cache::{ServedFrom, Tree, TreeStatus};
 use granary_core::{NamespaceId, NamespaceName};
 use granary_fuse::mount::holders;
 use granary_fuse::{Mode, Mounted};
@@ -68,6 +68,8 @@ pub struct Space {
     /// Of its mounts; empty while there is none.
     pub mode: &'static str,
     pub metrics: Arc<granary_fuse::Metrics>,
+    /// Where what was read came from.
+    pub served: Vec<ServedFrom>,
 }
 
 /// The open namespaces, for those who look.
@@ -100,6 +102,7 @@ impl Table {
             dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
             metrics: served.metrics.clone(),
+            served: served.tree.served(),
             name: served.name,
         });
         spaces.collect()
