@@ -163,6 +163,7 @@ impl Collector for NodeCollector {
             )?;
             each(family, &spaces, |space, encoder| ConstCounter::new(value(space)).encode(encoder))?;
         }
+        encode_tiers(&mut encoder, &spaces)?;
         for (name, count) in self.reads.stats().named() {
             let name = format!("granary_read_cache_{name}");
             let counter = ConstCounter::new(count);
@@ -188,6 +189,32 @@ impl Collector for NodeCollector {
         }
         Ok(())
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabels {
+    namespace: String,
+    tier: &'static str,
+}
+
+/// Where what was read came from.
+fn encode_tiers(encoder: &mut DescriptorEncoder<'_>, spaces: &[Space]) -> fmt::Result {
+    type Value = fn(&granary_cache::ServedFrom) -> u64;
+    let families: [(&str, &str, Option<&Unit>, Value); 2] = [
+        ("granary_reads", "Stretches of reads that each place answered", None, |s| s.reads),
+        ("granary_read", "Bytes that were read from each place", Some(&Unit::Bytes), |s| s.bytes),
+    ];
+    for (name, help, unit, value) in families {
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+        for space in spaces {
+            for served in &space.served {
+                let labels = TierLabels { namespace: space.name.to_string(), tier: served.tier.name() };
+                ConstCounter::new(value(served)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One sample for each namespace.

@@ -287,7 +287,7 @@ impl Metrics {
         for mount in mounts {
             let labels = [("namespace", mount.namespace.as_str())];
             let waited = mount.snapshot(now).into_iter().filter(|s| Op::IO.contains(&s.op));
-            let seconds = waited.map(|s| s.waited_for.as_secs_f64()).sum::<f64>();
+            let seconds = waited.map(|s| s.waited_for).sum::<Duration>().as_secs_f64();
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
         }
         let mut family = encoder.encode_descriptor(

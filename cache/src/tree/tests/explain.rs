@@ -56,6 +56,7 @@ async fn a_small_file_goes_from_the_log_to_an_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tiny_file_costs_no_request() {
     let mut w = World::new().await;
+    super::inline::set(&w, 2048);
     w.write_new("tiny", b"content").await;
     w.tree_ref().sync().await.unwrap();
     w.restart_with_empty_cache().await;

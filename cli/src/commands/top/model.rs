@@ -213,14 +213,14 @@ fn mount_frame(interval: &Interval, before: &MountStats, now: &MountStats) -> Mo
     ops.sort_by(|a, b| {
         b.waited_seconds.total_cmp(&a.waited_seconds).then(b.count.cmp(&a.count)).then(a.op.cmp(&b.op))
     });
-    let waited: f64 = ops.iter().filter(|op| IO.contains(&op.op.as_str())).map(|op| op.waited_seconds).sum();
+    let waited = sum(ops.iter().filter(|op| IO.contains(&op.op.as_str())).map(|op| op.waited_seconds));
     let tiers = tier_frames(interval, before, now);
     MountFrame {
         namespace: now.namespace.clone(),
         mode: now.mode.clone(),
         dirs: now.dirs.clone(),
-        ops_per_s: ops.iter().map(|op| op.per_s).sum(),
-        read_bytes_per_s: tiers.iter().map(|tier| tier.bytes_per_s).sum(),
+        ops_per_s: sum(ops.iter().map(|op| op.per_s)),
+        read_bytes_per_s: sum(tiers.iter().map(|tier| tier.bytes_per_s)),
         written_bytes_per_s: interval.rate(before.written_bytes, now.written_bytes),
         io_wait: waited / interval.seconds,
         in_flight: ops.iter().map(|op| op.in_flight).sum(),
@@ -232,6 +232,11 @@ fn mount_frame(interval: &Interval, before: &MountStats, now: &MountStats) -> Mo
         tiers,
         ops,
     }
+}
+
+/// Of nothing it is 0; what the standard library says is -0.
+fn sum(of: impl Iterator<Item = f64>) -> f64 {
+    of.fold(0.0, |a, b| a + b)
 }
 
 fn tier_frames(interval: &Interval, before: &MountStats, now: &MountStats) -> Vec<TierFrame> {

@@ -168,7 +168,7 @@ pub fn text(frame: &Frame) -> String {
 
 /// For people at a terminal.
 pub fn draw(screen: &mut Screen<'_>, frame: &Frame, looking: &Looking) {
-    let mounts = (frame.mounts.len() as u16 + 2).clamp(3, screen.area().height / 3 + 2);
+    let mounts = (frame.mounts.len() as u16 + 2).clamp(3, (screen.area().height / 3 + 2).max(3));
     let areas = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(mounts),
@@ -192,7 +192,12 @@ pub fn draw(screen: &mut Screen<'_>, frame: &Frame, looking: &Looking) {
 }
 
 fn table<'a, const N: usize>(header: [&'a str; N], rows: Vec<Row<'a>>, first: u16) -> Table<'a> {
-    let widths = (0..N).map(|at| if at == 0 { Constraint::Length(first) } else { Constraint::Fill(1) });
+    let widths = (0..N).map(|at| match at {
+        0 => Constraint::Length(first),
+        // A rate and a time left.
+        at if at + 1 == N => Constraint::Fill(2),
+        _ => Constraint::Fill(1),
+    });
     Table::new(rows, widths).header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
 }
 
