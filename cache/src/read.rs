@@ -185,8 +185,8 @@ impl ReadCache {
             }
         }
         let chunks: Vec<u32> = missing.iter().map(|(_, index)| *index).collect();
-        let flights = self.fetcher.demand(ns, object, &chunks, false);
-        self.tell(self.ahead(), ns, object, &range, !chunks.is_empty());
+        let (flights, started) = self.fetcher.demand(ns, object, &chunks, false);
+        self.tell(self.ahead(), ns, object, &range, started);
         for ((at, index), flight) in missing.into_iter().zip(flights) {
             let (key, within) = parts.at(at);
             let flight = match flight {
@@ -198,7 +198,7 @@ impl ReadCache {
                         continue;
                     }
                     None => {
-                        match self.fetcher.demand(ns, object, &[index], true).into_iter().flatten().next() {
+                        match self.fetcher.demand(ns, object, &[index], true).0.into_iter().flatten().next() {
                             Some(flight) => flight,
                             None => {
                                 return Err(Error::new(

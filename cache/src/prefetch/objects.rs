@@ -48,7 +48,7 @@ pub(crate) struct Read<'a> {
     pub object: &'a ObjectInfo,
     /// Of the payload; not empty.
     pub range: &'a Range<u64>,
-    /// It had to wait for the store.
+    /// It began a request to the store; what is on its way for others, or was fetched ahead, does not count.
     pub missed: bool,
     /// Bytes that are worth having under way.
     pub window: u64,

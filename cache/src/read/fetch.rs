@@ -183,14 +183,14 @@ impl Fetcher {
     }
 
     /// Flights of these chunks (in order), started where nobody did. `None` for a chunk that came to disk meanwhile, unless
-    /// `force` says that it cannot be read there.
+    /// `force` says that it cannot be read there. And whether one was started.
     pub fn demand(
         self: &Arc<Self>,
         ns: NamespaceId,
         object: &ObjectInfo,
         chunks: &[u32],
         force: bool,
-    ) -> Vec<Option<Arc<Flight>>> {
+    ) -> (Vec<Option<Arc<Flight>>>, bool) {
         let mut found = Vec::with_capacity(chunks.len());
         let mut landings: Vec<Landing> = Vec::new();
         let mut wanted = Vec::new();
@@ -224,10 +224,11 @@ impl Fetcher {
         wanted.sort_unstable();
         wanted.dedup(); // chunks of one run have one ticket
         wanted.into_iter().for_each(|ticket| self.gate.raise(ticket));
+        let started = !landings.is_empty();
         for landing in landings {
             self.start(landing, Class::Demand);
         }
-        found
+        (found, started)
     }
 
     /// Enters a flight into the table, as part of the last run when it is next to it.

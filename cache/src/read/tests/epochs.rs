@@ -174,7 +174,7 @@ async fn reading_in_order_with_one_thread_hides_the_latency() {
     files.sort_by_key(|(object, range)| (object.id, range.start));
     let took = world.read(&files, 1).await;
     let ratio = world.ideal().as_secs_f64() / took.as_secs_f64();
-    println!("in order: {:.3} s, ratio {ratio:.3}", took.as_secs_f64());
+    println!("in order: {:.3} s, ratio {ratio:.3}; {:?}", took.as_secs_f64(), world.cache.stats());
     // Without metadata nobody tells which pack is next: 30 ms for each, and once the window to open.
     assert!(ratio > 0.6, "{ratio}");
 }
