@@ -3,7 +3,14 @@
 //!
 //! New entries wait in a *small* queue (a tenth of the budget). Those read again before they reach its end go on to the
 //! *main* queue, the others leave at once and are remembered for a while in a *ghost* queue of keys: one that comes back
-//! while remembered goes straight to main. So a scan passes through the small queue and main stays.
+//! while remembered goes to main. So a scan passes through the small queue and main stays.
+//!
+//! Two things differ from the paper, for those who read a set that is larger than the cache again and again (training): there
+//! everything comes back while it is remembered, and a main queue that gives way to all of it keeps nothing until it is
+//! wanted. As long as main is not full it takes what leaves the small queue. And what comes back takes a place of main only
+//! if main's oldest has not been read for twice as long as the newcomer was away (LIRS compares them in this way: Jiang, Zhang,
+//! "LIRS: an efficient low inter-reference recency set replacement policy", SIGMETRICS '02): so a part of the set stays, and goes
+//! when another set is read. `traces` has the figures.
 //!
 //! Our entries are chunks that are read piece by piece, so that a single pass over a chunk looks like hundreds of hits.
 //! A hit therefore counts only when it reads a frame for the second time since the last hit that counted, and not
@@ -17,6 +24,8 @@ use std::ops::RangeInclusive;
 const APART: u64 = 64;
 /// The most an entry's count can save it: so many turns in the main queue.
 const COUNT_MAX: u8 = 3;
+/// What was not read for so many times as long as what came back is given up for it.
+const STALE: u64 = 2;
 /// The small queue's share of the budget is one in so many.
 pub(crate) const SMALL_SHARE: u64 = 10;
 
@@ -53,7 +62,8 @@ pub(crate) struct S3Fifo<K> {
     small_bytes: u64,
     main_bytes: u64,
     pinned_bytes: u64,
-    ghost: BTreeMap<K, u64>,
+    /// With the stay that ended, and `S3Fifo::reads` at its last read.
+    ghost: BTreeMap<K, (u64, u64)>,
     ghost_order: VecDeque<(K, u64)>,
     next_stay: u64,
     /// Counts reads that went to another entry than the one before.
@@ -109,10 +119,30 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         let known = self.remove(&key);
         let queue = match (known, self.ghost.remove(&key)) {
             (Some(queue), _) => queue,
-            (None, Some(_)) => Queue::Main,
+            (None, Some((_, last_read))) => self.queue_of_returned(last_read),
             (None, None) => Queue::Small,
         };
         self.place(key, size, queue);
+    }
+
+    /// Where an entry goes that came back while it was remembered: to main if that has room, or if its oldest entry makes way.
+    fn queue_of_returned(&mut self, last_read: u64) -> Queue {
+        let queued = self.small_bytes + self.main_bytes;
+        if self.main_bytes < queued - queued / SMALL_SHARE {
+            return Queue::Main;
+        }
+        let Some((key, mut entry)) = Self::pop(&mut self.main, &self.entries) else { return Queue::Main };
+        let (away, idle) = (self.reads - last_read, self.reads - entry.last_read);
+        if idle <= STALE * away {
+            self.main.push_back((key, entry.stay));
+            return Queue::Small;
+        }
+        self.uncount(&entry);
+        (entry.queue, entry.count) = (Queue::Small, 0);
+        self.entries.insert(key, entry);
+        self.small_bytes += entry.size;
+        self.small.push_front((key, entry.stay)); // it leaves next
+        Queue::Main
     }
 
     /// An entry that outlived a restart: it was worth keeping, so it goes to main.
@@ -221,8 +251,9 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
     pub fn evict_to(&mut self, keep: u64, budget: u64) -> Vec<(K, u64)> {
         let mut gone = Vec::new();
         while self.bytes() > keep.max(self.pinned_bytes) {
-            let small_first = self.small_bytes > budget / SMALL_SHARE || self.main_bytes == 0;
-            let evicted = if small_first { self.evict_small() } else { self.evict_main() };
+            let main_max = (budget - budget / SMALL_SHARE).saturating_sub(self.pinned_bytes);
+            let small_first = self.small_bytes > 0 && self.main_bytes <= main_max || self.main_bytes == 0;
+            let evicted = if small_first { self.evict_small(main_max) } else { self.evict_main() };
             gone.extend(evicted);
         }
         self.tidy();
@@ -230,10 +261,10 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
     }
 
     /// One turn of the small queue: its oldest moves to main, or leaves and is remembered.
-    fn evict_small(&mut self) -> Option<(K, u64)> {
+    fn evict_small(&mut self, main_max: u64) -> Option<(K, u64)> {
         let (key, mut entry) = Self::pop(&mut self.small, &self.entries)?;
         self.uncount(&entry);
-        if entry.count > 0 {
+        if entry.count > 0 || self.main_bytes + entry.size <= main_max {
             entry.queue = Queue::Main;
             entry.count = 0;
             self.entries.insert(key, entry);
@@ -241,7 +272,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             return None;
         }
         self.entries.remove(&key);
-        self.ghost.insert(key, entry.stay);
+        self.ghost.insert(key, (entry.stay, entry.last_read));
         self.ghost_order.push_back((key, entry.stay));
         Some((key, entry.size))
     }
@@ -275,7 +306,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         let most = self.entries.len().max(16);
         while self.ghost.len() > most {
             let Some((key, stay)) = self.ghost_order.pop_front() else { break };
-            if self.ghost.get(&key) == Some(&stay) {
+            if self.ghost.get(&key).is_some_and(|(of, _)| *of == stay) {
                 self.ghost.remove(&key);
             }
         }
@@ -289,10 +320,12 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         }
         if self.ghost_order.len() > 2 * most + 64 {
             let ghost = &self.ghost;
-            self.ghost_order.retain(|(key, stay)| ghost.get(key) == Some(stay));
+            self.ghost_order.retain(|(key, stay)| ghost.get(key).is_some_and(|(of, _)| of == stay));
         }
     }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traces;

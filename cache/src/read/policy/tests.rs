@@ -127,17 +127,25 @@ fn one_frame_counts_again_after_a_while() {
 }
 
 #[test]
-fn what_comes_back_soon_goes_to_main() {
+fn what_comes_back_soon_takes_the_place_of_what_nobody_reads() {
     let mut policy = S3Fifo::new();
+    let read = |policy: &mut S3Fifo<u32>, key| {
+        if !policy.contains(&key) {
+            add(policy, key, 1, 10);
+        }
+        policy.touch(&key, 0);
+    };
     for key in 0..11 {
-        add(&mut policy, key, 1, 10);
+        read(&mut policy, key);
     }
-    assert!(!policy.contains(&0), "the oldest left");
-    add(&mut policy, 0, 1, 10);
+    assert!(!policy.contains(&9) && policy.contains(&0), "the first ones fill main");
+    read(&mut policy, 9);
     for key in 20..40 {
-        add(&mut policy, key, 1, 10);
+        read(&mut policy, key);
     }
-    assert!(policy.contains(&0), "it came back while remembered, and stays while others pass");
+    assert!(policy.contains(&9), "it came back while remembered, and stays while others pass");
+    assert!(!policy.contains(&0), "for it the one left that was read longest ago");
+    assert_eq!(policy.keys_in(1..=8).len(), 8);
 }
 
 #[test]
