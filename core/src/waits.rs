@@ -158,6 +158,12 @@ pub fn noted<F: Future>(waits: Arc<Waits>, work: F) -> impl Future<Output = F::O
     WAITS.scope(waits, work)
 }
 
+/// The same for one poll of it. A future may be polled first here and then in [`noted`]: what it waits for is noted where it
+/// is polled, which for some of what it joins is only here until that is over.
+pub fn noted_once<T>(waits: &Arc<Waits>, poll: impl FnOnce() -> T) -> T {
+    WAITS.sync_scope(waits.clone(), poll)
+}
+
 /// Does `work`, which may wait for `cause`.
 pub async fn on<T>(cause: impl FnOnce() -> Cause, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);

@@ -113,9 +113,12 @@ async fn noted<F: Future>(waits: Option<Arc<Waits>>, work: F) -> F::Output {
 }
 
 impl Adapter {
-    fn poll_here<F: Future + ?Sized>(&self, future: Pin<&mut F>) -> Poll<F::Output> {
+    fn poll_here<F: Future + ?Sized>(&self, serving: &Serving, future: Pin<&mut F>) -> Poll<F::Output> {
         let _runtime = self.runtime.enter();
-        poll_once(future)
+        match &serving.traced {
+            Some(traced) => waits::noted_once(&traced.waits, || poll_once(future)),
+            None => poll_once(future),
+        }
     }
 
     /// Runs `work` and answers: here if it is ready at once, else in a task.
@@ -129,7 +132,7 @@ impl Adapter {
     ) {
         let serving = self.shared.begin(op, ino);
         let mut work = Box::pin(work);
-        match self.poll_here(work.as_mut()) {
+        match self.poll_here(&serving, work.as_mut()) {
             Poll::Ready(result) => self.shared.finish(&serving, result, reply, ok),
             Poll::Pending => self.spawn(serving, reply, work, ok),
         }
@@ -166,7 +169,7 @@ impl Adapter {
     ) {
         let mut serving = self.shared.begin(op, ino);
         let mut work = Box::pin(work);
-        if let Poll::Ready(result) = self.poll_here(work.as_mut()) {
+        if let Poll::Ready(result) = self.poll_here(&serving, work.as_mut()) {
             return self.shared.finish(&serving, result, reply, ok);
         }
         let waiting = match reply.waits(true) {
