@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use granary_core::{Error, Ino, Kind, NodeId, Result, Timestamp};
-use granary_meta::{Attr, Commit, Extent};
+use granary_meta::{Attr, Commit, Extent, Place};
 
 use crate::extent_map::ExtentMap;
 use crate::file::lease::Leased;
@@ -46,6 +46,8 @@ pub(crate) struct Delta {
     pub changed: RangeSet,
     /// The smallest size a truncation made.
     pub cut_to: Option<u64>,
+    /// Some of what is new, and in the log, took the place of bytes that may be as new.
+    pub rewrote: bool,
     /// Something is to be committed: ranges, size or mtime.
     pub any: bool,
 }
@@ -54,6 +56,7 @@ impl Delta {
     /// Puts an older delta, whose commit failed, below this one.
     fn absorb(&mut self, older: Delta) {
         self.changed.union(&older.changed);
+        self.rewrote |= older.rewrote;
         self.cut_to = match (self.cut_to, older.cut_to) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -222,6 +225,7 @@ impl State {
     /// `extent` takes the place of what was in its range.
     pub fn put(&mut self, extent: Extent) {
         let range = extent.offset..extent.end();
+        self.delta.rewrote |= range.start < self.size && matches!(extent.place, Place::Log { .. });
         self.map.replace(extent);
         self.size = self.size.max(range.end);
         if let Some(touched) = &mut self.touched {
@@ -232,6 +236,7 @@ impl State {
 
     /// `range` becomes a hole.
     pub fn zero(&mut self, range: std::ops::Range<u64>) {
+        self.delta.rewrote |= range.start < self.size && self.stage.is_none();
         self.map.cut(range.clone());
         if let Some(touched) = &mut self.touched {
             touched.insert(range.clone());
@@ -252,11 +257,12 @@ impl State {
     }
 
     /// Whether committing now would let the metadata forget bytes that may survive a power loss, for bytes that may not:
-    /// then the stage must be made durable first. What only adds to the end needs no such care: if it is lost, the file is
-    /// cut to where it begins.
+    /// then the stage must be made durable first. The same if it took the place of bytes that no commit ever named: without it the
+    /// file would end where it never did. What only adds to the end needs no such care: if it is lost, the file is cut to where
+    /// it begins.
     pub fn replaces_kept(&self) -> bool {
         let kept = self.committed.size.min(self.delta.cut_to.unwrap_or(u64::MAX));
-        self.delta.changed.first().is_some_and(|first| first < kept)
+        self.delta.rewrote || self.delta.changed.first().is_some_and(|first| first < kept)
     }
 
     /// The commit of everything held. It is in flight until [`State::end_commit`].
