@@ -121,7 +121,7 @@ async fn of_two_servers_one_may_be_dead() {
         );
         text.lines().find_map(|l| l.strip_prefix(&line)).map_or(0, |n| n.parse::<u32>().unwrap())
     };
-    assert!(of(&servers[0].url(), "answered") > 20 && of(&servers[1].url(), "answered") > 20, "{text}");
+    assert!(of(&servers[0].url(), "answered") > 0 && of(&servers[1].url(), "answered") > 0, "{text}");
     assert!(of(&dead, "failed") > 0 && of(&dead, "answered") == 0, "{text}");
     assert!(of(&servers[1].url(), "failed") > 0 && of(&servers[0].url(), "failed") == 0, "{text}");
     assert!(text.contains(&format!("granary_store_endpoint_up{{endpoint=\"{dead}\"}} 0")), "{text}");

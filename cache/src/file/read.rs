@@ -71,17 +71,6 @@ impl Source {
     }
 }
 
-/// Notices whether `work` is not ready at once.
-async fn noticed<T>(work: impl Future<Output = T>, waited: &mut bool) -> T {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|cx| {
-        let polled = work.as_mut().poll(cx);
-        *waited |= polled.is_pending();
-        polled
-    })
-    .await
-}
-
 /// A part of a file so short that the metadata may keep a copy of all of it.
 #[derive(Clone, Copy, Debug)]
 struct Tiny {
@@ -306,15 +295,12 @@ impl File {
             Err(e) if e.kind() == Kind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut waited = false;
-        let object = || Cause::Store { object: object_key(self.shared.ns, info.kind, info.id) };
-        let read = self.shared.reads.read(self.shared.ns, &info, *offset..*offset + *len);
-        let read = noticed(read, &mut waited);
-        let read = waits::on(object, read).await;
-        if waited {
+        let range = *offset..*offset + *len;
+        if !self.shared.reads.has(*id, range.clone()) {
             *tier = Tier::Store;
         }
-        match read {
+        let object = || Cause::Store { object: object_key(self.shared.ns, info.kind, info.id) };
+        match waits::on(object, self.shared.reads.read(self.shared.ns, &info, range)).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e.context(format_args!("cannot read inode {}", self.ino))),

@@ -16,7 +16,7 @@ pub enum Tier {
     Inline,
     /// Another node's stage.
     Peer,
-    /// The store: who read them waited for a part of them, at least.
+    /// The store: a part of them, at least, was not here yet.
     Store,
 }
 

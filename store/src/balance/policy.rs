@@ -1,8 +1,10 @@
 //! Which endpoint a request goes to.
 //!
-//! Of two endpoints chosen at random, the one with the lower cost (Mitzenmacher, "The Power of Two Choices in Randomized Load
-//! Balancing", 2001), cost being requests in flight times mean latency (the "peak EWMA" of Finagle and Linkerd). Latencies are
-//! compared with the mean of all endpoints for requests of that kind and size, since 4 MiB take longer than 4 KiB everywhere.
+//! Of two endpoints chosen at random (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001), more often the
+//! one with the lower cost: their shares are as the inverse squares of their costs, so that each is heard of now and then, whatever
+//! it was last, and equals get equal parts. Cost is requests in flight times mean latency (the "peak EWMA" of Finagle and Linkerd).
+//! Latencies are compared with the mean of all endpoints for requests of that kind and size, since 4 MiB take longer than 4 KiB
+//! everywhere.
 //!
 //! ```text
 //!          fails: out for 250 ms            time over: one request tries
@@ -98,7 +100,8 @@ impl Policy {
         let a = random.random_range(0..several.len());
         let b = (a + random.random_range(1..several.len())) % several.len();
         let (a, b) = (several[a], several[b]);
-        if self.cost(b) < self.cost(a) { b } else { a }
+        let (a_cost, b_cost) = (self.cost(a).powi(2), self.cost(b).powi(2));
+        if random.random_range(0.0..a_cost + b_cost) < a_cost { b } else { a }
     }
 
     fn cost(&self, i: usize) -> f64 {
