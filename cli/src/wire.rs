@@ -24,8 +24,8 @@
 //! Anything that fails answers with a status of 400 or more and a [`Failure`](crate::exit::Failure). Fields that are not
 //! known are refused, so that a newer client's wish is never half done.
 
-mod warmup;
 pub mod observe;
+mod warmup;
 
 use granary_core::policy::WritePolicy;
 use granary_maintain::fsck::FsckOptions;

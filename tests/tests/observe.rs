@@ -122,10 +122,14 @@ fn trace_names_who_waits_for_the_store() {
     let path = dir.join("slow.bin");
     // Open until the end, so that its path can be told.
     let mut file = fs::File::open(&path).expect("open");
+    let (told, until_told) = std::sync::mpsc::channel::<()>();
     let reader = {
         let mut file = file.try_clone().expect("dup");
-        // The error is the store's, or none, if it is asked again.
-        std::thread::spawn(move || drop(file.read(&mut [0; 4096])))
+        // The error is the store's, or none, if it is asked again. A thread that has ended has no process.
+        std::thread::spawn(move || {
+            drop(file.read(&mut [0; 4096]));
+            let _told = until_told.recv();
+        })
     };
     until("somebody waits for the store", || {
         let alice = top(&node, "user/alice");
@@ -135,10 +139,9 @@ fn trace_names_who_waits_for_the_store() {
     fs::rename(&object, &pipe).expect("rename");
     fs::rename(&real, &object).expect("rename");
     let writer = fs::OpenOptions::new().write(true).open(&pipe).expect("somebody waits to read");
-    reader.join().expect("the reader");
-    drop(writer);
-
     let line = trace.line();
+    drop((told, writer));
+    reader.join().expect("the reader");
     let slow = &line["slow"];
     assert_eq!((&slow["op"], &slow["path"]), (&"read".into(), &text(&path).into()), "{line}");
     assert_eq!(slow["pid"], std::process::id());

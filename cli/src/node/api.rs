@@ -1,8 +1,8 @@
 //! The requests of [`crate::wire`], each checked against who asks.
 
 mod maintenance;
-mod warmup;
 mod observe;
+mod warmup;
 
 pub use maintenance::names;
 

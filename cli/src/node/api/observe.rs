@@ -189,7 +189,7 @@ impl View {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let name = slow.caller.name.as_deref().map(text);
         let opened = || self.tree.hint(slow.ino).map(|hint| text(&hint.name));
-        let pid = slow.caller.pid;
+        let pid = process_of(slow.caller.pid);
         let path = if name.is_none() { open_path(pid, slow.ino, &self.dirs) } else { None };
         let micros = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
@@ -215,6 +215,13 @@ impl View {
             errno: slow.errno,
         }
     }
+}
+
+/// The process of a thread: the kernel names threads. One that has ended is told as it is.
+fn process_of(thread: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    process.and_then(|number| number.trim().parse().ok()).unwrap_or(thread)
 }
 
 /// Where a process has this inode of the mount open. Only what the kernel says of descriptors is looked at: nothing of the
