@@ -92,12 +92,15 @@ impl Rig {
         found
     }
 
-    /// Flips bits in each of them.
+    /// Flips bits in each of them that has any.
     fn rot(&mut self, paths: &[PathBuf]) {
         assert!(!paths.is_empty(), "there is nothing to be damaged");
         for path in paths {
             let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("open");
             let len = file.metadata().expect("stat").len();
+            if len == 0 {
+                continue; // the mark of a cache's folder
+            }
             for _ in 0..self.rng.random_range(1..6) {
                 let (at, mut byte) = (self.rng.random_range(0..len), [0]);
                 file.read_exact_at(&mut byte, at).expect("pread");
