@@ -283,3 +283,24 @@ async fn a_kill_in_the_middle_of_a_write_takes_nothing_that_was_written_before()
     assert!(w.content("f").await == expected);
     w.check().await;
 }
+
+/// A write over bytes that no commit named yet: if it is lost alone, the file must not end where it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrite_within_one_commit_is_lost_whole_or_not_at_all() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    w.write_new("other", b"x").await;
+    file.write(0, &pattern(1, 3678), false).await.unwrap();
+    let other = w.open("other").await;
+    other.fsync().await.unwrap(); // and the log with it, as far as it is
+    w.close(other).await;
+    file.write(2845, &pattern(2, 3872), false).await.unwrap();
+    w.close(file).await;
+    w.up().volume.flush().unwrap(); // written, not durable
+    w.lose_power(usize::MAX, Loss::Tails(0.0)).await;
+    w.start().await;
+    let both = [&pattern(1, 3678)[..2845], &pattern(2, 3872)].concat();
+    let content = w.content("f").await;
+    assert!(content == pattern(1, 3678) || content == both, "{} bytes", content.len());
+    w.check().await;
+}
