@@ -124,7 +124,10 @@ fn make(tx: &mut Tx<'_>, into: Ino, name: Box<[u8]>, original: &Inode) -> Result
     let mut copied = Vec::new();
     if original.xattr_names > 0 {
         tx.scan(Span::Of(Family::Xattr, original.attr.ino), None, &mut |key, value| {
-            if let (Key::Xattr(_, name), Value::Xattr(value)) = (key, value) {
+            // A directory's capabilities grant nothing; a copy would be one more that the namespace counts.
+            if let (Key::Xattr(_, name), Value::Xattr(value)) = (key, value)
+                && *name != *xattrs::CAPABILITY
+            {
                 copied.push((name, value));
             }
             Ok(true)
