@@ -26,7 +26,7 @@ use crate::adapter::config::{self, Wanted};
 use crate::adapter::metrics::Metrics;
 use crate::notify::Notifier;
 use crate::proto::notification::INC_EPOCH_MINOR;
-use crate::transport::dev::Session;
+use crate::transport::{Carrier, Session, Transport, Ways, uring};
 use crate::vfs::{Mode, Vfs};
 use options::MountOptions;
 
@@ -67,6 +67,7 @@ pub struct Mounted {
     path: PathBuf,
     major: u32,
     minor: u32,
+    carrier: Carrier,
     vfs: Arc<Vfs>,
     metrics: Arc<Metrics>,
     /// Guards the session's thread, taken by who joins it.
@@ -80,6 +81,7 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
     let MountParts { vfs, mountpoint, options, metrics, runtime } = parts;
     let source = vfs.options().name.clone();
     let path = check::prepare(&mountpoint, &source, options.nonempty)?;
+    let transport = choose(options.transport)?;
     let device = check::open_device()?;
     attach(&device, &path, &source, &options)?;
     let found = table::at(&path)?.filter(table::Mount::is_ours);
@@ -91,16 +93,19 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
     };
 
     let (ended_sender, ended) = watch::channel(false);
-    let started = greet(device, &options, &vfs).and_then(|session| {
+    let ways = Ways { transport, threads: options.threads };
+    let started = greet(device, ways, &vfs).and_then(|session| {
+        let carrier = session.carrier();
         let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
-        std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
             if let Err(e) = session.run(adapter) {
                 tracing::error!(error = %e, "a mount's session ended with an error");
             }
             let _nobody_waits = ended_sender.send(true);
-        })
+        });
+        Ok((thread?, carrier))
     });
-    let thread = started.map_err(|e| {
+    let (thread, carrier) = started.map_err(|e| {
         let _best = detach(&mount, UnmountFlags::DETACH);
         Error::new(Kind::Io, format!("cannot mount on {}: the kernel's greeting failed", path.display()))
             .with_source(e)
@@ -110,13 +115,28 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
         runtime.spawn(release_idle(vfs.clone(), ended.clone()));
     }
     let (major, minor) = (mount.major, mount.minor);
-    Ok(Mounted { path, major, minor, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+    Ok(Mounted { path, major, minor, carrier, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+}
+
+/// Switches the kernel's rings on where they are wanted: it offers them to mounts that are made after that.
+fn choose(wanted: Transport) -> Result<Transport> {
+    match wanted {
+        Transport::Dev => Ok(Transport::Dev),
+        Transport::Uring => uring::enable().map(|()| Transport::Uring),
+        Transport::Auto => Ok(uring::enable().map_or_else(
+            |e| {
+                tracing::info!(reason = %e, "requests come through /dev/fuse");
+                Transport::Dev
+            },
+            |()| Transport::Auto,
+        )),
+    }
 }
 
 /// Agrees with the kernel on what each can do, and tells the [`Vfs`].
-fn greet(device: std::fs::File, options: &MountOptions, vfs: &Vfs) -> io::Result<Session> {
+fn greet(device: std::fs::File, ways: Ways, vfs: &Vfs) -> io::Result<Session> {
     let mut epochs = false;
-    let session = Session::greet(OwnedFd::from(device), options.threads, |offer| {
+    let session = Session::greet(OwnedFd::from(device), ways, |offer| {
         epochs = offer.is_at_least(INC_EPOCH_MINOR);
         let wanted = Wanted { mode: vfs.mode(), acl: vfs.options().acl, locks: vfs.serves_locks() };
         let (agreement, abilities) = config::negotiate(offer, wanted);
@@ -170,6 +190,11 @@ impl Mounted {
     /// Device number of the file system, as `st_dev` shows it.
     pub fn device(&self) -> (u32, u32) {
         (self.major, self.minor)
+    }
+
+    /// Which way its requests come.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
     }
 
     pub fn vfs(&self) -> &Arc<Vfs> {

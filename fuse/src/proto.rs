@@ -24,6 +24,7 @@ pub mod listing;
 pub mod notification;
 pub mod opcode;
 pub mod request;
+pub mod ring;
 pub mod wire;
 
 pub use init::{Agreement, Flags, Offer};

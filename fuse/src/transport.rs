@@ -1,10 +1,14 @@
 //! How requests come and answers go. What is above knows a [`Service`] that is given requests, a [`Reply`] for each, and a
-//! [`crate::notify::Notifier`]; that they go through `/dev/fuse` is known to [`dev`] alone.
+//! [`crate::notify::Notifier`]; whether they go through `/dev/fuse` or over io_uring is known to [`dev`] and [`uring`] alone.
 
 pub mod backing;
 pub mod dev;
 pub mod interrupts;
 pub mod reply;
+pub mod session;
+pub mod uring;
+
+mod dispatch;
 
 use std::fmt;
 use std::io;
@@ -15,6 +19,34 @@ use interrupts::Interrupts;
 
 pub use backing::BackingId;
 pub use reply::Reply;
+pub use session::{Session, Ways};
+
+/// Which way requests are to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Over io_uring where the kernel offers it, else through `/dev/fuse`.
+    #[default]
+    Auto,
+    Dev,
+    Uring,
+}
+
+/// Which way they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Dev,
+    Uring,
+}
+
+impl Carrier {
+    /// As the option says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Carrier::Dev => "dev",
+            Carrier::Uring => "uring",
+        }
+    }
+}
 
 /// Who serves requests. Called on the thread that read the request; what the request borrows is gone at the return.
 pub trait Service: Send + Sync + 'static {

@@ -3,6 +3,7 @@
 use granary_core::{Error, Kind, Result};
 use rustix::mount::MountFlags;
 
+use crate::transport::Transport;
 use crate::vfs::{Atime, Mode};
 
 /// Threads that read requests: the default is one per core within these bounds.
@@ -27,7 +28,9 @@ pub struct MountOptions {
     pub acl: bool,
     /// Allow a mountpoint that is not empty.
     pub nonempty: bool,
-    /// Threads that read requests.
+    /// Which way requests come; over io_uring by default, where the kernel offers it.
+    pub transport: Transport,
+    /// Threads that read requests, where they come through `/dev/fuse`.
     pub threads: usize,
 }
 
@@ -43,6 +46,7 @@ impl Default for MountOptions {
             atime: Atime::Never,
             acl: true,
             nonempty: false,
+            transport: Transport::Auto,
             threads: cores.clamp(THREADS_MIN, THREADS_MAX),
         }
     }
@@ -57,6 +61,7 @@ impl MountOptions {
             match word.split_once('=') {
                 None => options.flag(word)?,
                 Some(("mode", value)) => mode = Some(parse_mode(value)?),
+                Some(("transport", value)) => options.transport = parse_transport(value)?,
                 Some(("threads", value)) => options.threads = parse_threads(value)?,
                 // For mount(8), systemd and people.
                 Some((key, _)) if key == "comment" || key.starts_with("x-") || key.starts_with("X-") => {}
@@ -103,7 +108,9 @@ impl MountOptions {
             | "nodiratime"
             | "diratime"
             | "norelatime" => {}
-            "mode" | "threads" => return bad(word, "it needs a value, for example mode=data or threads=4"),
+            "mode" | "threads" | "transport" => {
+                return bad(word, "it needs a value, for example mode=data, threads=4 or transport=dev");
+            }
             "sync" | "dirsync" => {
                 return bad(word, "synchronous mounts are not offered; call fsync where it matters");
             }
@@ -137,6 +144,18 @@ fn parse_mode(value: &str) -> Result<Mode> {
     }
 }
 
+fn parse_transport(value: &str) -> Result<Transport> {
+    match value {
+        "auto" => Ok(Transport::Auto),
+        "dev" => Ok(Transport::Dev),
+        "uring" => Ok(Transport::Uring),
+        _ => bad(
+            &format!("transport={value}"),
+            "transport is auto, dev (/dev/fuse) or uring (FUSE over io_uring, Linux 6.14)",
+        ),
+    }
+}
+
 fn parse_threads(value: &str) -> Result<usize> {
     match value.parse() {
         Ok(threads) if (1..=THREADS_ALLOWED).contains(&threads) => Ok(threads),
@@ -151,7 +170,7 @@ fn bad<T>(word: &str, why: &str) -> Result<T> {
 fn unknown<T>(word: &str) -> Result<T> {
     bad(
         word,
-        "it is not known; known are ro, rw, mode=work|data, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
+        "it is not known; known are ro, rw, mode=work|data, transport=auto|dev|uring, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
          relatime, strictatime, noatime, acl, noacl, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
     )
 }
@@ -188,6 +207,8 @@ mod tests {
             ("turbo", "it is not known; known are ro"),
             ("mode=fast", "mode is work"),
             ("mode", "needs a value"),
+            ("transport=rail", "transport is auto, dev"),
+            ("transport", "needs a value"),
             ("threads=0", "from 1 to 64"),
             ("threads=many", "from 1 to 64"),
             ("uid=1000", "granary ns set"),

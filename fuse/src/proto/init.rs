@@ -167,8 +167,12 @@ pub struct Agreement {
 }
 
 impl Agreement {
+    /// Longest request in pages.
+    pub fn max_pages(&self) -> u16 {
+        self.max_write.div_ceil(4096) as u16
+    }
+
     pub fn encode(&self) -> Body {
-        let page = 4096;
         let flags = self.flags | Flags::INIT_EXT;
         Body::default()
             .u32(MAJOR)
@@ -179,7 +183,7 @@ impl Agreement {
             .u16(self.max_background / 4 * 3)
             .u32(self.max_write)
             .u32(1)
-            .u16(self.max_write.div_ceil(page) as u16)
+            .u16(self.max_pages())
             .u16(0)
             .u32(flags.high())
             .u32(self.max_stack_depth)

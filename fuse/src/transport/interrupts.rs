@@ -9,9 +9,12 @@
 //! | waits, and may not | nothing: it will be answered |
 //! | is being served on the thread that read it | the interrupt is kept until that is over or the request waits |
 //! | is not known: not yet, or not any more | EAGAIN: the kernel sends the INTERRUPT again if the request is still there |
+//!
+//! EAGAIN is for requests that were read of `/dev/fuse`; of those that come over a ring the kernel knows nothing there. So
+//! where there are rings the last interrupts of requests that are not known are remembered here, for when they come to wait.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +24,12 @@ use super::Channel;
 
 /// Requests that wait at once; later ones that could be interrupted are refused (ENOLCK), others wait without being known.
 const WAITING_MAX: usize = 1 << 16;
+
+/// The same where there are rings, whose memory each waiting request keeps an entry of.
+pub(super) const RINGS_WAITING_MAX: usize = 1 << 12;
+/// Interrupts of requests that are not known, remembered at once. Between a request's completion and its waiting there are
+/// microseconds; most that are remembered were answered before.
+const UNSEEN_MAX: usize = 256;
 
 /// No more requests can wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,8 @@ pub(crate) struct Interrupts {
     /// `serving` is cleared, so that one of the two threads sees the other.
     early: AtomicUsize,
     waiting_max: usize,
+    /// Guards the interrupts of requests that were not known, the last ones; only where there are rings. Taken under `table`.
+    unseen: Option<Mutex<VecDeque<u64>>>,
 }
 
 impl Interrupts {
@@ -62,7 +73,14 @@ impl Interrupts {
             serving: (0..readers).map(|_| AtomicU64::new(0)).collect(),
             early: AtomicUsize::new(0),
             waiting_max: WAITING_MAX,
+            unseen: None,
         }
+    }
+
+    /// The same where requests come over rings as well.
+    pub(super) fn of_rings(readers: usize) -> Interrupts {
+        let unseen = Some(Mutex::new(VecDeque::with_capacity(UNSEEN_MAX)));
+        Interrupts { waiting_max: RINGS_WAITING_MAX, unseen, ..Interrupts::new(readers) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, State>> {
@@ -105,6 +123,14 @@ impl Interrupts {
             return Outcome::Done;
         }
         self.early.fetch_sub(1, Ordering::SeqCst);
+        if let Some(unseen) = &self.unseen {
+            let mut unseen = unseen.lock().unwrap_or_else(PoisonError::into_inner);
+            if unseen.len() == UNSEEN_MAX {
+                unseen.pop_front();
+            }
+            unseen.push_back(unique);
+            return Outcome::Done;
+        }
         // Where not all that wait are known, asking the kernel to send it again would never end.
         if table.len() >= self.waiting_max { Outcome::Done } else { Outcome::Unknown }
     }
@@ -117,11 +143,23 @@ impl Interrupts {
             if let Some(tell) = &tell {
                 tell.notify_one();
             }
+        } else if self.was_unseen(unique)
+            && let Some(tell) = &tell
+        {
+            tell.notify_one();
         } else if table.len() >= self.waiting_max {
             return Err(TooMany);
         }
         table.insert(unique, State::Waits(tell.clone()));
         Ok(tell)
+    }
+
+    /// Whether it was interrupted before it was known.
+    fn was_unseen(&self, unique: u64) -> bool {
+        let Some(unseen) = &self.unseen else { return false };
+        let mut unseen = unseen.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = unseen.iter().position(|&seen| seen == unique);
+        at.and_then(|at| unseen.remove(at)).is_some()
     }
 
     fn over(&self, unique: u64) {
@@ -205,6 +243,22 @@ mod tests {
         i.end(0, 8);
         assert!(i.lock().is_empty());
         assert_eq!(i.early.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn over_rings_an_interrupt_before_the_request_is_kept_for_its_wait() {
+        let i = Interrupts::of_rings(2);
+        assert_eq!(i.interrupt(8), Outcome::Done, "nobody would send it again");
+        let tell = i.wait(8, true).unwrap().unwrap();
+        assert!(is_told(&tell));
+        i.over(8);
+        assert!(!is_told(&i.wait(8, true).unwrap().unwrap()), "it was used");
+        i.over(8);
+        for unique in 1..=2 * UNSEEN_MAX as u64 {
+            i.interrupt(unique << 8);
+        }
+        assert_eq!(i.unseen.as_ref().unwrap().lock().unwrap().len(), UNSEEN_MAX);
+        assert!(!is_told(&i.wait(1 << 8, true).unwrap().unwrap()), "the oldest are forgotten");
     }
 
     #[test]

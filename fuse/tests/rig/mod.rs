@@ -52,6 +52,11 @@ impl Default for Setup {
     }
 }
 
+/// Which way requests come in this run: through `/dev/fuse`, or as GRANARY_TRANSPORT says. A kernel without fails the tests.
+pub fn transport() -> String {
+    std::env::var("GRANARY_TRANSPORT").unwrap_or_else(|_| "dev".to_owned())
+}
+
 pub fn work() -> Rig {
     Rig::new(&Setup::default())
 }
@@ -126,7 +131,7 @@ impl Rig {
             };
             Tree::open(parts).await.unwrap()
         });
-        let options = MountOptions::parse(&setup.options).unwrap();
+        let options = MountOptions::parse(&format!("transport={},{}", transport(), setup.options)).unwrap();
         assert_eq!(options.mode, setup.mode);
         let vfs_options = VfsOptions {
             mode: setup.mode,
@@ -146,6 +151,7 @@ impl Rig {
             runtime: runtime.handle().clone(),
         };
         let mounted = mount(parts).unwrap();
+        assert_eq!(mounted.carrier().name(), transport());
         Rig { mounted: Some(mounted), metrics, tree, volume, runtime, dir }
     }
 

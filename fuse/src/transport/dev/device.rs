@@ -26,57 +26,65 @@ struct BackingMap {
 
 /// A mount's connection to the kernel: what all its descriptors share.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in super::super) struct Connection {
     /// The first is the one that was mounted.
     descriptors: Vec<OwnedFd>,
     interrupts: Interrupts,
 }
 
 impl Connection {
-    /// Of a mounted descriptor and `count - 1` clones.
-    pub(super) fn new(first: OwnedFd, count: usize) -> io::Result<Arc<Connection>> {
+    /// Of a mounted descriptor and `count - 1` clones, each read by a thread, with `rings` threads more that get requests
+    /// elsewhere.
+    pub(in super::super) fn new(first: OwnedFd, count: usize, rings: usize) -> io::Result<Arc<Connection>> {
         let mut descriptors = vec![first];
         for _ in 1..count {
             descriptors.push(clone_of(&descriptors[0])?);
         }
-        let interrupts = Interrupts::new(descriptors.len());
+        let interrupts = match rings {
+            0 => Interrupts::new(descriptors.len()),
+            rings => Interrupts::of_rings(descriptors.len() + rings),
+        };
         Ok(Arc::new(Connection { descriptors, interrupts }))
     }
-}
 
-/// One descriptor of it.
-#[derive(Debug)]
-pub(super) struct Device {
-    connection: Arc<Connection>,
-    at: usize,
-}
-
-impl Device {
-    /// All of a connection.
-    pub(super) fn all(connection: &Arc<Connection>) -> Vec<Arc<Device>> {
-        (0..connection.descriptors.len())
-            .map(|at| Arc::new(Device { connection: connection.clone(), at }))
-            .collect()
-    }
-
-    /// Which one of the connection's it is.
-    pub(super) fn at(&self) -> usize {
-        self.at
+    pub(in super::super) fn first(&self) -> BorrowedFd<'_> {
+        self.descriptors[0].as_fd()
     }
 
     /// The program that made a request wants its answer no longer. Which descriptor read the request is not known, so where
     /// the kernel is to ask again all are tried; it takes the one that fits.
-    pub(super) fn interrupt(&self, unique: u64) {
-        if self.connection.interrupts.interrupt(unique) == Outcome::Unknown {
-            for descriptor in &self.connection.descriptors {
+    pub(in super::super) fn interrupt(&self, unique: u64) {
+        if self.interrupts.interrupt(unique) == Outcome::Unknown {
+            for descriptor in &self.descriptors {
                 if write(descriptor.as_fd(), unique | INTERRUPT_BIT, -libc::EAGAIN, &[]).is_ok() {
                     return;
                 }
             }
         }
     }
+}
 
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+/// One descriptor of it.
+#[derive(Debug)]
+pub(in super::super) struct Device {
+    connection: Arc<Connection>,
+    at: usize,
+}
+
+impl Device {
+    /// All of a connection.
+    pub(in super::super) fn all(connection: &Arc<Connection>) -> Vec<Arc<Device>> {
+        (0..connection.descriptors.len())
+            .map(|at| Arc::new(Device { connection: connection.clone(), at }))
+            .collect()
+    }
+
+    /// Which one of the connection's it is.
+    pub(in super::super) fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(in super::super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.connection.descriptors[self.at].as_fd()
     }
 }
@@ -85,7 +93,7 @@ impl Device {
 const PARTS_MAX: usize = 2;
 
 /// Writes an answer or a notification at once.
-pub(super) fn write(
+pub(in super::super) fn write(
     descriptor: BorrowedFd<'_>,
     unique: u64,
     code: i32,

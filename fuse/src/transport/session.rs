@@ -1,0 +1,166 @@
+//! A connection from its greeting to its end, whichever way its requests come.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use rustix::io::Errno;
+
+use super::dev::{Connection, Device, write};
+use super::dispatch::Dispatcher;
+use super::uring::{self, Rings};
+use super::{Carrier, Channel, Service, Transport};
+use crate::proto::request::Dialect;
+use crate::proto::request::Header;
+use crate::proto::{Agreement, Flags, MAJOR, Offer, Operation, REQUEST_OVERHEAD_BYTES, Request};
+
+/// How requests are to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways {
+    pub transport: Transport,
+    /// Threads that read `/dev/fuse`, where they come through it.
+    pub threads: usize,
+}
+
+/// A connection that is agreed on, before requests are served.
+#[derive(Debug)]
+pub struct Session {
+    connection: Arc<Connection>,
+    devices: Vec<Arc<Device>>,
+    dialect: Dialect,
+    buffer_bytes: usize,
+    rings: Option<Rings>,
+}
+
+impl Session {
+    /// Answers the kernel's INIT on the descriptor of a fresh mount: `agree` says what is wanted of its offer.
+    pub fn greet(
+        device: OwnedFd,
+        ways: Ways,
+        agree: impl FnOnce(&Offer) -> Agreement,
+    ) -> io::Result<Session> {
+        let (header, offer) = read_offer(&device)?;
+        if !offer.is_understood() {
+            let _best = write(device.as_fd(), header.unique, -libc::EPROTO, &[]);
+            let Offer { major, minor, .. } = offer;
+            return Err(io::Error::other(format!(
+                "the kernel speaks FUSE {major}.{minor}, and 7.31 (Linux 5.4) or later is needed"
+            )));
+        }
+        let mut agreement = agree(&offer);
+        let rings = prepare_rings(ways.transport, &offer, &agreement)?;
+        let threads = if rings.is_some() { 1 } else { ways.threads.max(1) };
+        if rings.is_some() {
+            agreement.flags = agreement.flags | Flags::OVER_IO_URING;
+        }
+        let connection = Connection::new(device, threads, rings.as_ref().map_or(0, Rings::threads))?;
+        write(connection.first(), header.unique, 0, &[agreement.encode().as_slice()])?;
+        Ok(Session {
+            devices: Device::all(&connection),
+            connection,
+            dialect: Dialect { setxattr_ext: agreement.flags.has(Flags::SETXATTR_EXT) },
+            buffer_bytes: agreement.max_write as usize + REQUEST_OVERHEAD_BYTES,
+            rings,
+        })
+    }
+
+    /// The way that was agreed on.
+    pub fn carrier(&self) -> Carrier {
+        if self.rings.is_some() { Carrier::Uring } else { Carrier::Dev }
+    }
+
+    /// For notifications; ends with the session.
+    pub(crate) fn channel(&self) -> Weak<dyn Channel> {
+        let device: Arc<dyn Channel> = self.devices[0].clone();
+        Arc::downgrade(&device)
+    }
+
+    /// Serves requests, on this thread and others, until the file system is unmounted.
+    pub fn run(self, service: Arc<dyn Service>) -> io::Result<()> {
+        let Session { connection, devices, dialect, buffer_bytes, rings } = self;
+        let dispatcher = Arc::new(Dispatcher::new(connection, service, dialect));
+        let rings = rings.map(|rings| rings.start(&dispatcher, &devices[0])).transpose();
+        let stop = match &rings {
+            Ok(rings) => rings.as_ref().map(|rings| rings.stop().clone()),
+            Err(_) => None,
+        };
+        let served = match &rings {
+            Ok(_) => serve_devices(&devices, &dispatcher, buffer_bytes, stop.as_deref()),
+            Err(_) => Ok(()),
+        };
+        let result = match rings {
+            Ok(Some(rings)) => served.and(rings.join()),
+            Ok(None) => served,
+            Err(e) => Err(e),
+        };
+        result?;
+        match dispatcher.has_panicked() {
+            true => Err(io::Error::other("the service of a request panicked")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// One thread reads each descriptor, this one the first.
+fn serve_devices(
+    devices: &[Arc<Device>],
+    dispatcher: &Dispatcher,
+    buffer_bytes: usize,
+    stop: Option<&uring::Stop>,
+) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let mut others = Vec::new();
+        for device in &devices[1..] {
+            let name = format!("granary-fuse-{}", device.at());
+            let thread = std::thread::Builder::new().name(name);
+            match thread.spawn_scoped(scope, move || device.serve_all(dispatcher, buffer_bytes, stop)) {
+                Ok(thread) => others.push(thread),
+                Err(e) => tracing::warn!(error = %e, "one thread fewer reads requests"),
+            }
+        }
+        let mut result = devices[0].serve_all(dispatcher, buffer_bytes, stop);
+        for other in others {
+            let ended = other.join().map_err(|_| io::Error::other("a thread that reads requests panicked"));
+            result = result.and(ended.flatten());
+        }
+        result
+    })
+}
+
+/// Rings, if they are wanted and the kernel has them. They are made before they are agreed on: from then on all requests wait
+/// for them.
+fn prepare_rings(transport: Transport, offer: &Offer, agreement: &Agreement) -> io::Result<Option<Rings>> {
+    let prepared = match transport {
+        Transport::Dev => return Ok(None),
+        _ if !offer.flags.has(Flags::OVER_IO_URING) => Err(io::Error::other(uring::NOT_OFFERED)),
+        _ => Rings::prepare(agreement),
+    };
+    match (prepared, transport) {
+        (Ok(rings), _) => Ok(Some(rings)),
+        (Err(e), Transport::Uring) => Err(e),
+        (Err(e), _) => {
+            tracing::info!(reason = %e, "requests come through /dev/fuse");
+            Ok(None)
+        }
+    }
+}
+
+/// Waits for INIT. A kernel of a later major is told ours, and asks again.
+fn read_offer(device: &OwnedFd) -> io::Result<(Header, Offer)> {
+    let mut buffer = vec![0; 2 * REQUEST_OVERHEAD_BYTES];
+    loop {
+        let len = match rustix::io::read(device, &mut buffer) {
+            Ok(len) => len,
+            Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        let request = Request::parse(&buffer[..len], Dialect::default()).map_err(io::Error::other)?;
+        match request.operation {
+            Operation::Init(offer) if offer.major > MAJOR => {
+                write(device.as_fd(), request.header.unique, 0, &[Agreement::other_major().as_slice()])?;
+            }
+            Operation::Init(offer) => return Ok((request.header, offer)),
+            _ => return Err(io::Error::other("the kernel's first request is not INIT")),
+        }
+    }
+}
