@@ -28,7 +28,7 @@ pub struct MountOptions {
     pub acl: bool,
     /// Allow a mountpoint that is not empty.
     pub nonempty: bool,
-    /// Which way requests come; over io_uring by default, where the kernel offers it.
+    /// Which way requests come; through `/dev/fuse` by default.
     pub transport: Transport,
     /// Threads that read requests, where they come through `/dev/fuse`.
     pub threads: usize,
@@ -46,7 +46,7 @@ impl Default for MountOptions {
             atime: Atime::Never,
             acl: true,
             nonempty: false,
-            transport: Transport::Auto,
+            transport: Transport::Dev,
             threads: cores.clamp(THREADS_MIN, THREADS_MAX),
         }
     }
