@@ -95,15 +95,16 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
     let (ended_sender, ended) = watch::channel(false);
     let ways = Ways { transport, threads: options.threads };
     let started = greet(device, ways, &vfs).and_then(|session| {
-        let carrier = session.carrier();
+        let (carrier, anchor) = (session.carrier(), session.anchor());
         let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
         let thread = std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
             if let Err(e) = session.run(adapter) {
                 tracing::error!(error = %e, "a mount's session ended with an error");
             }
             let _nobody_waits = ended_sender.send(true);
-        });
-        Ok((thread?, carrier))
+        })?;
+        anchor.map_or(Ok(()), |anchor| anchor.cast(&path))?;
+        Ok((thread, carrier))
     });
     let (thread, carrier) = started.map_err(|e| {
         let _best = detach(&mount, UnmountFlags::DETACH);

@@ -73,7 +73,11 @@ impl Mount {
         let service = Arc::new(Odd { held: held_sender, served: AtomicU64::new(0) });
         let (session, served) = (session.unwrap(), service.clone());
         assert_eq!(session.carrier() == Carrier::Uring, transport == Transport::Uring);
+        let anchor = session.anchor();
         let session = std::thread::spawn(move || session.run(served));
+        if let Some(anchor) = anchor {
+            anchor.cast(dir.path()).unwrap();
+        }
         Mount { path: dir.path().to_path_buf(), service, held, session: Some(session), _dir: dir }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dev::Connection;
+use super::uring::Anchor;
 use super::{Channel, Reply, Service};
 use crate::proto::request::{Dialect, Header};
 use crate::proto::{Malformed, Operation, Request, opcode};
@@ -13,6 +14,7 @@ pub(super) struct Dispatcher {
     pub(super) connection: Arc<Connection>,
     service: Arc<dyn Service>,
     dialect: Dialect,
+    anchor: Option<Arc<Anchor>>,
     /// A request's service panicked.
     panicked: AtomicBool,
 }
@@ -22,8 +24,15 @@ impl Dispatcher {
         connection: Arc<Connection>,
         service: Arc<dyn Service>,
         dialect: Dialect,
+        anchor: Option<Arc<Anchor>>,
     ) -> Dispatcher {
-        Dispatcher { connection, service, dialect, panicked: AtomicBool::new(false) }
+        Dispatcher { connection, service, dialect, anchor, panicked: AtomicBool::new(false) }
+    }
+
+    fn forget(&self, ino: u64, lookups: u64) {
+        if self.anchor.is_none() || !Anchor::is(ino) {
+            self.service.forget(ino, lookups);
+        }
     }
 
     pub(super) fn has_panicked(&self) -> bool {
@@ -43,15 +52,19 @@ impl Dispatcher {
         let unique = header.unique;
         match &request.operation {
             Operation::Interrupt { unique } => self.connection.interrupt(*unique),
-            Operation::Forget { lookups } => self.service.forget(header.ino, *lookups),
+            Operation::Forget { lookups } => self.forget(header.ino, *lookups),
             Operation::BatchForget(forgets) => {
-                forgets.iter().for_each(|(ino, lookups)| self.service.forget(ino, lookups));
+                forgets.iter().for_each(|(ino, lookups)| self.forget(ino, lookups));
             }
             _ if opcode::is_silent(header.opcode) => {}
             Operation::Destroy => channel.answer(unique, 0, &[]),
             // It comes once, before the session.
             Operation::Init(_) => channel.answer(unique, libc::EIO, &[]),
-            _ => {
+            operation => {
+                let anchored = self.anchor.as_ref().and_then(|anchor| anchor.answer(&header, operation));
+                if let Some(body) = anchored {
+                    return channel.answer(unique, 0, &[body.as_slice()]);
+                }
                 let interrupts = channel.interrupts();
                 interrupts.begin(reader, unique);
                 let reply = Reply::new(channel.clone(), unique);

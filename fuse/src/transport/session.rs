@@ -69,6 +69,11 @@ impl Session {
         if self.rings.is_some() { Carrier::Uring } else { Carrier::Dev }
     }
 
+    /// Over rings: to be [cast](uring::Anchor::cast) as soon as the session runs.
+    pub fn anchor(&self) -> Option<Arc<uring::Anchor>> {
+        self.rings.as_ref().map(|rings| rings.anchor().clone())
+    }
+
     /// For notifications; ends with the session.
     pub(crate) fn channel(&self) -> Weak<dyn Channel> {
         let device: Arc<dyn Channel> = self.devices[0].clone();
@@ -78,7 +83,8 @@ impl Session {
     /// Serves requests, on this thread and others, until the file system is unmounted.
     pub fn run(self, service: Arc<dyn Service>) -> io::Result<()> {
         let Session { connection, devices, dialect, buffer_bytes, rings } = self;
-        let dispatcher = Arc::new(Dispatcher::new(connection, service, dialect));
+        let anchor = rings.as_ref().map(|rings| rings.anchor().clone());
+        let dispatcher = Arc::new(Dispatcher::new(connection, service, dialect, anchor));
         let rings = rings.map(|rings| rings.start(&dispatcher, &devices[0])).transpose();
         let stop = match &rings {
             Ok(rings) => rings.as_ref().map(|rings| rings.stop().clone()),

@@ -16,7 +16,7 @@
 //!   and a task of another thread leaves its answer with it.
 //! * A request that finds no free entry of its queue waits for the next *commit* in that queue; a new entry does not take it. A
 //!   worker whose entries all wait (for locks, or the store) registers more, and asks the kernel for a request of its
-//!   own (a RETRIEVE of nothing), whose commit takes what waits. Otherwise an unlock could wait for the lock that it ends.
+//!   own ([`anchor`]), whose commit takes what waits. Otherwise an unlock could wait for the lock that it ends.
 //! * FORGET and INTERRUPT still come through `/dev/fuse`, and notifications and ioctls go there. An INTERRUPT that is answered
 //!   EAGAIN is not sent again; see [`super::interrupts`]. A signal that comes between the queueing of a request and its copying is
 //!   told nobody; a request waits then as if it could not be interrupted.
@@ -25,6 +25,7 @@
 //! Memory: each entry has room for the longest request, of which only what was used is resident. Above
 //! [`worker::RESIDENT_BYTES_MAX`] large parts are given back after each use.
 
+mod anchor;
 mod cpus;
 mod entry;
 mod home;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+pub use anchor::Anchor;
 pub(super) use home::Stop;
 pub use parameter::{NOT_OFFERED, enable};
 
@@ -71,6 +73,7 @@ struct Waiting {
 /// Rings and threads that wait for their connection. Dropped, they end.
 pub(super) struct Rings {
     waiting: Vec<Waiting>,
+    anchor: Arc<Anchor>,
 }
 
 impl fmt::Debug for Rings {
@@ -92,6 +95,7 @@ fn payload_bytes(agreement: &Agreement) -> usize {
 impl Rings {
     /// Makes them. Fails where the kernel has no such rings, or this process may not have them.
     pub(super) fn prepare(agreement: &Agreement) -> io::Result<Rings> {
+        let anchor = Arc::new(Anchor::new()?);
         let queues = cpus::possible()?;
         let threads = queues.min(THREADS_MAX);
         let mut waiting = Vec::with_capacity(threads);
@@ -115,7 +119,11 @@ impl Rings {
         for _ in 0..threads {
             ready.recv().map_err(io::Error::other)??;
         }
-        Ok(Rings { waiting })
+        Ok(Rings { waiting, anchor })
+    }
+
+    pub(super) fn anchor(&self) -> &Arc<Anchor> {
+        &self.anchor
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -126,6 +134,7 @@ impl Rings {
     pub(super) fn start(self, dispatcher: &Arc<Dispatcher>, device: &Arc<Device>) -> io::Result<Running> {
         let homes = self.waiting.iter().map(|waiting| waiting.home.clone()).collect();
         let stop = Arc::new(Stop::new(homes)?);
+        self.anchor.tell(stop.clone());
         let mut threads = Vec::with_capacity(self.waiting.len());
         for Waiting { start, thread, .. } in self.waiting {
             let (dispatcher, device, stop) = (dispatcher.clone(), device.clone(), stop.clone());
@@ -162,7 +171,7 @@ impl Running {
 
 /// A worker's life.
 fn work(seat: Seat, ready: &Sender<io::Result<()>>, start: &Receiver<Start>) -> io::Result<()> {
-    let made = worker::new_ring();
+    let made = cpus::settle(&seat.queues).and_then(|()| worker::new_ring());
     let (ring, said): (Option<Ring>, _) = match made {
         Ok(ring) => (Some(ring), Ok(())),
         Err(e) => (None, Err(e)),

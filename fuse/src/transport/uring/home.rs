@@ -90,6 +90,11 @@ impl Stop {
         &self.reader
     }
 
+    /// For them to see what there is to do.
+    pub(super) fn wake_all(&self) {
+        self.homes.iter().for_each(|home| home.wake());
+    }
+
     pub(super) fn all(&self) {
         ring(&self.reader);
         for home in &self.homes {

@@ -1,6 +1,6 @@
 //! A thread with a ring, that serves the requests of its processors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use super::super::Channel;
 use super::super::dev::Device;
 use super::super::dispatch::Dispatcher;
 use super::super::interrupts::RINGS_WAITING_MAX;
+use super::anchor::Anchor;
 use super::cpus;
 use super::entry::{Entry, Served};
 use super::home::Home;
 use super::memory::KEPT_BYTES;
-use crate::proto::notification;
 use crate::proto::ring::{Command, SUBMISSION_BYTES};
 
 /// Bytes of payloads that stay resident in one mount; above, large ones are given back after each use.
@@ -34,8 +34,6 @@ const SUBMISSIONS: u32 = 64;
 const COMPLETIONS: u32 = 256;
 /// Completions with this are the bell's, others tell the entry.
 const BELL: u64 = u64::MAX;
-/// Requests that are asked for to get the queue going have numbers from here on. The kernel's own are far below.
-const KICKS: u64 = 1 << 63;
 
 /// Entries of each queue at the start.
 pub(super) fn entries_of(queues: usize) -> usize {
@@ -88,6 +86,9 @@ pub(super) struct Worker {
     resident_bytes: usize,
     resident_of: Vec<usize>,
     kicks: u64,
+    /// Queues that are to be set going, which failed: the connection has just begun, and the kernel does not know the
+    /// [`Anchor`] yet.
+    owed: BTreeSet<u16>,
     /// The kernel has ended the connection.
     over: bool,
 }
@@ -108,15 +109,13 @@ impl Worker {
             resident_bytes: 0,
             resident_of: Vec::new(),
             kicks: 0,
+            owed: BTreeSet::new(),
             over: false,
         }
     }
 
     /// Serves until the connection is over.
     pub(super) fn run(mut self) -> io::Result<()> {
-        if !cpus::pin(&self.seat.queues) {
-            tracing::debug!(queues = ?self.seat.queues, "not on its processors: this process may not run there");
-        }
         self.poll_bell()?;
         for queue in self.seat.queues.clone() {
             for _ in 0..self.seat.entries {
@@ -134,6 +133,9 @@ impl Worker {
             self.seat.home.take_finished(&mut finished);
             for at in finished.drain(..) {
                 self.commit(at)?;
+            }
+            for queue in std::mem::take(&mut self.owed) {
+                self.kick(queue);
             }
         }
         Ok(())
@@ -220,16 +222,19 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes the kernel send a request to this queue. It goes to the one of the processor that asks for it.
+    /// Makes the kernel send a request to this queue: it goes to the one of the processor that asks for it.
     fn kick(&mut self, queue: u16) {
         let several = self.seat.queues.len() > 1;
-        if several {
-            cpus::pin(&[queue]);
+        if several && !cpus::pin(&[queue]) {
+            // It was taken away, and nothing is sent from it. What was before waits for the next commit.
+            return;
         }
-        self.kicks += 2;
-        let body = notification::retrieve(KICKS + self.kicks, ROOT, 0, 0);
-        // It fails when the connection is over.
-        let _over = self.device.notify(notification::RETRIEVE, body.as_slice());
+        self.kicks += 1;
+        let (code, body) = Anchor::ask(self.kicks);
+        if let Err(e) = self.device.notify(code, body.as_slice()) {
+            tracing::debug!(queue, error = %e, "a queue cannot be set going yet");
+            self.owed.insert(queue);
+        }
         if several {
             cpus::pin(&self.seat.queues);
         }
@@ -274,9 +279,6 @@ impl Worker {
         }
     }
 }
-
-/// The root's inode number, which a kernel always has.
-const ROOT: u64 = 1;
 
 fn from_bytes(bytes: [u8; SUBMISSION_BYTES]) -> Entry128 {
     const { assert!(size_of::<squeue::Entry128>() == SUBMISSION_BYTES) }
