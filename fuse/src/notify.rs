@@ -60,6 +60,18 @@ impl Notifier {
         self.notify(notification::INC_EPOCH, &[])
     }
 
+    /// Whether answers may reach the kernel later than they are given.
+    pub(crate) fn lags(&self) -> bool {
+        self.channel.upgrade().is_some_and(|channel| channel.is_ring())
+    }
+
+    /// Returns when the kernel has all answers that were given before. Waits for the threads that serve, so none of them may.
+    pub(crate) fn settle(&self) {
+        if let Some(channel) = self.channel.upgrade() {
+            channel.settle();
+        }
+    }
+
     fn notify(&self, code: i32, body: &[u8]) -> Result<()> {
         let Some(channel) = self.channel.upgrade() else { return Ok(()) };
         match channel.notify(code, body) {

@@ -13,6 +13,7 @@ mod dispatch;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::proto::Request;
 use interrupts::Interrupts;
@@ -59,11 +60,15 @@ pub trait Service: Send + Sync + 'static {
 
 /// Where answers and notifications go.
 pub(crate) trait Channel: fmt::Debug + Send + Sync {
-    /// Answers the request `unique`: with an errno (positive) or, when it is 0, with `parts` one after the other.
-    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]]);
+    /// Answers the request `unique`: with an errno (positive) or, when it is 0, with `parts` one after the other. A file
+    /// that the answer names stays registered until the kernel has the answer.
+    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]], names: Option<Arc<BackingId>>);
     fn notify(&self, code: i32, body: &[u8]) -> io::Result<()>;
     /// Registers a local file that the kernel may read and write by itself.
-    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<i32>;
-    fn close_backing(&self, id: i32);
+    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<BackingId>;
+    /// Whether requests come over rings: answers may reach the kernel later than they are given.
+    fn is_ring(&self) -> bool;
+    /// Returns when the kernel has all answers that were given before. Never to be called by who serves.
+    fn settle(&self);
     fn interrupts(&self) -> &Interrupts;
 }

@@ -61,23 +61,24 @@ fn open(fh: u64, flush: bool, flags: u32) -> answer::Open {
     answer::Open { fh, flags, backing_id: 0 }
 }
 
-/// How an open file is described to the kernel, and the registered stage file with passthrough: to be held until the
-/// answer is out. Registers the stage file where the kernel is to use it; where it refuses, the handle goes through the
-/// page cache.
-fn describe(vfs: &Vfs, opened: Opened, reply: &Reply) -> Result<(answer::Open, Option<Arc<BackingId>>)> {
+/// How an open file is described to the kernel. Registers the stage file where the kernel is to use it, for the answer to
+/// name; where it refuses, the handle goes through the page cache.
+fn describe(vfs: &Vfs, opened: Opened, reply: &mut Reply) -> Result<answer::Open> {
     let Opened { fh, flush, .. } = opened;
     let grant = match opened.io {
         Io::Cached { keep } => {
-            return Ok((open(fh, flush, if keep { answer::FOPEN_KEEP_CACHE } else { 0 }), None));
+            return Ok(open(fh, flush, if keep { answer::FOPEN_KEEP_CACHE } else { 0 }));
         }
-        Io::Direct => return Ok((open(fh, flush, answer::FOPEN_DIRECT_IO), None)),
+        Io::Direct => return Ok(open(fh, flush, answer::FOPEN_DIRECT_IO)),
         Io::Passthrough(grant) => grant,
     };
     let for_good = match grant.registration.get(|| reply.open_backing(&grant.backing.file)) {
         Ok(Some(id)) => {
             let id: Arc<BackingId> = id;
             let open = open(fh, flush, answer::FOPEN_PASSTHROUGH);
-            return Ok((answer::Open { backing_id: id.number(), ..open }, Some(id)));
+            let backing_id = id.number();
+            reply.names(id);
+            return Ok(answer::Open { backing_id, ..open });
         }
         Ok(None) => false,
         Err(e) => {
@@ -93,14 +94,14 @@ fn describe(vfs: &Vfs, opened: Opened, reply: &Reply) -> Result<(answer::Open, O
     };
     drop(grant);
     let instead = vfs.passthrough_refused(fh, for_good)?;
-    Ok((open(fh, instead.flush, 0), None))
+    Ok(open(fh, instead.flush, 0))
 }
 
-pub(super) fn reply_opened(shared: &Shared, reply: Reply, ino: Ino, opened: Option<Opened>) {
+pub(super) fn reply_opened(shared: &Shared, mut reply: Reply, ino: Ino, opened: Option<Opened>) {
     // A kernel that is told ENOSYS sends no OPEN and no RELEASE any more, and keeps its pages.
     let Some(opened) = opened else { return reply.error(libc::ENOSYS) };
-    match describe(&shared.vfs, opened, &reply) {
-        Ok((open, _backing)) => {
+    match describe(&shared.vfs, opened, &mut reply) {
+        Ok(open) => {
             let _gate = shared.vfs.gate();
             reply.body(&answer::open(&open));
         }
@@ -108,10 +109,10 @@ pub(super) fn reply_opened(shared: &Shared, reply: Reply, ino: Ino, opened: Opti
     }
 }
 
-pub(super) fn reply_created(shared: &Shared, reply: Reply, at: At<'_>, op: Op, created: (Attr, Opened)) {
+pub(super) fn reply_created(shared: &Shared, mut reply: Reply, at: At<'_>, op: Op, created: (Attr, Opened)) {
     let (attr, opened) = created;
-    match describe(&shared.vfs, opened, &reply) {
-        Ok((open, _backing)) => {
+    match describe(&shared.vfs, opened, &mut reply) {
+        Ok(open) => {
             let _gate = shared.vfs.gate();
             let valid = shared.vfs.valid(&attr, Some(at));
             let entry = answer::entry(&convert::attr(&attr), valid.entry, valid.attr);

@@ -1,23 +1,21 @@
 //! Local files that the kernel reads and writes by itself (passthrough).
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::{io, sync::Arc};
 
-use super::Channel;
+use super::dev::Connection;
 
 /// A registered file. Dropped, it is registered no more; files that are open with it stay as they are.
 #[derive(Debug)]
 pub struct BackingId {
-    channel: Arc<dyn Channel>,
+    connection: Arc<Connection>,
     id: i32,
 }
 
 impl BackingId {
-    pub(super) fn register(channel: &Arc<dyn Channel>, file: &File) -> io::Result<BackingId> {
-        let id = channel.open_backing(file.as_fd())?;
-        Ok(BackingId { channel: channel.clone(), id })
+    pub(super) fn register(connection: &Arc<Connection>, file: BorrowedFd<'_>) -> io::Result<BackingId> {
+        let id = connection.open_backing(file)?;
+        Ok(BackingId { connection: connection.clone(), id })
     }
 
     /// What the kernel calls it.
@@ -28,6 +26,6 @@ impl BackingId {
 
 impl Drop for BackingId {
     fn drop(&mut self) {
-        self.channel.close_backing(self.id);
+        self.connection.close_backing(self.id);
     }
 }

@@ -57,13 +57,13 @@ impl Dispatcher {
                 forgets.iter().for_each(|(ino, lookups)| self.forget(ino, lookups));
             }
             _ if opcode::is_silent(header.opcode) => {}
-            Operation::Destroy => channel.answer(unique, 0, &[]),
+            Operation::Destroy => channel.answer(unique, 0, &[], None),
             // It comes once, before the session.
-            Operation::Init(_) => channel.answer(unique, libc::EIO, &[]),
+            Operation::Init(_) => channel.answer(unique, libc::EIO, &[], None),
             operation => {
                 let anchored = self.anchor.as_ref().and_then(|anchor| anchor.answer(&header, operation));
                 if let Some(body) = anchored {
-                    return channel.answer(unique, 0, &[body.as_slice()]);
+                    return channel.answer(unique, 0, &[body.as_slice()], None);
                 }
                 let interrupts = channel.interrupts();
                 interrupts.begin(reader, unique);
@@ -86,6 +86,6 @@ impl Dispatcher {
 fn refuse(channel: &dyn Channel, header: &Header, e: Malformed) {
     tracing::error!(opcode = header.opcode, error = %e, "the kernel sent a malformed request");
     if !opcode::is_silent(header.opcode) {
-        channel.answer(header.unique, libc::EIO, &[]);
+        channel.answer(header.unique, libc::EIO, &[], None);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::interrupts::{TooMany, Waiting};
@@ -14,17 +15,18 @@ use crate::proto::wire::Body;
 pub struct Reply {
     channel: Arc<dyn Channel>,
     unique: u64,
+    names: Option<Arc<BackingId>>,
     answered: bool,
 }
 
 impl Reply {
     pub(crate) fn new(channel: Arc<dyn Channel>, unique: u64) -> Reply {
-        Reply { channel, unique, answered: false }
+        Reply { channel, unique, names: None, answered: false }
     }
 
     fn answer(mut self, errno: i32, parts: &[&[u8]]) {
         self.answered = true;
-        self.channel.answer(self.unique, errno, parts);
+        self.channel.answer(self.unique, errno, parts, self.names.take());
     }
 
     /// Done, and nothing to say.
@@ -52,14 +54,19 @@ impl Reply {
 
     /// Registers a local file for passthrough.
     pub fn open_backing(&self, file: &File) -> io::Result<BackingId> {
-        BackingId::register(&self.channel, file)
+        self.channel.open_backing(file.as_fd())
+    }
+
+    /// The answer will name this file: it stays registered until the kernel has the answer.
+    pub fn names(&mut self, id: Arc<BackingId>) {
+        self.names = Some(id);
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.answered {
-            self.channel.answer(self.unique, libc::EIO, &[]);
+            self.channel.answer(self.unique, libc::EIO, &[], None);
         }
     }
 }
@@ -76,16 +83,19 @@ mod tests {
     struct Recorder(Mutex<Vec<(u64, i32, Vec<u8>)>>, Interrupts);
 
     impl Channel for Recorder {
-        fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]]) {
+        fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]], _names: Option<Arc<BackingId>>) {
             self.0.lock().unwrap().push((unique, errno, parts.concat()));
         }
         fn notify(&self, _code: i32, _body: &[u8]) -> io::Result<()> {
             Ok(())
         }
-        fn open_backing(&self, _file: BorrowedFd<'_>) -> io::Result<i32> {
-            Ok(1)
+        fn open_backing(&self, _file: BorrowedFd<'_>) -> io::Result<BackingId> {
+            Err(io::ErrorKind::Unsupported.into())
         }
-        fn close_backing(&self, _id: i32) {}
+        fn is_ring(&self) -> bool {
+            false
+        }
+        fn settle(&self) {}
         fn interrupts(&self) -> &Interrupts {
             &self.1
         }

@@ -17,6 +17,8 @@
 //! * A request that finds no free entry of its queue waits for the next *commit* in that queue; a new entry does not take it. A
 //!   worker whose entries all wait (for locks, or the store) registers more, and asks the kernel for a request of its
 //!   own ([`anchor`]), whose commit takes what waits. Otherwise an unlock could wait for the lock that it ends.
+//! * An answer is the kernel's when it is committed, after it was given. So who drops what the kernel keeps lets all answers
+//!   that were given before be committed first ([`home`], `settle`).
 //! * FORGET and INTERRUPT still come through `/dev/fuse`, and notifications and ioctls go there. An INTERRUPT that is answered
 //!   EAGAIN is not sent again; see [`super::interrupts`]. A signal that comes between the queueing of a request and its copying is
 //!   told nobody; a request waits then as if it could not be interrupted.
@@ -135,6 +137,7 @@ impl Rings {
         let homes = self.waiting.iter().map(|waiting| waiting.home.clone()).collect();
         let stop = Arc::new(Stop::new(homes)?);
         self.anchor.tell(stop.clone());
+        dispatcher.connection.served_by(stop.clone());
         let mut threads = Vec::with_capacity(self.waiting.len());
         for Waiting { start, thread, .. } in self.waiting {
             let (dispatcher, device, stop) = (dispatcher.clone(), device.clone(), stop.clone());
@@ -178,10 +181,12 @@ fn work(seat: Seat, ready: &Sender<io::Result<()>>, start: &Receiver<Start>) -> 
     };
     // Who made the thread may have given up meanwhile; the next line sees that.
     let _gone = ready.send(said);
-    let (Some(ring), Ok(start)) = (ring, start.recv()) else { return Ok(()) };
-    let stop = start.stop.clone();
+    let (Some(ring), Ok(start)) = (ring, start.recv()) else {
+        seat.home.leave();
+        return Ok(());
+    };
     // When one ends, for whatever reason, its processor's requests would wait for ever: all end, and with them the connection.
-    let _all = home::StopAtEnd(stop);
+    let _all = home::StopAtEnd { stop: start.stop.clone(), home: seat.home.clone() };
     Worker::new(ring, seat, start.dispatcher, start.device).run()
 }
 

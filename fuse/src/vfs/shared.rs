@@ -53,13 +53,13 @@ impl Vfs {
     async fn give_up(&self, scope: Scope, wanted: LeaseKind) {
         match (scope, wanted) {
             (Scope::Directory(dir), _) => {
-                self.pass_gate();
+                self.pass_gate().await;
                 self.drop_entries();
                 self.drop_attributes(dir);
             }
             (Scope::Inode(ino), LeaseKind::Read) => self.tree.recall(ino, wanted, &NoPages).await,
             (Scope::Inode(ino), LeaseKind::Write) => {
-                self.pass_gate();
+                self.pass_gate().await;
                 self.drop_attributes(ino);
                 self.tree.recall(ino, wanted, &Pages(self)).await;
             }
@@ -70,7 +70,7 @@ impl Vfs {
         if why == Lost::Fenced {
             self.handles.end_session();
         }
-        self.pass_gate();
+        self.pass_gate().await;
         self.drop_entries();
         let known = self.references.all();
         for &ino in &known {

@@ -28,6 +28,7 @@ use granary_meta::Attr;
 use granary_meta::lease::{LeaseKind, Scope};
 
 use super::{VALID, Vfs};
+use crate::Notifier;
 
 /// The kernel begins to count when it reads an answer, which is a little later than it was worked out: one part in this
 /// many of the lease is left out.
@@ -69,9 +70,14 @@ impl Vfs {
         Gate { _shut_out: self.many.then(|| self.gate.read().unwrap_or_else(PoisonError::into_inner)) }
     }
 
-    /// Returns when all answers that were given under a lease which `holds` denies by now have been written.
-    pub(super) fn pass_gate(&self) {
+    /// Returns when the kernel has all answers that were given under a lease which `holds` denies by now.
+    pub(super) async fn pass_gate(&self) {
         drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        if let Some(notifier) = self.notifier().filter(Notifier::lags)
+            && let Err(e) = tokio::task::spawn_blocking(move || notifier.settle()).await
+        {
+            tracing::error!(error = %e, "the kernel may keep what was answered before a recall");
+        }
     }
 
     /// Whether others change the namespace too.

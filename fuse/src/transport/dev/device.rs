@@ -2,12 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 
-use super::super::Channel;
 use super::super::interrupts::{Interrupts, Outcome};
+use super::super::{BackingId, Channel, uring};
 use crate::proto::wire::Body;
 use crate::proto::{ANSWER_HEADER_BYTES, INTERRUPT_BIT};
 
@@ -30,6 +30,8 @@ pub(in super::super) struct Connection {
     /// The first is the one that was mounted.
     descriptors: Vec<OwnedFd>,
     interrupts: Interrupts,
+    /// Who commits answers, where requests come over rings.
+    workers: OnceLock<Arc<uring::Stop>>,
 }
 
 impl Connection {
@@ -44,11 +46,30 @@ impl Connection {
             0 => Interrupts::new(descriptors.len()),
             rings => Interrupts::of_rings(descriptors.len() + rings),
         };
-        Ok(Arc::new(Connection { descriptors, interrupts }))
+        Ok(Arc::new(Connection { descriptors, interrupts, workers: OnceLock::new() }))
     }
 
     pub(in super::super) fn first(&self) -> BorrowedFd<'_> {
         self.descriptors[0].as_fd()
+    }
+
+    /// Requests come over rings, and these commit their answers.
+    pub(in super::super) fn served_by(&self, workers: Arc<uring::Stop>) {
+        let _once = self.workers.set(workers);
+    }
+
+    /// Registers a local file that the kernel may read and write by itself.
+    pub(in super::super) fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
+        let map = BackingMap { fd: file.as_raw_fd(), flags: 0, padding: 0 };
+        // SAFETY: the descriptor is open, and the kernel reads a `fuse_backing_map`, which `map` is laid out as.
+        let id = unsafe { libc::ioctl(self.first().as_raw_fd(), BACKING_OPEN, &raw const map) };
+        if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
+    }
+
+    pub(in super::super) fn close_backing(&self, id: i32) {
+        let id = id as u32;
+        // SAFETY: the descriptor is open, and the kernel reads a `u32`. A failure means that the connection is gone.
+        let _gone = unsafe { libc::ioctl(self.first().as_raw_fd(), BACKING_CLOSE, &raw const id) };
     }
 
     /// The program that made a request wants its answer no longer. Which descriptor read the request is not known, so where
@@ -110,7 +131,7 @@ pub(in super::super) fn write(
 }
 
 impl Channel for Device {
-    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]]) {
+    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]], _until_written: Option<Arc<BackingId>>) {
         match write(self.descriptor(), unique, -errno, parts) {
             // ENOENT: it was aborted, ENODEV: the file system is gone. Nobody waits for the answer.
             Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
@@ -124,17 +145,19 @@ impl Channel for Device {
         Ok(write(self.descriptor(), 0, code, parts)?)
     }
 
-    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
-        let map = BackingMap { fd: file.as_raw_fd(), flags: 0, padding: 0 };
-        // SAFETY: the descriptor is open, and the kernel reads a `fuse_backing_map`, which `map` is laid out as.
-        let id = unsafe { libc::ioctl(self.descriptor().as_raw_fd(), BACKING_OPEN, &raw const map) };
-        if id < 0 { Err(io::Error::last_os_error()) } else { Ok(id) }
+    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<BackingId> {
+        BackingId::register(&self.connection, file)
     }
 
-    fn close_backing(&self, id: i32) {
-        let id = id as u32;
-        // SAFETY: the descriptor is open, and the kernel reads a `u32`. A failure means that the connection is gone.
-        let _gone = unsafe { libc::ioctl(self.descriptor().as_raw_fd(), BACKING_CLOSE, &raw const id) };
+    fn is_ring(&self) -> bool {
+        self.connection.workers.get().is_some()
+    }
+
+    fn settle(&self) {
+        // What is written is the kernel's at once.
+        if let Some(workers) = self.connection.workers.get() {
+            workers.settle();
+        }
     }
 
     fn interrupts(&self) -> &Interrupts {

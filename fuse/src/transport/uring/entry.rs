@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::dev::Device;
 use super::super::interrupts::Interrupts;
-use super::super::{Channel, dispatch::Dispatcher};
+use super::super::{BackingId, Channel, dispatch::Dispatcher};
 use super::home::Home;
 use super::memory::{KEPT_BYTES, Memory};
 use crate::proto::opcode;
@@ -48,6 +48,8 @@ struct Slot {
     aside: Vec<u8>,
     /// Bytes of the payload that have been used, and are resident therefore.
     touched: usize,
+    /// What the answer names.
+    names: Option<Arc<BackingId>>,
 }
 
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Entry {
         home: Arc<Home>,
         device: Arc<Device>,
     ) -> io::Result<Entry> {
-        let slot = Slot { stage: Stage::Kernels, commit: 0, aside: Vec::new(), touched: 0 };
+        let slot = Slot { stage: Stage::Kernels, commit: 0, aside: Vec::new(), touched: 0, names: None };
         Ok(Entry { at, queue, memory: Memory::new(payload_bytes)?, slot: Mutex::new(slot), home, device })
     }
 
@@ -102,7 +104,7 @@ impl Entry {
             Err((unique, e)) => {
                 tracing::error!(error = %e, "the kernel sent a malformed request");
                 self.begin(unique, unique, false, 0);
-                self.answer(unique, libc::EIO, &[]);
+                self.answer(unique, libc::EIO, &[], None);
                 return self.settle();
             }
         };
@@ -113,11 +115,11 @@ impl Entry {
             let message = unsafe { self.memory.message(&delivery, &header) };
             match Header::parse(message) {
                 // Committed all the same: the kernel waits for that.
-                Ok(header) if opcode::is_silent(header.opcode) => self.answer(unique, 0, &[]),
+                Ok(header) if opcode::is_silent(header.opcode) => self.answer(unique, 0, &[], None),
                 Ok(_) => dispatcher.serve(reader, self, message),
                 Err(e) => {
                     tracing::error!(error = %e, "the kernel sent a malformed request");
-                    self.answer(unique, libc::EIO, &[]);
+                    self.answer(unique, libc::EIO, &[], None);
                 }
             }
         }
@@ -152,12 +154,13 @@ impl Entry {
         }
     }
 
-    /// Gives the entry to the kernel: by what it is to be committed, and how much of its payload is resident.
-    pub(super) fn hand_over(&self) -> (u64, usize) {
+    /// Gives the entry to the kernel: by what it is to be committed, how much of its payload is resident, and what is to stay
+    /// registered until it is committed.
+    pub(super) fn hand_over(&self) -> (u64, usize, Option<Arc<BackingId>>) {
         let mut slot = self.slot();
         debug_assert_eq!(slot.stage, Stage::Answered);
         slot.stage = Stage::Kernels;
-        (slot.commit, slot.touched)
+        (slot.commit, slot.touched, slot.names.take())
     }
 
     /// Gives back what is resident above [`KEPT_BYTES`], if there is no request in it; how much that was.
@@ -178,7 +181,7 @@ impl Entry {
 }
 
 impl Channel for Entry {
-    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]]) {
+    fn answer(&self, unique: u64, errno: i32, parts: &[&[u8]], names: Option<Arc<BackingId>>) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let (errno, parts, len) = match errno {
             0 if len <= self.memory.payload_bytes() => (0, parts, len),
@@ -204,6 +207,7 @@ impl Channel for Entry {
         unsafe { self.memory.put_answer(&Answer { unique, errno, payload_bytes: len as u32 }) };
         slot.touched = slot.touched.max(len);
         slot.stage = Stage::Answered;
+        slot.names = names;
         drop(slot);
         if !serving {
             self.home.finish(self.at);
@@ -214,12 +218,16 @@ impl Channel for Entry {
         self.device.notify(code, body)
     }
 
-    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
+    fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<BackingId> {
         self.device.open_backing(file)
     }
 
-    fn close_backing(&self, id: i32) {
-        self.device.close_backing(id);
+    fn is_ring(&self) -> bool {
+        true
+    }
+
+    fn settle(&self) {
+        self.device.settle();
     }
 
     fn interrupts(&self) -> &Interrupts {

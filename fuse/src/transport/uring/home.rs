@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -16,6 +16,13 @@ pub(super) struct Home {
     /// was put in, so that one of the two threads sees the other.
     asleep: AtomicBool,
     over: AtomicBool,
+    /// How often somebody wanted to know when all that was answered before is committed.
+    asked: AtomicU64,
+    /// Up to which of these it is so. Raised by the worker alone.
+    settled: AtomicU64,
+    /// Guards that the worker is gone, and the sleep of who waits for `settled`.
+    gone: Mutex<bool>,
+    settles: Condvar,
     /// An eventfd that the worker's ring polls.
     bell: OwnedFd,
 }
@@ -32,6 +39,10 @@ impl Home {
             finished: Mutex::default(),
             asleep: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            gone: Mutex::default(),
+            settles: Condvar::new(),
             bell,
         })
     }
@@ -52,19 +63,59 @@ impl Home {
         }
     }
 
-    /// Takes what is finished; `into` is empty.
-    pub(super) fn take_finished(&self, into: &mut Vec<u32>) {
+    /// Takes what is finished; `into` is empty. When that and what the worker has answered itself are committed, it has
+    /// [`settled`](Home::settled) up to the number that is returned.
+    pub(super) fn take_finished(&self, into: &mut Vec<u32>) -> u64 {
+        // First: what was finished before somebody asked is in the letter box by now.
+        let asked = self.asked.load(Ordering::SeqCst);
         std::mem::swap(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner), into);
+        asked
+    }
+
+    /// The worker has committed what it had taken when it was told `up_to`.
+    pub(super) fn settled(&self, up_to: u64) {
+        if up_to > self.settled.load(Ordering::SeqCst) {
+            self.settled.store(up_to, Ordering::SeqCst);
+            // Who has seen the old number sleeps by now, or will see the new one.
+            drop(self.gone.lock().unwrap_or_else(PoisonError::into_inner));
+            self.settles.notify_all();
+        }
+    }
+
+    /// The worker commits no more.
+    pub(super) fn leave(&self) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.settles.notify_all();
+    }
+
+    /// Asks the worker to commit all that was answered before; the number to wait for.
+    fn ask(&self) -> u64 {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        self.wake();
+        asked
+    }
+
+    fn wait_for(&self, asked: u64) {
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.settled.load(Ordering::SeqCst) < asked && !*gone {
+            gone = self.settles.wait(gone).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The worker is about to wait. Whether it may: nothing has come meanwhile.
     pub(super) fn lie_down(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        !self.is_over() && self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.is_over()
+            && !self.is_asked()
+            && self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     pub(super) fn get_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn is_asked(&self) -> bool {
+        self.settled.load(Ordering::SeqCst) < self.asked.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -90,6 +141,14 @@ impl Stop {
         &self.reader
     }
 
+    /// Returns when the kernel has all answers that were given before. Never to be called by one of the threads.
+    pub(in super::super) fn settle(&self) {
+        let asked: Vec<u64> = self.homes.iter().map(|home| home.ask()).collect();
+        for (home, asked) in self.homes.iter().zip(asked) {
+            home.wait_for(asked);
+        }
+    }
+
     /// For them to see what there is to do.
     pub(super) fn wake_all(&self) {
         self.homes.iter().for_each(|home| home.wake());
@@ -105,11 +164,16 @@ impl Stop {
 }
 
 /// Stops all when it is dropped.
-pub(super) struct StopAtEnd(pub(super) Arc<Stop>);
+pub(super) struct StopAtEnd {
+    pub(super) stop: Arc<Stop>,
+    /// Of the thread that ends.
+    pub(super) home: Arc<Home>,
+}
 
 impl Drop for StopAtEnd {
     fn drop(&mut self) {
-        self.0.all();
+        self.home.leave();
+        self.stop.all();
     }
 }
 
@@ -141,10 +205,37 @@ mod tests {
     }
 
     #[test]
+    fn who_settles_waits_for_what_was_answered_before() {
+        let home = Arc::new(Home::new().unwrap());
+        home.finish(1);
+        let mut taken = Vec::new();
+        assert_eq!(home.take_finished(&mut taken), 0);
+        taken.clear();
+        assert!(home.lie_down(), "nobody asks");
+        let (asked, later) = (home.ask(), home.ask());
+        assert!(rang(&home));
+        home.settled(0);
+        assert!(!home.lie_down(), "what was taken before is not all that was meant");
+        let up_to = home.take_finished(&mut taken);
+        assert_eq!((asked, later, up_to), (1, 2, 2));
+        home.settled(up_to);
+        home.wait_for(asked);
+        home.wait_for(later);
+        assert!(home.lie_down());
+        let waits = home.clone();
+        let asked = home.ask();
+        let waiter = std::thread::spawn(move || waits.wait_for(asked));
+        home.leave();
+        waiter.join().unwrap();
+        home.wait_for(home.ask());
+    }
+
+    #[test]
     fn a_stop_is_for_all() {
         let homes: Vec<Arc<Home>> = (0..3).map(|_| Arc::new(Home::new().unwrap())).collect();
         assert!(homes[1].lie_down());
-        drop(StopAtEnd(Arc::new(Stop::new(homes.clone()).unwrap())));
+        let stop = Arc::new(Stop::new(homes.clone()).unwrap());
+        drop(StopAtEnd { stop, home: homes[0].clone() });
         assert!(homes.iter().all(|home| home.is_over() && !home.lie_down()));
         assert!(rang(&homes[1]) && !rang(&homes[0]));
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::super::Channel;
 use super::super::dev::Device;
 use super::super::dispatch::Dispatcher;
 use super::super::interrupts::RINGS_WAITING_MAX;
+use super::super::{BackingId, Channel};
 use super::anchor::Anchor;
 use super::cpus;
 use super::entry::{Entry, Served};
@@ -86,6 +86,10 @@ pub(super) struct Worker {
     resident_bytes: usize,
     resident_of: Vec<usize>,
     kicks: u64,
+    /// What stays registered until the answers that are to be submitted next are.
+    names: Vec<Arc<BackingId>>,
+    /// Up to where it has settled with the next submission.
+    asked: u64,
     /// Queues that are to be set going, which failed: the connection has just begun, and the kernel does not know the
     /// [`Anchor`] yet.
     owed: BTreeSet<u16>,
@@ -109,6 +113,8 @@ impl Worker {
             resident_bytes: 0,
             resident_of: Vec::new(),
             kicks: 0,
+            names: Vec::new(),
+            asked: 0,
             owed: BTreeSet::new(),
             over: false,
         }
@@ -130,10 +136,11 @@ impl Worker {
             for completion in completed.drain(..) {
                 self.complete(&completion)?;
             }
-            self.seat.home.take_finished(&mut finished);
+            let asked = self.seat.home.take_finished(&mut finished);
             for at in finished.drain(..) {
                 self.commit(at)?;
             }
+            self.asked = asked;
             for queue in std::mem::take(&mut self.owed) {
                 self.kick(queue);
             }
@@ -143,9 +150,14 @@ impl Worker {
 
     /// Submits what is there and waits for a completion, unless there is something else to do.
     fn wait(&mut self) -> io::Result<()> {
-        let want = usize::from(self.seat.home.lie_down());
+        // What was asked for, and what is registered, waits for the submission alone.
+        let want = usize::from(self.names.is_empty() && self.seat.home.lie_down());
         let waited = self.ring.submit_and_wait(want);
         self.seat.home.get_up();
+        if self.ring.submission().is_empty() {
+            self.names.clear();
+            self.seat.home.settled(self.asked);
+        }
         match waited {
             Ok(_) => Ok(()),
             // EBUSY: there are completions to be taken first.
@@ -189,7 +201,8 @@ impl Worker {
     fn commit(&mut self, at: u32) -> io::Result<()> {
         let entry = &self.entries[at as usize];
         let queue = entry.queue();
-        let (commit, resident) = entry.hand_over();
+        let (commit, resident, names) = entry.hand_over();
+        self.names.extend(names);
         self.count(queue).busy -= 1;
         self.resident_bytes += resident - self.resident_of[at as usize];
         self.resident_of[at as usize] = resident;
