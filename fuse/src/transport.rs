@@ -8,6 +8,7 @@ pub mod reply;
 pub mod session;
 pub mod uring;
 
+mod caller;
 mod dispatch;
 
 use std::fmt;
@@ -66,7 +67,8 @@ pub(crate) trait Channel: fmt::Debug + Send + Sync {
     fn notify(&self, code: i32, body: &[u8]) -> io::Result<()>;
     /// Registers a local file that the kernel may read and write by itself.
     fn open_backing(&self, file: BorrowedFd<'_>) -> io::Result<BackingId>;
-    /// Whether requests come over rings: answers may reach the kernel later than they are given.
+    /// Whether requests come over rings: answers may reach the kernel later than they are given, and the kernel may not say
+    /// that a program was interrupted.
     fn is_ring(&self) -> bool;
     /// Returns when the kernel has all answers that were given before. Never to be called by who serves.
     fn settle(&self);

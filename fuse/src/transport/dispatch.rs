@@ -67,7 +67,7 @@ impl Dispatcher {
                 }
                 let interrupts = channel.interrupts();
                 interrupts.begin(reader, unique);
-                let reply = Reply::new(channel.clone(), unique);
+                let reply = Reply::new(channel.clone(), unique, header.pid);
                 // The reply answers EIO on its way out; others are served as before.
                 if catch_unwind(AssertUnwindSafe(|| self.service.serve(&request, reply))).is_err() {
                     self.panicked.store(true, Ordering::Relaxed);

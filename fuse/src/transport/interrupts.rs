@@ -11,7 +11,8 @@
 //! | is not known: not yet, or not any more | EAGAIN: the kernel sends the INTERRUPT again if the request is still there |
 //!
 //! EAGAIN is for requests that were read of `/dev/fuse`; of those that come over a ring the kernel knows nothing there. So
-//! where there are rings the last interrupts of requests that are not known are remembered here, for when they come to wait.
+//! where there are rings the last interrupts of requests that are not known are remembered here, for when they come to wait. Of
+//! requests that were interrupted before they came the kernel says nothing: [`super::caller`] is looked at.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::Channel;
+use super::{Channel, caller};
 
 /// Requests that wait at once; later ones that could be interrupted are refused (ENOLCK), others wait without being known.
 const WAITING_MAX: usize = 1 << 16;
@@ -172,6 +173,8 @@ impl Interrupts {
 pub struct Waiting {
     channel: Arc<dyn Channel>,
     unique: u64,
+    /// The thread that waits for the answer.
+    caller: u32,
     tell: Option<Arc<Notify>>,
 }
 
@@ -179,15 +182,22 @@ impl Waiting {
     pub(super) fn begin(
         channel: Arc<dyn Channel>,
         unique: u64,
+        caller: u32,
         interruptible: bool,
     ) -> Result<Waiting, TooMany> {
         let tell = channel.interrupts().wait(unique, interruptible)?;
-        Ok(Waiting { channel, unique, tell })
+        Ok(Waiting { channel, unique, caller, tell })
     }
 
     /// Returns when the program is to wait no longer. Never, for a request that may not be interrupted.
     pub async fn interrupted(&self) {
         match &self.tell {
+            Some(tell) if self.channel.is_ring() => {
+                tokio::select! {
+                    () = tell.notified() => {}
+                    () = caller::had_a_signal(self.caller) => {}
+                }
+            }
             Some(tell) => tell.notified().await,
             None => std::future::pending().await,
         }

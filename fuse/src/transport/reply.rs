@@ -15,13 +15,15 @@ use crate::proto::wire::Body;
 pub struct Reply {
     channel: Arc<dyn Channel>,
     unique: u64,
+    /// The thread that waits for the answer.
+    caller: u32,
     names: Option<Arc<BackingId>>,
     answered: bool,
 }
 
 impl Reply {
-    pub(crate) fn new(channel: Arc<dyn Channel>, unique: u64) -> Reply {
-        Reply { channel, unique, names: None, answered: false }
+    pub(crate) fn new(channel: Arc<dyn Channel>, unique: u64, caller: u32) -> Reply {
+        Reply { channel, unique, caller, names: None, answered: false }
     }
 
     fn answer(mut self, errno: i32, parts: &[&[u8]]) {
@@ -49,7 +51,7 @@ impl Reply {
 
     /// Says that the request will wait, so that an INTERRUPT finds it. [`TooMany`] wait already.
     pub fn waits(&self, interruptible: bool) -> Result<Waiting, TooMany> {
-        Waiting::begin(self.channel.clone(), self.unique, interruptible)
+        Waiting::begin(self.channel.clone(), self.unique, self.caller, interruptible)
     }
 
     /// Registers a local file for passthrough.
@@ -104,7 +106,7 @@ mod tests {
     #[test]
     fn every_request_is_answered_once_even_when_it_is_dropped_or_its_thread_panics() {
         let recorder = Arc::new(Recorder(Mutex::default(), Interrupts::new(1)));
-        let reply = |unique| Reply::new(recorder.clone(), unique);
+        let reply = |unique| Reply::new(recorder.clone(), unique, 1);
         reply(2).ok();
         reply(4).data(b"bytes");
         reply(6).error(libc::ENOENT);

@@ -21,7 +21,7 @@
 //!   that were given before be committed first ([`home`], `settle`).
 //! * FORGET and INTERRUPT still come through `/dev/fuse`, and notifications and ioctls go there. An INTERRUPT that is answered
 //!   EAGAIN is not sent again; see [`super::interrupts`]. A signal that comes between the queueing of a request and its copying is
-//!   told nobody; a request waits then as if it could not be interrupted.
+//!   told nobody; see [`super::caller`].
 //! * At the end of a connection entries that are the kernel's complete with ENOTCONN, and commits fail.
 //!
 //! Memory: each entry has room for the longest request, of which only what was used is resident. Above
