@@ -111,6 +111,41 @@ fn a_wait_ends_when_the_lock_is_free() {
     waits.join().unwrap().unwrap();
 }
 
+/// Over a ring each that waits keeps an entry of its processor's queue, of which there are fewer at the start.
+#[test]
+fn an_unlock_passes_those_of_its_processor_that_wait() {
+    const WAITERS: usize = 60;
+    let on_one_processor = || {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(0);
+        rustix::thread::sched_setaffinity(None, &set).unwrap();
+    };
+    let (rig, meta) = shared();
+    let holder = open(&rig, "x");
+    rustix::fs::flock(&holder, FlockOperation::LockExclusive).unwrap();
+    let waiters: Vec<_> = (0..WAITERS)
+        .map(|_| {
+            let file = open(&rig, "x");
+            std::thread::spawn(move || {
+                on_one_processor();
+                rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            })
+        })
+        .collect();
+    until("all wait", || meta.waiting() == WAITERS);
+    std::thread::spawn(move || {
+        on_one_processor();
+        rustix::fs::flock(&holder, FlockOperation::Unlock)
+    })
+    .join()
+    .unwrap()
+    .unwrap();
+    // Each closes its file when it has the lock, for the next.
+    for waiter in waiters {
+        waiter.join().unwrap().unwrap();
+    }
+}
+
 #[test]
 fn both_kinds_are_told_apart_and_end_with_their_owner() {
     let (rig, meta) = shared();

@@ -113,6 +113,11 @@ fn a_dropped_reply_and_a_panic_are_eio_and_others_are_served() {
             assert_eq!(mount.stat("absent"), libc::ENOENT);
             assert_eq!(mount.stat("dropped"), libc::EIO);
         }
+        assert_eq!(
+            mount.stat(".granary-anchor"),
+            libc::ENOENT,
+            "what the transport has in the root nobody sees"
+        );
         mount.end().unwrap();
         let mut mount = Mount::new(transport, threads);
         for _ in 0..5 {
