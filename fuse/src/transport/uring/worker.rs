@@ -27,7 +27,9 @@ const ENTRIES_MIN: usize = 4;
 const ENTRIES_MAX: usize = 16;
 /// All queues' entries at the start, where there are many processors.
 const ENTRIES_OF_ALL: usize = 256;
-/// A queue has this many entries at most: as many as may wait, and some that work.
+/// A queue has this many entries at most: as many as may wait for locks, and some that work; later lock requests are refused
+/// (ENOLCK), so that an unlock always comes. What waits for the store or the metadata may use all of them up. Further requests of
+/// that processor wait in the kernel then until one is answered.
 const ENTRIES_GROWN_MAX: usize = RINGS_WAITING_MAX + ENTRIES_MAX;
 /// Submissions that are taken by one call, and completions that have room; there may be more of both.
 const SUBMISSIONS: u32 = 64;
