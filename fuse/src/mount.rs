@@ -208,6 +208,10 @@ impl Mounted {
 
     /// All its mountpoints, bind mounts included, the last made first.
     pub fn mountpoints(&self) -> Result<Vec<table::Mount>> {
+        if self.has_ended() {
+            // The device's number may be another mount's by now.
+            return Ok(Vec::new());
+        }
         Ok(table::of_device(self.major, self.minor)?.into_iter().filter(table::Mount::is_ours).collect())
     }
 
