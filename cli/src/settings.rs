@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use granary_cache::CacheFolder;
 use granary_core::limits::Limits;
+use granary_fuse::Transport;
 
 mod memory;
 mod place;
@@ -153,6 +154,12 @@ pub const SETTINGS: &[Setting] = &[
         Unit::Count,
         Scope::Process,
         "How many backups of the metadata are kept in the store",
+    ),
+    setting(
+        "transport",
+        Unit::Text,
+        Scope::Node,
+        "How mounts get their requests: dev (/dev/fuse), uring (over io_uring), or auto, the better that there is",
     ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(
@@ -319,6 +326,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     pub log_file: Option<PathBuf>,
     pub metrics_port: Option<u16>,
+    /// For mounts whose options do not say it.
+    pub transport: Transport,
     pub stop_wait_ms: u64,
     pub backup: BackupSettings,
     pub limits: Limits,
@@ -588,6 +597,12 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         (Some(s), Some(g)) => number(s, g).map(|ms| ms.min(3_600_000)),
         _ => Ok(default),
     };
+    let transport = match given.get("transport") {
+        None => Transport::default(),
+        Some(g) => g.text.parse().map_err(|e: granary_core::Error| {
+            bad("transport", &g.origin, format!("{:?} cannot be: {e}", g.text))
+        })?,
+    };
     let stop_wait_ms = period("stop_wait_ms", 10_000)?;
     let counted = |name: &str, default: u64, max: u64| match (find(name), given.get(name)) {
         (Some(s), Some(g)) => match number(s, g)? {
@@ -670,6 +685,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         log_format,
         log_file: optional("log_file")?,
         metrics_port,
+        transport,
         stop_wait_ms,
         backup,
         limits,

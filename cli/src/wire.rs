@@ -328,6 +328,9 @@ pub struct Status {
 pub struct MountStatus {
     pub dir: String,
     pub mode: String,
+    /// How requests come: `dev` or `uring`.
+    #[serde(default)]
+    pub transport: String,
     pub read_only: bool,
     #[serde(flatten)]
     pub space: SpaceStatus,

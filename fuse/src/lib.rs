@@ -21,4 +21,5 @@ pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
 pub use mount::{MountParts, Mounted, Stop, bind, mount, unmount};
 pub use notify::Notifier;
+pub use transport::Transport;
 pub use vfs::{Atime, Cx, Mode, Vfs, VfsOptions};

@@ -81,7 +81,7 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
     let MountParts { vfs, mountpoint, options, metrics, runtime } = parts;
     let source = vfs.options().name.clone();
     let path = check::prepare(&mountpoint, &source, options.nonempty)?;
-    let transport = choose(options.transport)?;
+    let transport = choose(options.transport.unwrap_or_default())?;
     let device = check::open_device()?;
     attach(&device, &path, &source, &options)?;
     let found = table::at(&path)?.filter(table::Mount::is_ours);

@@ -14,7 +14,10 @@ mod dispatch;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use granary_core::{Error, Kind};
 
 use crate::proto::Request;
 use interrupts::Interrupts;
@@ -27,10 +30,28 @@ pub use session::{Session, Ways};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// Over io_uring where the kernel offers it, else through `/dev/fuse`.
-    #[default]
     Auto,
+    /// Through `/dev/fuse`.
+    #[default]
     Dev,
     Uring,
+}
+
+impl FromStr for Transport {
+    type Err = Error;
+
+    /// As the option and the setting say it. `Invalid` names what would do.
+    fn from_str(text: &str) -> Result<Transport, Error> {
+        match text {
+            "auto" => Ok(Transport::Auto),
+            "dev" => Ok(Transport::Dev),
+            "uring" => Ok(Transport::Uring),
+            _ => {
+                let known = "transport is auto, dev (/dev/fuse) or uring (FUSE over io_uring, Linux 6.14)";
+                Err(Error::new(Kind::Invalid, known))
+            }
+        }
+    }
 }
 
 /// Which way they come.

@@ -25,7 +25,8 @@ impl Round<'_> {
         self.both_modes(Round::read_large)?;
         let title = format!("overwrite one page in eight of {size}, 4 KiB at random + fsync");
         let overwrite = row(title, "pages/s", Aim::RatioMin(0.7));
-        self.each(&overwrite, Who::Posix, Outcome::rate, |system, content| {
+        // JuiceFS makes an object of each page: 128 MiB of them had filled 47 GB of the store's disk when it was stopped.
+        self.each(&overwrite, Who::Own, Outcome::rate, |system, content| {
             let outcome = large::overwrite(system.root(), NAME, bytes, content, seed)?;
             large::verify_overwritten(system.root(), NAME, bytes, content, seed)?;
             Ok(outcome)

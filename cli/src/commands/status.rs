@@ -9,7 +9,7 @@ use granary_meta::Durability;
 
 use crate::policies;
 use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{LinkStatus, SpaceStatus, Status};
+use crate::wire::{LinkStatus, MountStatus, SpaceStatus, Status};
 
 pub fn run(args: &StatusArgs) -> Outcome<()> {
     let settings = args.flags.sources().resolve()?;
@@ -73,7 +73,8 @@ pub fn show(status: &Status) -> String {
     }
     for mount in &status.mounts {
         let read_only = if mount.read_only { ", read-only" } else { "" };
-        line("mount", format!("{} at {}, {}{read_only}", mount.space.namespace, mount.dir, mount.mode));
+        let MountStatus { dir, mode, transport, space, .. } = mount;
+        line("mount", format!("{} at {dir}, {mode}{read_only}, over {transport}", space.namespace));
         for detail in details(&mount.space) {
             line("", detail);
         }
@@ -246,6 +247,7 @@ mod tests {
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),
                 mode: "work".into(),
+                transport: "uring".into(),
                 read_only: true,
                 space: space.clone(),
             }],
@@ -257,7 +259,7 @@ mod tests {
     fn people_see_what_matters() {
         let text = show(&status());
         for part in [
-            "user/alice at /mnt/alice, work, read-only",
+            "user/alice at /mnt/alice, work, read-only, over uring",
             "5.0 GiB of 1.0 TiB in 12 files and folders",
             "3.0 MiB of 16.0 GiB in 2 of 1000000 files not in the store yet, the oldest for 1 s; draining 1.0 MiB/s, 3 s left",
             "stored after 2 s, large ones after 30 s; at most 4 uploads at once, fsync waits for the store",

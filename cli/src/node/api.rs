@@ -126,6 +126,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
             mounts.push(MountStatus {
                 dir: dir.0.display().to_string(),
                 mode: space.mode.to_owned(),
+                transport: space.transport.to_owned(),
                 read_only: dir.1,
                 space: shown.clone(),
             });

@@ -246,6 +246,7 @@ impl Keeper {
         order.options.read_only |= reached.read_only;
         let id = reached.info.id;
         let served = self.open(reached).await?;
+        order.options.transport.get_or_insert(self.parts.settings.transport);
         let MountOptions { mode, read_only, .. } = order.options;
         order.options.mode = Vfs::mode_for(served.meta.is_shared(), mode, read_only);
         let done = match served.session().cloned() {

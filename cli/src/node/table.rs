@@ -67,6 +67,8 @@ pub struct Space {
     pub dirs: Vec<(PathBuf, bool)>,
     /// Of its mounts; empty while there is none.
     pub mode: &'static str,
+    /// How its requests come: `dev` or `uring`; empty while there is no mount.
+    pub transport: &'static str,
     pub metrics: Arc<granary_fuse::Metrics>,
     /// Where what was read came from.
     pub served: Vec<ServedFrom>,
@@ -101,6 +103,7 @@ impl Table {
             service: served.link.as_ref().map(|link| link()),
             dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
+            transport: served.session().map_or("", |session| session.carrier().name()),
             metrics: served.metrics.clone(),
             served: served.tree.served(),
             name: served.name,

@@ -135,6 +135,8 @@ fn impossible_values_name_setting_origin_and_mend() {
     assert!(m.contains("65535"), "{m}");
     let m = message(&[("log_format", "xml")], &[], None);
     assert!(m.contains("auto, human, json"), "{m}");
+    let m = message(&[("transport", "rail")], &[], None);
+    assert!(m.contains("transport") && m.contains("\"rail\"") && m.contains("auto, dev"), "{m}");
 }
 
 #[test]

@@ -28,8 +28,8 @@ pub struct MountOptions {
     pub acl: bool,
     /// Allow a mountpoint that is not empty.
     pub nonempty: bool,
-    /// Which way requests come; through `/dev/fuse` by default.
-    pub transport: Transport,
+    /// Which way requests come, where the option says it.
+    pub transport: Option<Transport>,
     /// Threads that read requests, where they come through `/dev/fuse`.
     pub threads: usize,
 }
@@ -46,7 +46,7 @@ impl Default for MountOptions {
             atime: Atime::Never,
             acl: true,
             nonempty: false,
-            transport: Transport::Dev,
+            transport: None,
             threads: cores.clamp(THREADS_MIN, THREADS_MAX),
         }
     }
@@ -61,7 +61,7 @@ impl MountOptions {
             match word.split_once('=') {
                 None => options.flag(word)?,
                 Some(("mode", value)) => mode = Some(parse_mode(value)?),
-                Some(("transport", value)) => options.transport = parse_transport(value)?,
+                Some(("transport", value)) => options.transport = Some(parse_transport(value)?),
                 Some(("threads", value)) => options.threads = parse_threads(value)?,
                 // For mount(8), systemd and people.
                 Some((key, _)) if key == "comment" || key.starts_with("x-") || key.starts_with("X-") => {}
@@ -145,15 +145,7 @@ fn parse_mode(value: &str) -> Result<Mode> {
 }
 
 fn parse_transport(value: &str) -> Result<Transport> {
-    match value {
-        "auto" => Ok(Transport::Auto),
-        "dev" => Ok(Transport::Dev),
-        "uring" => Ok(Transport::Uring),
-        _ => bad(
-            &format!("transport={value}"),
-            "transport is auto, dev (/dev/fuse) or uring (FUSE over io_uring, Linux 6.14)",
-        ),
-    }
+    value.parse().or_else(|e: Error| bad(&format!("transport={value}"), &e.to_string()))
 }
 
 fn parse_threads(value: &str) -> Result<usize> {
