@@ -518,3 +518,24 @@ fn nothing_is_lost_or_mixed_up_by_many_threads() {
         });
     });
 }
+
+#[test]
+fn long_writes_of_many_threads_keep_their_bytes() {
+    const LEN: usize = 512 << 10;
+    both(|rig| {
+        std::thread::scope(|scope| {
+            for thread in 0..16_u64 {
+                let path = rig.at(&format!("t{thread}"));
+                scope.spawn(move || {
+                    let file = File::create(&path).unwrap();
+                    for round in 0..12_u64 {
+                        let bytes = pattern(LEN, thread * 100 + round);
+                        // One request each, of a writer that does not read.
+                        file.write_all_at(&bytes, 0).unwrap();
+                        assert!(fs::read(&path).unwrap() == bytes, "thread {thread}, round {round}");
+                    }
+                });
+            }
+        });
+    });
+}

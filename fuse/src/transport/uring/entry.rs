@@ -165,8 +165,8 @@ impl Entry {
 
     /// Gives back what is resident above [`KEPT_BYTES`], if there is no request in it; how much that was.
     ///
-    /// To be called by the worker when it has seen all completions: then the kernel, which only writes to the memory while the
-    /// worker waits for some, has nothing in it.
+    /// To be called by the worker for entries that it has committed and knows of no completion of since: the kernel only writes to
+    /// the memory while the worker waits, and tells of what it wrote at the end of that.
     pub(super) fn shed(&self) -> usize {
         let mut slot = self.slot();
         if slot.stage != Stage::Kernels || slot.touched <= KEPT_BYTES {

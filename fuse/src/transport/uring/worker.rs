@@ -134,7 +134,7 @@ impl Worker {
         while !self.over && !self.seat.home.is_over() {
             self.wait()?;
             completed.extend(self.ring.completion());
-            self.shed();
+            self.shed(&completed);
             for completion in completed.drain(..) {
                 self.complete(&completion)?;
             }
@@ -208,16 +208,32 @@ impl Worker {
         self.count(queue).busy -= 1;
         self.resident_bytes += resident - self.resident_of[at as usize];
         self.resident_of[at as usize] = resident;
-        if self.resident_bytes > self.seat.resident_bytes_max && resident > KEPT_BYTES {
+        if self.resident_bytes > self.seat.resident_bytes_max
+            && resident > KEPT_BYTES
+            && !self.heavy.contains(&at)
+        {
             self.heavy.push(at);
         }
         let submission = Command::Commit { commit }.submission(self.descriptor(), queue, u64::from(at));
         self.push(&from_bytes(submission))
     }
 
-    /// Gives back memory: after a wait, which has taken what was committed.
-    fn shed(&mut self) {
+    /// Gives back memory, after a wait: of entries that were committed before it and got no request in it. `completed` are
+    /// those that did, all of them.
+    fn shed(&mut self, completed: &[cqueue::Entry]) {
+        if self.heavy.is_empty() {
+            return;
+        }
+        let submission = self.ring.submission();
+        // Answers may lie in memory still, or requests that no completion has told of yet.
+        if !submission.is_empty() || submission.cq_overflow() {
+            return;
+        }
+        drop(submission);
         for at in std::mem::take(&mut self.heavy) {
+            if completed.iter().any(|completion| completion.user_data() == u64::from(at)) {
+                continue; // it is heavy again when that is answered, if there is still too much
+            }
             let given = self.entries[at as usize].shed();
             self.resident_bytes -= given;
             self.resident_of[at as usize] -= given;
