@@ -29,7 +29,8 @@ pub struct Failure {
 impl Failure {
     /// Whether it says no more than that the mount is not there.
     pub fn is_gone(&self) -> bool {
-        let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENODEV];
+        // The last one: what was with the process that served a ring, when it ended.
+        let gone = [libc::ENOTCONN, libc::ECONNABORTED, libc::ENODEV, libc::ECANCELED];
         self.error.raw_os_error().is_some_and(|code| gone.contains(&code))
     }
 }
