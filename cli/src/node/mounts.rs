@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use granary_cache::{RecoveryWatch, Tree, TreeParts};
 use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
-use granary_fuse::{MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
+use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -247,11 +247,12 @@ impl Keeper {
         let id = reached.info.id;
         let served = self.open(reached).await?;
         order.options.transport.get_or_insert(self.parts.settings.transport);
-        let MountOptions { mode, read_only, .. } = order.options;
-        order.options.mode = Vfs::mode_for(served.meta.is_shared(), mode, read_only);
+        let wanted = order.options.mode_for(order.name.kind());
+        let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
         let done = match served.session().cloned() {
-            Some(session) => self.bind(&served, &session, &order).await?,
-            None => self.mount_first(id, &served, &order).await?,
+            // Where the mount does not say how, it is as the first one.
+            Some(session) => self.bind(&served, &session, &order, order.options.mode.map(|_| mode)).await?,
+            None => self.mount_first(id, &served, &order, mode).await?,
         };
         let mut table = self.table.lock();
         if let Some(served) = table.get_mut(&id) {
@@ -263,9 +264,15 @@ impl Keeper {
         Ok(done)
     }
 
-    async fn mount_first(&self, id: NamespaceId, served: &Served, order: &MountOrder) -> Outcome<MountDone> {
+    async fn mount_first(
+        &self,
+        id: NamespaceId,
+        served: &Served,
+        order: &MountOrder,
+        mode: Mode,
+    ) -> Outcome<MountDone> {
         let options = VfsOptions {
-            mode: order.options.mode,
+            mode,
             read_only: order.options.read_only,
             atime: order.options.atime,
             acl: order.options.acl,
@@ -286,11 +293,17 @@ impl Keeper {
             served.points.clear();
         }
         tokio::spawn(watch(served.name.clone(), mounted));
-        Ok(MountDone { mode: mode_name(order.options.mode), bound: false })
+        Ok(MountDone { mode: mode_name(mode), bound: false })
     }
 
     /// A second mountpoint: the same mount, seen at another place.
-    async fn bind(&self, served: &Served, session: &Arc<Mounted>, order: &MountOrder) -> Outcome<MountDone> {
+    async fn bind(
+        &self,
+        served: &Served,
+        session: &Arc<Mounted>,
+        order: &MountOrder,
+        mode: Option<Mode>,
+    ) -> Outcome<MountDone> {
         let name = &served.name;
         let Some(from) = served.dirs().into_iter().next() else {
             return Err(Failure::of_kind(
@@ -302,7 +315,7 @@ impl Keeper {
             ));
         };
         let vfs = session.vfs();
-        if vfs.mode() != order.options.mode {
+        if let Some(mode) = mode.filter(|mode| *mode != vfs.mode()) {
             return Err(Failure::of_kind(
                 Kind::Invalid,
                 format!(
@@ -310,7 +323,7 @@ impl Keeper {
                      mode={1}, or unmount that first",
                     from.display(),
                     mode_name(vfs.mode()),
-                    mode_name(order.options.mode),
+                    mode_name(mode),
                 ),
             ));
         }
@@ -326,7 +339,7 @@ impl Keeper {
         }
         let (to, options) = (order.dir.clone(), order.options.clone());
         blocking(move || Ok(granary_fuse::bind(&from, &to, &options)?)).await?;
-        Ok(MountDone { mode: mode_name(order.options.mode), bound: true })
+        Ok(MountDone { mode: mode_name(vfs.mode()), bound: true })
     }
 
     async fn unmount(&self, dir: PathBuf, lazy: bool) -> Outcome<()> {

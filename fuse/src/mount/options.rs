@@ -1,6 +1,6 @@
 //! What `-o` takes, for `granary mount` and for `mount -t fuse.granary` with what fstab passes.
 
-use granary_core::{Error, Kind, Result};
+use granary_core::{Error, Kind, NamespaceKind, Result};
 use rustix::mount::MountFlags;
 
 use crate::transport::Transport;
@@ -14,8 +14,8 @@ const THREADS_ALLOWED: usize = 64;
 /// How a namespace is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
-    /// `mode=work|data`; by default `work`, and `data` for a read-only mount.
-    pub mode: Mode,
+    /// `mode=work|data`; `None`, as with `mode=auto`: see [`MountOptions::mode_for`].
+    pub mode: Option<Mode>,
     pub read_only: bool,
     /// Honour set-user-id bits; off by default.
     pub suid: bool,
@@ -38,7 +38,7 @@ impl Default for MountOptions {
     fn default() -> MountOptions {
         let cores = std::thread::available_parallelism().map_or(THREADS_MIN, usize::from);
         MountOptions {
-            mode: Mode::Work,
+            mode: None,
             read_only: false,
             suid: false,
             dev: false,
@@ -56,11 +56,10 @@ impl MountOptions {
     /// Parses `ro,mode=data,...`; may be empty. `Invalid` names the option and what would do.
     pub fn parse(text: &str) -> Result<MountOptions> {
         let mut options = MountOptions::default();
-        let mut mode = None;
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             match word.split_once('=') {
                 None => options.flag(word)?,
-                Some(("mode", value)) => mode = Some(parse_mode(value)?),
+                Some(("mode", value)) => options.mode = parse_mode(value)?,
                 Some(("transport", value)) => options.transport = Some(parse_transport(value)?),
                 Some(("threads", value)) => options.threads = parse_threads(value)?,
                 // For mount(8), systemd and people.
@@ -71,8 +70,14 @@ impl MountOptions {
                 Some(_) => return unknown(word),
             }
         }
-        options.mode = mode.unwrap_or(if options.read_only { Mode::Data } else { Mode::Work });
         Ok(options)
+    }
+
+    /// How a namespace of this kind is mounted: as the option says, else by what it is used for. What nobody writes through the
+    /// mount, and data sets, are mostly read; elsewhere large files are to be written at the disk's speed.
+    pub fn mode_for(&self, kind: NamespaceKind) -> Mode {
+        let is_read = self.read_only || kind == NamespaceKind::Dataset;
+        self.mode.unwrap_or(if is_read { Mode::Data } else { Mode::Work })
     }
 
     fn flag(&mut self, word: &str) -> Result<()> {
@@ -134,13 +139,15 @@ impl MountOptions {
     }
 }
 
-fn parse_mode(value: &str) -> Result<Mode> {
+fn parse_mode(value: &str) -> Result<Option<Mode>> {
     match value {
-        "work" => Ok(Mode::Work),
-        "data" => Ok(Mode::Data),
-        _ => {
-            bad(&format!("mode={value}"), "mode is work (home directories, checkpoints) or data (data sets)")
-        }
+        "auto" => Ok(None),
+        "work" => Ok(Some(Mode::Work)),
+        "data" => Ok(Some(Mode::Data)),
+        _ => bad(
+            &format!("mode={value}"),
+            "mode is work (home directories, checkpoints), data (data sets) or auto",
+        ),
     }
 }
 
@@ -162,7 +169,7 @@ fn bad<T>(word: &str, why: &str) -> Result<T> {
 fn unknown<T>(word: &str) -> Result<T> {
     bad(
         word,
-        "it is not known; known are ro, rw, mode=work|data, transport=auto|dev|uring, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
+        "it is not known; known are ro, rw, mode=auto|work|data, transport=auto|dev|uring, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
          relatime, strictatime, noatime, acl, noacl, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
     )
 }
@@ -172,17 +179,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn safe_by_default_and_read_only_means_data() {
+    fn safe_by_default_and_what_is_mostly_read_means_data() {
         let options = MountOptions::parse("").unwrap();
         assert_eq!(options, MountOptions::default());
         let flags = options.flags();
         assert!(flags.contains(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME));
         assert!(!flags.intersects(MountFlags::RDONLY | MountFlags::NOEXEC));
         assert!((THREADS_MIN..=THREADS_MAX).contains(&options.threads));
-        assert_eq!(MountOptions::parse("ro").unwrap().mode, Mode::Data);
-        assert_eq!(MountOptions::parse("mode=work,ro").unwrap().mode, Mode::Work);
-        assert_eq!(MountOptions::parse("rw").unwrap().mode, Mode::Work);
-        assert_eq!(MountOptions::parse("mode=data").unwrap().mode, Mode::Data);
+        let mode = |text: &str, kind| MountOptions::parse(text).unwrap().mode_for(kind);
+        for (text, home, data_set) in [
+            ("", Mode::Work, Mode::Data),
+            ("rw,mode=auto", Mode::Work, Mode::Data),
+            ("ro", Mode::Data, Mode::Data),
+            ("mode=work,ro", Mode::Work, Mode::Work),
+            ("mode=data", Mode::Data, Mode::Data),
+        ] {
+            assert_eq!(mode(text, NamespaceKind::User), home, "{text}");
+            assert_eq!(mode(text, NamespaceKind::Group), home, "{text}");
+            assert_eq!(mode(text, NamespaceKind::Dataset), data_set, "{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use granary_cache::{ReadCache, Tree, TreeParts};
 use granary_core::limits::Limits;
-use granary_core::{ByteBudget, Clock, NodeId, SystemClock};
+use granary_core::{ByteBudget, Clock, NamespaceKind, NodeId, SystemClock};
 use granary_fuse::mount::MountParts;
 use granary_fuse::vfs::VfsOptions;
 use granary_fuse::{Metrics, Mode, MountOptions, Mounted, Op, Stop, Vfs, mount};
@@ -132,7 +132,7 @@ impl Rig {
             Tree::open(parts).await.unwrap()
         });
         let options = MountOptions::parse(&format!("transport={},{}", transport(), setup.options)).unwrap();
-        assert_eq!(options.mode, setup.mode);
+        assert_eq!(options.mode_for(NamespaceKind::User), setup.mode);
         let vfs_options = VfsOptions {
             mode: setup.mode,
             read_only: options.read_only,
