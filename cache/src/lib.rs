@@ -28,6 +28,6 @@ mod util;
 
 pub use file::{Backing, File, NoPages, PageCache};
 pub use peer::Peers;
-pub use read::{CacheFolder, ReadCache};
+pub use read::{CacheFolder, CacheShare, ReadCache};
 pub use recover::{RecoveryStep, RecoveryWatch};
 pub use tree::{PathHint, ServedFrom, Tier, Tree, TreeParts, TreeStatus};

@@ -12,6 +12,7 @@
 //! | module | noun |
 //! |---|---|
 //! | `policy` | what leaves when room is needed; decides only |
+//! | `share` | a namespace's part of it |
 //! | `disk` | the files, their budget, open descriptors |
 //! | `memory` | frames read last |
 //! | `look` | what is here, without touching it |
@@ -25,6 +26,7 @@ mod look;
 pub(crate) mod lru;
 mod memory;
 mod policy;
+mod share;
 mod stats;
 pub(crate) mod sums;
 
@@ -51,6 +53,7 @@ use crate::room::Room;
 
 pub use disk::CacheFolder;
 pub use look::Look;
+pub use share::CacheShare;
 pub use stats::{ReadSnapshot, ReadStats};
 
 /// Frames in memory at most; the kernel's page cache holds the rest.
@@ -149,7 +152,7 @@ impl ReadCache {
         }
         for at in 0..parts.len() {
             let (key, within) = parts.at(at);
-            parts.found[at] = Some(self.fetcher.local(key, &within)?);
+            parts.found[at] = Some(self.fetcher.local(ns, key, &within)?);
         }
         // One read in a crowd is not missed.
         if let Ok(ahead) = self.ahead.try_lock() {
@@ -179,7 +182,7 @@ impl ReadCache {
         let mut missing = Vec::new();
         for at in 0..parts.len() {
             let (key, within) = parts.at(at);
-            parts.found[at] = self.fetcher.local(key, &within);
+            parts.found[at] = self.fetcher.local(ns, key, &within);
             if parts.found[at].is_none() {
                 missing.push((at, key.index));
             }
@@ -192,7 +195,7 @@ impl ReadCache {
             let flight = match flight {
                 Some(flight) => flight,
                 // It came to disk between the two looks.
-                None => match self.fetcher.local(key, &within) {
+                None => match self.fetcher.local(ns, key, &within) {
                     found @ Some(_) => {
                         parts.found[at] = found;
                         continue;
@@ -227,7 +230,7 @@ impl ReadCache {
         let len: u64 = payload.iter().map(|part| part.len() as u64).sum();
         let sums = FrameSums::of_footer(ns, object, footer);
         match sums {
-            Ok(sums) if len == object.payload_len => self.fetcher.insert(payload, sums),
+            Ok(sums) if len == object.payload_len => self.fetcher.insert(ns, payload, sums),
             Ok(_) => {
                 tracing::error!(object = %object.id, len, object.payload_len, "not cached: its length is wrong")
             }
@@ -314,6 +317,24 @@ impl ReadCache {
     /// An object's chunks are elsewhere on this node from now on. Pinned ones stay.
     pub(crate) fn drop_chunks(&self, object: ObjectId) {
         self.fetcher.disk.drop_unpinned(object);
+    }
+
+    /// What a namespace may have of the cache from now on, instead of all that others leave. To be said before it is read: after a
+    /// restart its chunks are known as its own when they are first read, and have no protection until then. Nothing leaves
+    /// at once when it has more than its maximum now.
+    pub fn set_share(&self, ns: NamespaceId, share: CacheShare) {
+        if !self.fetcher.disk.set_share(ns, share) {
+            tracing::warn!(
+                "the minimums of the namespaces that are open are more than the read cache has ({} bytes): some of what is read will \
+                 not be kept; lower them in cache_shares, or raise cache_bytes_max",
+                self.bytes_max()
+            );
+        }
+    }
+
+    /// Bytes on disk that are known to be a namespace's, as the budget counts them, without clean copies of whole files.
+    pub fn namespace_bytes(&self, ns: NamespaceId) -> u64 {
+        self.fetcher.disk.bytes_of(ns)
     }
 
     /// Counts the bytes of clean copies of whole files, all namespaces', which are a part of the cache.

@@ -11,6 +11,7 @@ mod folder;
 mod health;
 mod key;
 mod pins;
+mod unread;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use granary_core::{Clock, Kind, ObjectId, Result};
+use granary_core::{Clock, Kind, NamespaceId, ObjectId, Result};
 
+use super::share::CacheShare;
 use super::stats::{ReadStats, add};
 use super::sums::FrameSums;
 use folder::Folder;
@@ -125,6 +127,20 @@ impl Disk {
         self.folders.iter().map(Folder::bytes_max).sum()
     }
 
+    /// What a namespace may have from now on: each disk has its part, by its size. False when all minimums are more than there is.
+    pub fn set_share(&self, ns: NamespaceId, share: CacheShare) -> bool {
+        let bytes_max = self.bytes_max();
+        for folder in &self.folders {
+            folder.set_share(ns, share.part(folder.bytes_max(), bytes_max));
+        }
+        self.folders.iter().map(Folder::minimums).fold(0, u64::saturating_add) <= bytes_max
+    }
+
+    /// Bytes that are known to be the namespace's.
+    pub fn bytes_of(&self, ns: NamespaceId) -> u64 {
+        self.folders.iter().map(|folder| folder.bytes_of(ns)).sum()
+    }
+
     /// Chunks and tables on disk.
     pub fn entries(&self) -> usize {
         self.folders.iter().map(Folder::entries).sum()
@@ -141,15 +157,15 @@ impl Disk {
     }
 
     /// Tells the policy of a read that was answered from memory. Never waits: under contention it is not told.
-    pub fn touch_soon(&self, key: ChunkKey, frame: u32) {
+    pub fn touch_soon(&self, ns: NamespaceId, key: ChunkKey, frame: u32) {
         if let Some(folder) = self.folder(key) {
-            folder.touch_soon(key, frame);
+            folder.touch_soon(ns, key, frame);
         }
     }
 
     /// These frames of a chunk, verified; `None` when the chunk is not here, or was damaged and is no more.
-    pub fn read_frames(&self, key: ChunkKey, frames: Range<u32>) -> Option<Bytes> {
-        self.folder(key)?.read_frames(key, frames)
+    pub fn read_frames(&self, ns: NamespaceId, key: ChunkKey, frames: Range<u32>) -> Option<Bytes> {
+        self.folder(key)?.read_frames(ns, key, frames)
     }
 
     /// Bytes of a chunk, verified, for who copies them elsewhere: that is no use of the chunk.
@@ -158,9 +174,9 @@ impl Disk {
     }
 
     /// The chunk's bytes are written from where they are. False when they could not be kept. `ahead`: nobody asked yet.
-    pub fn insert(&self, key: ChunkKey, parts: &[&[u8]], crcs: &[u32], ahead: bool) -> bool {
+    pub fn insert(&self, ns: NamespaceId, key: ChunkKey, parts: &[&[u8]], crcs: &[u32], ahead: bool) -> bool {
         self.revive();
-        let kept = self.folder(key).is_some_and(|folder| folder.insert(key, parts, crcs, ahead));
+        let kept = self.folder(key).is_some_and(|folder| folder.insert(ns, key, parts, crcs, ahead));
         if !kept {
             add(&self.common.stats.uncached, 1);
         }
@@ -171,14 +187,14 @@ impl Disk {
         self.contains(ChunkKey::sums(object))
     }
 
-    pub fn insert_sums(&self, sums: &FrameSums) {
+    pub fn insert_sums(&self, ns: NamespaceId, sums: &FrameSums) {
         if let Some(folder) = self.folder(ChunkKey::sums(sums.object)) {
-            folder.insert_sums(sums);
+            folder.insert_sums(ns, sums);
         }
     }
 
-    pub fn read_sums(&self, object: ObjectId) -> Option<FrameSums> {
-        self.folder(ChunkKey::sums(object))?.read_sums(object)
+    pub fn read_sums(&self, ns: NamespaceId, object: ObjectId) -> Option<FrameSums> {
+        self.folder(ChunkKey::sums(object))?.read_sums(ns, object)
     }
 
     pub fn remove_sums(&self, object: ObjectId) {
@@ -243,13 +259,13 @@ impl Disk {
         self.folders[0].pinned_bytes()
     }
 
-    /// Whether so much may be fetched ahead without pushing out what was fetched ahead before.
-    pub fn has_room_ahead(&self, bytes: u64) -> bool {
-        self.folders.iter().any(|folder| folder.is_alive() && folder.has_room_ahead(bytes))
+    /// Whether so much may be fetched ahead for a namespace without pushing out what was fetched ahead before.
+    pub fn has_room_ahead(&self, ns: NamespaceId, bytes: u64) -> bool {
+        self.folders.iter().any(|folder| folder.is_alive() && folder.has_room_ahead(ns, bytes))
     }
 
     /// Others need the first folder's disk: makes `bytes` free beside what is always left free, if the cache takes so much. Where the
-    /// rest is not enough, pinned chunks leave too: what is written has nowhere else to go, and they are in the store.
+    /// rest is not enough, what minimums and pins hold leaves too: what is written has nowhere else to go, and they are in the store.
     pub fn shrink(&self, bytes: u64) {
         self.folders[0].shrink(bytes);
     }

@@ -133,20 +133,20 @@ impl Fetcher {
     }
 
     /// Bytes `range` of a chunk from memory or disk. Reads of one or two frames leave them in memory.
-    pub fn local(&self, key: ChunkKey, range: &Range<u64>) -> Option<Bytes> {
+    pub fn local(&self, ns: NamespaceId, key: ChunkKey, range: &Range<u64>) -> Option<Bytes> {
         let first = (range.start / FRAME_BYTES) as u32;
         let end = range.end.div_ceil(FRAME_BYTES) as u32;
         let (from, len) = ((range.start % FRAME_BYTES) as usize, (range.end - range.start) as usize);
         let (bytes, from_memory) = match end - first {
-            1 => self.frame(key, first)?,
+            1 => self.frame(ns, key, first)?,
             2 => {
-                let (a, a_from_memory) = self.frame(key, first)?;
-                let (b, b_from_memory) = self.frame(key, first + 1)?;
+                let (a, a_from_memory) = self.frame(ns, key, first)?;
+                let (b, b_from_memory) = self.frame(ns, key, first + 1)?;
                 let joined = [a.get(from..)?, b.get(..len.checked_sub(a.len() - from)?)?].concat();
                 self.count_hit(a_from_memory && b_from_memory);
                 return Some(joined.into());
             }
-            _ => match self.disk.read_frames(key, first..end) {
+            _ => match self.disk.read_frames(ns, key, first..end) {
                 Some(bytes) => (bytes, false),
                 None => (self.frames_in_memory(key, first..end)?, true),
             },
@@ -158,13 +158,13 @@ impl Fetcher {
         Some(bytes.slice(from..from + len))
     }
 
-    fn frame(&self, key: ChunkKey, frame: u32) -> Option<(Bytes, bool)> {
+    fn frame(&self, ns: NamespaceId, key: ChunkKey, frame: u32) -> Option<(Bytes, bool)> {
         let number = frame_number(key.index, frame);
         if let Some(bytes) = self.frames.get(key.object, number) {
-            self.disk.touch_soon(key, frame);
+            self.disk.touch_soon(ns, key, frame);
             return Some((bytes, true));
         }
-        let bytes = self.disk.read_frames(key, frame..frame + 1)?;
+        let bytes = self.disk.read_frames(ns, key, frame..frame + 1)?;
         self.frames.insert(key.object, number, bytes.clone());
         Some((bytes, false))
     }
@@ -272,7 +272,7 @@ impl Fetcher {
             }
             let bytes = self.bytes_in_flight(object, &run);
             // None departed: too many wait, or somebody was faster; what is left is asked for again.
-            if !self.has_room_ahead(bytes)
+            if !self.has_room_ahead(ns, bytes)
                 || self.depart_run(ns, object, run.clone(), Class::Ahead).is_empty()
             {
                 add(&self.stats.prefetch_refused, 1);
@@ -306,7 +306,8 @@ impl Fetcher {
                 if !self.disk.contains(ChunkKey { object: object.id, index }) {
                     return Err(Error::new(
                         Kind::NoSpace,
-                        "the node's read cache cannot keep it; free space on its disk, or raise cache_bytes_max",
+                        "the node's read cache cannot keep it; free space on its disk, raise cache_bytes_max, or look at cache_shares, \
+                         if that has a maximum for it or minimums for others",
                     ));
                 }
                 self.disk.settle(ChunkKey { object: object.id, index });
@@ -401,8 +402,8 @@ impl Fetcher {
     }
 
     /// Whether so much may be fetched that nobody asked for.
-    fn has_room_ahead(&self, bytes: u64) -> bool {
-        self.memory.used() + bytes <= self.memory.max() / 2 && self.disk.has_room_ahead(bytes)
+    fn has_room_ahead(&self, ns: NamespaceId, bytes: u64) -> bool {
+        self.memory.used() + bytes <= self.memory.max() / 2 && self.disk.has_room_ahead(ns, bytes)
     }
 
     /// Memory that a run takes.
@@ -414,7 +415,7 @@ impl Fetcher {
 
     /// Whether the run's footer is to be asked for beside it. Of a compressed object both cannot be asked for at once.
     fn is_footer_apart(&self, landing: &Landing) -> bool {
-        self.known_sums(&landing.object).is_none()
+        self.known_sums(landing.ns, &landing.object).is_none()
             && landing.range().end < landing.object.payload_len
             && !is_compressed(&landing.object)
     }
@@ -422,14 +423,15 @@ impl Fetcher {
     /// Memory for a run whose turn has come; `None` when it is not worth its memory now, and nobody waits for it.
     async fn memory_for(&self, landing: Landing, class: Class) -> Option<(Landing, BytePermit)> {
         let range = landing.range();
-        let footer = match self.known_sums(&landing.object) {
+        let footer = match self.known_sums(landing.ns, &landing.object) {
             Some(_) => 0,
             None => footer_len(&landing.object),
         };
         let bytes = in_flight(&landing.object, range.end - range.start) + footer;
         let mut landing = landing;
         if class == Class::Ahead {
-            let memory = if self.has_room_ahead(bytes) { self.memory.try_acquire(bytes) } else { None };
+            let memory =
+                if self.has_room_ahead(landing.ns, bytes) { self.memory.try_acquire(bytes) } else { None };
             match memory {
                 Some(memory) => return Some((landing, memory)),
                 None => {
@@ -487,8 +489,8 @@ impl Fetcher {
     }
 
     /// Takes an object's chunks that are known to be right: those of `payload`, in parts.
-    pub fn insert(&self, payload: &[Bytes], sums: FrameSums) {
-        self.disk.insert_sums(&sums);
+    pub fn insert(&self, ns: NamespaceId, payload: &[Bytes], sums: FrameSums) {
+        self.disk.insert_sums(ns, &sums);
         let mut parts = payload.iter().map(|part| &part[..]);
         let mut rest: &[u8] = &[];
         for index in 0..sums.payload_len.div_ceil(CHUNK_BYTES) as u32 {
@@ -505,7 +507,8 @@ impl Fetcher {
                 want -= now.len();
                 rest = later;
             }
-            self.disk.insert(ChunkKey { object: sums.object, index }, &slices, sums.of_chunk(index), false);
+            let key = ChunkKey { object: sums.object, index };
+            self.disk.insert(ns, key, &slices, sums.of_chunk(index), false);
         }
         self.sums().insert(sums.object, Arc::new(sums));
     }

@@ -15,10 +15,24 @@
 //! Our entries are chunks that are read piece by piece, so that a single pass over a chunk looks like hundreds of hits.
 //! A hit therefore counts only when it reads a frame for the second time since the last hit that counted, and not
 //! when that is the frame that was just read (unless at least [`APART`] reads elsewhere lie between).
+//!
+//! Each entry has an *owner*, a namespace, with a minimum and a maximum of bytes ([`CacheShare`]). When others need room, an entry
+//! of an owner who has no more than its minimum goes round again, in main. An owner at its maximum makes room among its own
+//! entries, by the same two queues and rules as if its maximum were the budget; there its oldest is not in front but somewhere in
+//! the queue, and is looked for from where the last one was found.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
+
+use granary_core::NamespaceId;
+
+use super::share::CacheShare;
+use line::Line;
+use owners::{NOBODY, Owner, Owners};
+
+mod line;
+mod owners;
 
 /// A frame read twice in a row counts as read again when that many other reads of other entries lie between.
 const APART: u64 = 64;
@@ -28,6 +42,10 @@ const COUNT_MAX: u8 = 3;
 const STALE: u64 = 2;
 /// The small queue's share of the budget is one in so many.
 pub(crate) const SMALL_SHARE: u64 = 10;
+/// Places at most that are looked at, at once, to find an owner's oldest entries: 48 bytes each, side by side.
+const LOOKS_MAX: usize = 16 << 10;
+/// An owner that has all of its maximum but one part in so many is bound by it, rather than by the budget.
+const NEAR_MAX: u64 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Queue {
@@ -50,6 +68,7 @@ struct Entry {
     last_read: u64,
     /// Tells this stay of the key from an earlier one that still has a place in a queue.
     stay: u64,
+    owner: u16,
 }
 
 /// The queues and what is known of each entry. Bounded by the entries: queues hold at most twice as many places, the
@@ -57,11 +76,9 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct S3Fifo<K> {
     entries: BTreeMap<K, Entry>,
-    small: VecDeque<(K, u64)>,
-    main: VecDeque<(K, u64)>,
-    small_bytes: u64,
-    main_bytes: u64,
-    pinned_bytes: u64,
+    small: Line<K>,
+    main: Line<K>,
+    owners: Owners,
     /// With the stay that ended, and `S3Fifo::reads` at its last read.
     ghost: BTreeMap<K, (u64, u64)>,
     ghost_order: VecDeque<(K, u64)>,
@@ -73,13 +90,15 @@ pub(crate) struct S3Fifo<K> {
 
 impl<K: Ord + Copy + Debug> S3Fifo<K> {
     pub fn new() -> S3Fifo<K> {
+        S3Fifo::with(Owners::new())
+    }
+
+    fn with(owners: Owners) -> S3Fifo<K> {
         S3Fifo {
             entries: BTreeMap::new(),
-            small: VecDeque::new(),
-            main: VecDeque::new(),
-            small_bytes: 0,
-            main_bytes: 0,
-            pinned_bytes: 0,
+            small: Line::new(),
+            main: Line::new(),
+            owners,
             ghost: BTreeMap::new(),
             ghost_order: VecDeque::new(),
             next_stay: 0,
@@ -88,13 +107,29 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         }
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.small_bytes + self.main_bytes + self.pinned_bytes
+    /// One without entries, and with the same owners.
+    pub fn emptied(&self) -> S3Fifo<K> {
+        S3Fifo::with(self.owners.emptied())
     }
 
-    /// Of these, what does not leave for others.
+    pub fn bytes(&self) -> u64 {
+        self.owners.all().bytes()
+    }
+
+    /// Of these, what is pinned.
     pub fn pinned_bytes(&self) -> u64 {
-        self.pinned_bytes
+        self.owners.all().pinned_bytes
+    }
+
+    /// Of these, what does not leave for others: what is pinned, and what owners have of their minimum.
+    pub fn held_bytes(&self) -> u64 {
+        self.owners.held_bytes()
+    }
+
+    /// What is held against this owner: its own minimum is not.
+    pub fn held_against(&self, ns: NamespaceId) -> u64 {
+        let own = self.owners.find(ns).map_or(0, |owner| owner.held_bytes() - owner.pinned_bytes);
+        self.held_bytes() - own
     }
 
     pub fn len(&self) -> usize {
@@ -114,44 +149,101 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         self.entries.range(range).map(|(key, _)| *key).collect()
     }
 
+    /// What the owner may have from now on. Nothing leaves before room is needed.
+    pub fn set_share(&mut self, ns: NamespaceId, share: CacheShare) {
+        let owner = self.owners.number(ns);
+        if owner != NOBODY {
+            self.owners.change(owner, |owner| owner.share = share);
+        }
+    }
+
+    /// All owners' minimums.
+    pub fn minimums(&self) -> u64 {
+        self.owners.minimums()
+    }
+
+    /// Bytes of entries that are known to be the owner's.
+    pub fn bytes_of(&self, ns: NamespaceId) -> u64 {
+        self.owners.find(ns).map_or(0, Owner::bytes)
+    }
+
+    /// Bytes that the owner can keep beside what it has, without one of its own leaving; and beside what is pinned of its own.
+    pub fn room_of(&self, ns: NamespaceId) -> (u64, u64) {
+        let Some(owner) = self.owners.find(ns) else { return (u64::MAX, u64::MAX) };
+        let room = |taken: u64| owner.share.bytes_max.saturating_sub(taken.saturating_add(owner.reserved));
+        (room(owner.bytes()), room(owner.pinned_bytes))
+    }
+
+    /// Counts room for an entry that will come against the owner's maximum.
+    pub fn reserve(&mut self, ns: NamespaceId, size: u64) {
+        let owner = self.owners.number(ns);
+        self.owners.change(owner, |owner| owner.reserved += size);
+    }
+
+    /// Takes that back.
+    pub fn release(&mut self, ns: NamespaceId, size: u64) {
+        let owner = self.owners.number(ns);
+        self.owners.change(owner, |owner| owner.reserved = owner.reserved.saturating_sub(size));
+    }
+
     /// A new entry (or the same with another size). Make room for it first.
-    pub fn insert(&mut self, key: K, size: u64) {
+    pub fn insert(&mut self, key: K, size: u64, ns: NamespaceId) {
+        let owner = self.owners.number(ns);
         let known = self.remove(&key);
         let queue = match (known, self.ghost.remove(&key)) {
             (Some(queue), _) => queue,
-            (None, Some((_, last_read))) => self.queue_of_returned(last_read),
+            (None, Some((_, last_read))) => self.queue_of_returned(last_read, size, owner),
             (None, None) => Queue::Small,
         };
-        self.place(key, size, queue);
+        self.place(key, size, queue, owner);
     }
 
-    /// Where an entry goes that came back while it was remembered: to main if that has room, or if its oldest entry makes way.
-    fn queue_of_returned(&mut self, last_read: u64) -> Queue {
-        let queued = self.small_bytes + self.main_bytes;
-        if self.main_bytes < queued - queued / SMALL_SHARE {
+    /// Where an entry goes that came back while it was remembered: to main if that has room, or if its oldest entry makes way. Of
+    /// an owner near its maximum only its own entries count.
+    fn queue_of_returned(&mut self, last_read: u64, size: u64, owner: u16) -> Queue {
+        let own = *self.owners.get(owner);
+        let max = own.share.bytes_max;
+        let bound = own.bytes().saturating_add(size) > max - max / NEAR_MAX;
+        let counts = if bound { own } else { *self.owners.all() };
+        let queued = counts.small_bytes + counts.main_bytes;
+        if counts.main_bytes < queued - queued / SMALL_SHARE {
             return Queue::Main;
         }
-        let Some((key, mut entry)) = Self::pop(&mut self.main, &self.entries) else { return Queue::Main };
+        let oldest = match bound {
+            true => self.pop_of(Queue::Main, owner, &mut LOOKS_MAX.clone()),
+            false => self.main.pop(&self.entries),
+        };
+        let Some((key, mut entry)) = oldest else { return Queue::Main };
         let (away, idle) = (self.reads - last_read, self.reads - entry.last_read);
         if idle <= STALE * away {
-            self.main.push_back((key, entry.stay));
+            self.main.push_back(key, &entry);
             return Queue::Small;
         }
         self.uncount(&entry);
         (entry.queue, entry.count) = (Queue::Small, 0);
         self.entries.insert(key, entry);
-        self.small_bytes += entry.size;
-        self.small.push_front((key, entry.stay)); // it leaves next
+        self.owners.add(entry.owner, Queue::Small, entry.size);
+        self.small.push_front(key, &entry); // it leaves next
+        let front = self.small.front();
+        self.owners.change(entry.owner, |owner| owner.small_next = front);
         Queue::Main
     }
 
-    /// An entry that outlived a restart: it was worth keeping, so it goes to main.
+    /// An entry that outlived a restart: it was worth keeping, so it goes to main. Whose it is is not known.
     pub fn restore(&mut self, key: K, size: u64) {
         self.remove(&key);
-        self.place(key, size, Queue::Main);
+        self.place(key, size, Queue::Main, NOBODY);
     }
 
-    fn place(&mut self, key: K, size: u64, queue: Queue) {
+    /// The entry is worth keeping, as if it had outlived a restart.
+    pub fn settle(&mut self, key: &K) {
+        if let Some(Entry { size, owner, .. }) = self.entries.get(key).copied() {
+            self.remove(key);
+            self.place(*key, size, Queue::Main, owner);
+        }
+    }
+
+    fn place(&mut self, key: K, size: u64, queue: Queue, owner: u16) {
         self.next_stay += 1;
         let entry = Entry {
             size,
@@ -161,23 +253,20 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             last_frame: u32::MAX,
             last_read: self.reads,
             stay: self.next_stay,
+            owner,
         };
-        self.entries.insert(key, entry);
         self.push(key, entry);
         self.tidy();
     }
 
+    /// Puts an entry at the end of its queue.
     fn push(&mut self, key: K, entry: Entry) {
+        self.entries.insert(key, entry);
+        self.owners.add(entry.owner, entry.queue, entry.size);
         match entry.queue {
-            Queue::Small => {
-                self.small_bytes += entry.size;
-                self.small.push_back((key, entry.stay));
-            }
-            Queue::Main => {
-                self.main_bytes += entry.size;
-                self.main.push_back((key, entry.stay));
-            }
-            Queue::Pinned => self.pinned_bytes += entry.size,
+            Queue::Small => self.small.push_back(key, &entry),
+            Queue::Main => self.main.push_back(key, &entry),
+            Queue::Pinned => {}
         }
     }
 
@@ -191,7 +280,6 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         self.next_stay += 1;
         entry.stay = self.next_stay;
         entry.queue = if pinned { Queue::Pinned } else { Queue::Small };
-        self.entries.insert(*key, entry);
         self.push(*key, entry);
         self.tidy();
     }
@@ -205,8 +293,8 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         }
     }
 
-    /// Tells of a read of this frame of an entry. False when there is no such entry.
-    pub fn touch(&mut self, key: &K, frame: u32) -> bool {
+    /// Tells of a read of this frame of an entry, for whom it is from then on if nobody had it. False when there is no such entry.
+    pub fn touch(&mut self, key: &K, frame: u32, ns: NamespaceId) -> bool {
         if self.last_key != Some(*key) {
             self.reads += 1;
             self.last_key = Some(*key);
@@ -223,6 +311,11 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         }
         entry.last_frame = frame;
         entry.last_read = self.reads;
+        if entry.owner == NOBODY {
+            entry.owner = self.owners.number(ns);
+            self.owners.subtract(NOBODY, entry.queue, entry.size);
+            self.owners.add(entry.owner, entry.queue, entry.size);
+        }
         true
     }
 
@@ -239,66 +332,120 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        match entry.queue {
-            Queue::Small => self.small_bytes -= entry.size,
-            Queue::Main => self.main_bytes -= entry.size,
-            Queue::Pinned => self.pinned_bytes -= entry.size,
-        }
+        self.owners.subtract(entry.owner, entry.queue, entry.size);
     }
 
-    /// Evicts until at most `keep` bytes, or only pinned ones, are left; returns what has to go, with sizes. `budget` sizes the
+    /// Evicts until at most `keep` bytes, or only what is held, are left; returns what has to go, with sizes. `budget` sizes the
     /// small queue.
     pub fn evict_to(&mut self, keep: u64, budget: u64) -> Vec<(K, u64)> {
         let mut gone = Vec::new();
-        while self.bytes() > keep.max(self.pinned_bytes) {
-            let main_max = (budget - budget / SMALL_SHARE).saturating_sub(self.pinned_bytes);
-            let small_first = self.small_bytes > 0 && self.main_bytes <= main_max || self.main_bytes == 0;
-            let evicted = if small_first { self.evict_small(main_max) } else { self.evict_main() };
-            gone.extend(evicted);
+        // As long as a queue has something free, a turn that finds nothing free brings that nearer to its front.
+        while self.bytes() > keep && self.owners.free() != (0, 0) {
+            let main_max = (budget - budget / SMALL_SHARE).saturating_sub(self.pinned_bytes());
+            let (free_small, free_main) = self.owners.free();
+            let small_first = free_small > 0 && self.owners.all().main_bytes <= main_max || free_main == 0;
+            let oldest =
+                if small_first { self.small.pop(&self.entries) } else { self.main.pop(&self.entries) };
+            let Some((key, entry)) = oldest else { break };
+            let fits = self.owners.all().main_bytes + entry.size <= main_max;
+            let stays = self.owners.is_guarded(entry.owner);
+            gone.extend(self.turn(key, entry, stays, fits));
         }
         self.tidy();
         gone
     }
 
-    /// One turn of the small queue: its oldest moves to main, or leaves and is remembered.
-    fn evict_small(&mut self, main_max: u64) -> Option<(K, u64)> {
-        let (key, mut entry) = Self::pop(&mut self.small, &self.entries)?;
-        self.uncount(&entry);
-        if entry.count > 0 || self.main_bytes + entry.size <= main_max {
-            entry.queue = Queue::Main;
-            entry.count = 0;
-            self.entries.insert(key, entry);
-            self.push(key, entry);
-            return None;
-        }
-        self.entries.remove(&key);
-        self.ghost.insert(key, (entry.stay, entry.last_read));
-        self.ghost_order.push_back((key, entry.stay));
-        Some((key, entry.size))
+    /// The same, and minimums do not count.
+    pub fn evict_all_to(&mut self, keep: u64, budget: u64) -> Vec<(K, u64)> {
+        self.owners.set_lifted(true);
+        let gone = self.evict_to(keep, budget);
+        self.owners.set_lifted(false);
+        gone
     }
 
-    /// One turn of the main queue: its oldest goes round again for one of its hits, or leaves.
-    fn evict_main(&mut self) -> Option<(K, u64)> {
-        let (key, mut entry) = Self::pop(&mut self.main, &self.entries)?;
-        self.uncount(&entry);
-        if entry.count > 0 {
-            entry.count -= 1;
-            self.entries.insert(key, entry);
-            self.push(key, entry);
-            return None;
+    /// Makes room for a new entry of this size below the owner's maximum, of its own. What has to go, with sizes; whether there
+    /// is room, [`room_of`](Self::room_of) says.
+    pub fn evict_for(&mut self, ns: NamespaceId, size: u64) -> Vec<(K, u64)> {
+        let (room, most) = self.room_of(ns);
+        if size <= room || size > most {
+            return Vec::new();
         }
-        self.entries.remove(&key);
-        Some((key, entry.size))
+        let Some(owner) = self.owners.find(ns) else { return Vec::new() };
+        let keep = owner.share.bytes_max.saturating_sub(size.saturating_add(owner.reserved));
+        self.evict_own_to(ns, keep)
     }
 
-    /// The oldest entry of a queue. Places of entries that were removed meanwhile are skipped.
-    fn pop(queue: &mut VecDeque<(K, u64)>, entries: &BTreeMap<K, Entry>) -> Option<(K, Entry)> {
-        while let Some((key, stay)) = queue.pop_front() {
-            if let Some(entry) = entries.get(&key).filter(|entry| entry.stay == stay) {
-                return Some((key, *entry));
+    /// Makes `bytes` of what is held the owner's own no more: the rest is others' minimums and pins. What has to go, with sizes.
+    pub fn evict_held_of(&mut self, ns: NamespaceId, bytes: u64) -> Vec<(K, u64)> {
+        let Some(owner) = self.owners.find(ns).copied() else { return Vec::new() };
+        let held = owner.held_bytes();
+        if held - owner.pinned_bytes < bytes {
+            return Vec::new();
+        }
+        self.evict_own_to(ns, held - bytes)
+    }
+
+    /// Evicts of one owner's entries until it has at most `keep` bytes, or only pinned ones, or [`LOOKS_MAX`] places were looked
+    /// at: the next call goes on from there.
+    fn evict_own_to(&mut self, ns: NamespaceId, keep: u64) -> Vec<(K, u64)> {
+        let (owner, mut looks, mut gone) = (self.owners.number(ns), LOOKS_MAX, Vec::new());
+        while owner != NOBODY && looks > 0 {
+            let own = *self.owners.get(owner);
+            if own.bytes() <= keep || own.small_bytes + own.main_bytes == 0 {
+                break;
             }
+            let main_max = (keep - keep / SMALL_SHARE).saturating_sub(own.pinned_bytes);
+            let small_first = own.small_bytes > 0 && own.main_bytes <= main_max || own.main_bytes == 0;
+            let queue = if small_first { Queue::Small } else { Queue::Main };
+            let Some((key, entry)) = self.pop_of(queue, owner, &mut looks) else { break };
+            gone.extend(self.turn(key, entry, false, own.main_bytes + entry.size <= main_max));
         }
-        None
+        self.tidy();
+        gone
+    }
+
+    /// An owner's oldest entry of a queue.
+    fn pop_of(&mut self, queue: Queue, owner: u16, looks: &mut usize) -> Option<(K, Entry)> {
+        let Owner { mut small_next, mut main_next, .. } = *self.owners.get(owner);
+        let popped = match queue {
+            Queue::Small => self.small.pop_of(&self.entries, owner, &mut small_next, looks),
+            Queue::Main => self.main.pop_of(&self.entries, owner, &mut main_next, looks),
+            Queue::Pinned => None,
+        };
+        self.owners.change(owner, |owner| (owner.small_next, owner.main_next) = (small_next, main_next));
+        popped
+    }
+
+    /// One turn of an entry that was taken out of its queue. Of the small one it moves to main, when it was used, `stays`, or fits
+    /// there; or leaves and is remembered. Of the main one it goes round again, for one of its hits or because it `stays`; or
+    /// leaves.
+    fn turn(&mut self, key: K, mut entry: Entry, stays: bool, fits: bool) -> Option<(K, u64)> {
+        self.uncount(&entry);
+        let is_small = entry.queue == Queue::Small;
+        if stays || entry.count > 0 || is_small && fits {
+            entry.count = match is_small {
+                true => 0,
+                false => entry.count - u8::from(!stays),
+            };
+            entry.queue = Queue::Main;
+            self.push(key, entry);
+            return None;
+        }
+        self.entries.remove(&key);
+        if is_small {
+            self.ghost.insert(key, (entry.stay, entry.last_read));
+            self.ghost_order.push_back((key, entry.stay));
+        }
+        Some((key, entry.size))
+    }
+
+    /// Whether the sums are those of the entries.
+    #[cfg(test)]
+    pub fn is_counted_right(&self) -> bool {
+        let mut counted = self.owners.emptied();
+        self.entries.values().for_each(|entry| counted.add(entry.owner, entry.queue, entry.size));
+        let sums = |owners: &Owners| (owners.all().bytes(), owners.free(), owners.held_bytes());
+        sums(&counted) == sums(&self.owners)
     }
 
     /// Forgets ghosts over their number, and places in queues that nobody has any more.
@@ -311,12 +458,15 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             }
         }
         let entries = &self.entries;
-        for (queue, which) in [(&mut self.small, Queue::Small), (&mut self.main, Queue::Main)] {
-            if queue.len() > 2 * entries.len() + 64 {
-                queue.retain(|(key, stay)| {
-                    entries.get(key).is_some_and(|e| e.stay == *stay && e.queue == which)
-                });
-            }
+        let has = |key: &K, stay, queue| entries.get(key).is_some_and(|e| e.stay == stay && e.queue == queue);
+        let (small, main) = (self.small.front(), self.main.front());
+        if self.small.len() > 2 * entries.len() + 64 {
+            self.small.retain(|key, stay| has(key, stay, Queue::Small));
+            self.owners.look_from_front(Some(small), None);
+        }
+        if self.main.len() > 2 * entries.len() + 64 {
+            self.main.retain(|key, stay| has(key, stay, Queue::Main));
+            self.owners.look_from_front(None, Some(main));
         }
         if self.ghost_order.len() > 2 * most + 64 {
             let ghost = &self.ghost;

@@ -7,6 +7,7 @@ mod flights;
 mod objects;
 mod prefetching;
 mod properties;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -9,7 +9,6 @@
 //! at the next read, as any bad copy is, and costs one more fetch. A file without entry cannot come of it, because every
 //! rename is followed by its entry.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
@@ -20,15 +19,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES, FreeMin};
-use granary_core::{Error, Kind, ObjectId, Result};
+use granary_core::{Error, Kind, NamespaceId, ObjectId, Result};
 
 use super::chunk_file::{self, BadCopy, ChunkFile};
 use super::health::Health;
 use super::key::mix;
 use super::pins::Pins;
-use super::{ChunkKey, Common};
+use super::unread::Unread;
+use super::{ChunkKey, Common, RUN_CHUNKS};
 use crate::read::lru::Lru;
 use crate::read::policy::{S3Fifo, SMALL_SHARE};
+use crate::read::share::CacheShare;
 use crate::read::stats::{ReadStats, add};
 use crate::read::sums::FrameSums;
 
@@ -40,8 +41,8 @@ const ENTRY_BYTES_MIN: u64 = FRAME_BYTES;
 struct State {
     policy: S3Fifo<ChunkKey>,
     open: Lru<ChunkKey, Arc<ChunkFile>>,
-    /// Chunks on disk that were fetched ahead and not read since, with their bytes; all are in `policy`.
-    unread: HashMap<ChunkKey, u64>,
+    /// All are in `policy`.
+    unread: Unread,
     /// Room made for files that are being written.
     reserved: u64,
 }
@@ -103,7 +104,7 @@ impl Folder {
             state: Mutex::new(State {
                 policy: S3Fifo::new(),
                 open: Lru::new(limits.open_files_max),
-                unread: HashMap::new(),
+                unread: Unread::default(),
                 reserved: 0,
             }),
             beside,
@@ -169,7 +170,7 @@ impl Folder {
         {
             let mut guard = self.state();
             let state = &mut *guard;
-            state.policy = S3Fifo::new();
+            state.policy = state.policy.emptied();
             let mut pins = self.pins();
             for (key, len, _) in found {
                 state.policy.restore(key, charge(len));
@@ -179,7 +180,7 @@ impl Folder {
             self.health().live();
             self.alive.store(true, Ordering::SeqCst);
         }
-        self.reserve(0, None); // the settings may have become smaller
+        self.reserve(0, None, None); // the settings may have become smaller
         Ok(())
     }
 
@@ -205,7 +206,8 @@ impl Folder {
             let mut state = self.state();
             let open = std::mem::replace(&mut state.open, Lru::new(self.limits.open_files_max));
             state.unread.clear();
-            (open, std::mem::replace(&mut state.policy, S3Fifo::new()))
+            let emptied = state.policy.emptied();
+            (open, std::mem::replace(&mut state.policy, emptied))
         };
         drop(gone); // closes files
         self.mark.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -321,6 +323,21 @@ impl Folder {
         self.state().policy.bytes()
     }
 
+    /// What a namespace may have here from now on.
+    pub fn set_share(&self, ns: NamespaceId, share: CacheShare) {
+        self.state().policy.set_share(ns, share);
+    }
+
+    /// All minimums that were set.
+    pub fn minimums(&self) -> u64 {
+        self.state().policy.minimums()
+    }
+
+    /// Bytes that are known to be the namespace's.
+    pub fn bytes_of(&self, ns: NamespaceId) -> u64 {
+        self.state().policy.bytes_of(ns)
+    }
+
     /// Chunks and tables on disk.
     pub fn entries(&self) -> usize {
         self.state().policy.len()
@@ -331,9 +348,9 @@ impl Folder {
     }
 
     /// Tells the policy of a read that was answered from memory. Never waits: under contention it is not told.
-    pub fn touch_soon(&self, key: ChunkKey, frame: u32) {
+    pub fn touch_soon(&self, ns: NamespaceId, key: ChunkKey, frame: u32) {
         if let Ok(mut state) = self.state.try_lock() {
-            state.touch(key, frame, &self.common.stats);
+            state.touch(ns, key, frame, &self.common.stats);
         }
     }
 
@@ -372,10 +389,10 @@ impl Folder {
     }
 
     /// These frames of a chunk, verified; `None` when the chunk is not here, or was damaged and is no more.
-    pub fn read_frames(&self, key: ChunkKey, frames: Range<u32>) -> Option<Bytes> {
+    pub fn read_frames(&self, ns: NamespaceId, key: ChunkKey, frames: Range<u32>) -> Option<Bytes> {
         let open = {
             let mut state = self.state();
-            if !state.touch(key, frames.start, &self.common.stats) {
+            if !state.touch(ns, key, frames.start, &self.common.stats) {
                 return None;
             }
             state.open.get(&key).cloned()
@@ -420,23 +437,23 @@ impl Folder {
     }
 
     /// The chunk's bytes are written from where they are. False when they could not be kept. `ahead`: nobody asked yet.
-    pub fn insert(&self, key: ChunkKey, parts: &[&[u8]], crcs: &[u32], ahead: bool) -> bool {
+    pub fn insert(&self, ns: NamespaceId, key: ChunkKey, parts: &[&[u8]], crcs: &[u32], ahead: bool) -> bool {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         debug_assert!(len > 0 && len as u64 <= CHUNK_BYTES);
         let trailer = chunk_file::trailer(key, len as u32, crcs);
         let slices: Vec<IoSlice<'_>> =
             parts.iter().copied().chain([&trailer[..]]).map(IoSlice::new).collect();
-        self.put(key, slices, (len + trailer.len()) as u64, ahead.then_some(len as u64))
+        self.put(ns, key, slices, (len + trailer.len()) as u64, ahead.then_some(len as u64))
     }
 
-    pub fn insert_sums(&self, sums: &FrameSums) {
+    pub fn insert_sums(&self, ns: NamespaceId, sums: &FrameSums) {
         let bytes = sums.encode();
-        self.put(ChunkKey::sums(sums.object), vec![IoSlice::new(&bytes)], bytes.len() as u64, None);
+        self.put(ns, ChunkKey::sums(sums.object), vec![IoSlice::new(&bytes)], bytes.len() as u64, None);
     }
 
-    pub fn read_sums(&self, object: ObjectId) -> Option<FrameSums> {
+    pub fn read_sums(&self, ns: NamespaceId, object: ObjectId) -> Option<FrameSums> {
         let key = ChunkKey::sums(object);
-        if !self.state().touch(key, 0, &self.common.stats) {
+        if !self.state().touch(ns, key, 0, &self.common.stats) {
             return None;
         }
         let read = || {
@@ -459,7 +476,7 @@ impl Folder {
     pub fn settle(&self, key: ChunkKey) {
         let mut state = self.state();
         if let Some(size) = state.policy.size(&key) {
-            state.policy.restore(key, size);
+            state.policy.settle(&key);
             let pinned = self.pins().came(&key, size);
             state.policy.set_pinned(&key, pinned);
         }
@@ -521,18 +538,37 @@ impl Folder {
 
     /// Writes a file and makes its entry. False when there is no room or the disk does not take it. `ahead`: nobody asked for
     /// these bytes of it yet.
-    fn put(&self, key: ChunkKey, slices: Vec<IoSlice<'_>>, len: u64, ahead: Option<u64>) -> bool {
-        let kept = self.try_put(key, slices, len, ahead);
+    fn put(
+        &self,
+        ns: NamespaceId,
+        key: ChunkKey,
+        slices: Vec<IoSlice<'_>>,
+        len: u64,
+        ahead: Option<u64>,
+    ) -> bool {
+        let size = charge(len);
+        let kept = match self.reserve(size, Some(ns), None) {
+            Place::Made => self.write(ns, key, slices, size, ahead),
+            Place::HeldByShares => return false,
+            Place::None => {
+                self.warn_once("keep anything in", &self.path(key), &io::ErrorKind::StorageFull.into());
+                false
+            }
+        };
         self.failing.store(!kept, Ordering::Relaxed);
         kept
     }
 
-    fn try_put(&self, key: ChunkKey, mut slices: Vec<IoSlice<'_>>, len: u64, ahead: Option<u64>) -> bool {
-        let (size, path) = (charge(len), self.path(key));
-        if !self.reserve(size, None) {
-            self.warn_once("keep anything in", &path, &io::ErrorKind::StorageFull.into());
-            return false;
-        }
+    /// Writes a file for which there is room: `size` of it, which it takes or gives back.
+    fn write(
+        &self,
+        ns: NamespaceId,
+        key: ChunkKey,
+        mut slices: Vec<IoSlice<'_>>,
+        size: u64,
+        ahead: Option<u64>,
+    ) -> bool {
+        let path = self.path(key);
         let temporary =
             path.with_file_name(format!(".new-{}", self.temporary.fetch_add(1, Ordering::Relaxed)));
         let mut write = || -> io::Result<()> {
@@ -542,6 +578,7 @@ impl Folder {
         let written = write();
         let mut state = self.state();
         state.reserved -= size;
+        state.policy.release(ns, size);
         if let Err(e) = written {
             drop(state);
             self.failed(&e);
@@ -553,11 +590,11 @@ impl Folder {
         if !self.is_alive() {
             return false;
         }
-        state.policy.insert(key, size);
+        state.policy.insert(key, size, ns);
         let pinned = self.pins().came(&key, size);
         state.policy.set_pinned(&key, pinned);
         if let Some(bytes) = ahead {
-            state.unread.insert(key, bytes);
+            state.unread.insert(key, bytes, ns);
         }
         let old = state.open.remove(&key);
         drop(state);
@@ -566,10 +603,21 @@ impl Folder {
         true
     }
 
-    /// Whether so much may be fetched ahead without pushing out what was fetched ahead before: when the cache is full, half
-    /// of the policy's small queue may wait for its readers.
-    pub fn has_room_ahead(&self, bytes: u64) -> bool {
+    /// Whether so much may be fetched ahead, and kept, without pushing out what was fetched ahead before: when the cache is full,
+    /// half of the policy's small queue may wait for its readers; the same of a namespace that has all of its maximum.
+    pub fn has_room_ahead(&self, ns: NamespaceId, bytes: u64) -> bool {
         let state = self.state();
+        let (room, most) = state.policy.room_of(ns);
+        let held = state.policy.held_against(ns).saturating_add(state.reserved + bytes);
+        if bytes > most || held > self.budget() {
+            return false;
+        }
+        if bytes > room {
+            let ahead_max = (most / (2 * SMALL_SHARE)).max(2 * u64::from(RUN_CHUNKS) * CHUNK_BYTES);
+            if state.unread.bytes_of(ns) + bytes > ahead_max {
+                return false;
+            }
+        }
         let full = state.policy.bytes() + state.reserved + bytes > self.budget();
         let unread = state.unread.len() as u64 * CHUNK_BYTES;
         if self.failing.load(Ordering::Relaxed) {
@@ -579,19 +627,19 @@ impl Folder {
     }
 
     /// Others need the disk: makes `bytes` free beside what is always left free, if the cache takes so much. Where the rest is
-    /// not enough, pinned chunks leave too: what is written has nowhere else to go, and they are in the store.
+    /// not enough, what minimums and pins hold leaves too: what is written has nowhere else to go, and they are in the store.
     pub fn shrink(&self, bytes: u64) {
-        self.reserve(0, Some(bytes));
+        self.reserve(0, None, Some(bytes));
     }
 
-    /// Makes room for `bytes` and keeps it for the caller, who gives it back under the lock; `beside`: others need so many more
-    /// than are left free always, and pinned chunks leave for them where nothing else is left. False when there is no room.
-    fn reserve(&self, bytes: u64, beside: Option<u64>) -> bool {
+    /// Makes room for `bytes` of a namespace and keeps it for the caller, who gives it back under the lock; `beside`: others need
+    /// so many more than are left free always, and what minimums and pins hold leaves for them where nothing else is left.
+    fn reserve(&self, bytes: u64, ns: Option<NamespaceId>, beside: Option<u64>) -> Place {
         if let Err(e) = self.check_place() {
             if self.is_alive() {
                 self.die(&e.to_string());
             }
-            return false;
+            return Place::None;
         }
         let (free, min) = rustix::fs::statvfs(&self.dir).map_or((u64::MAX, 0), |s| {
             let total = s.f_blocks.saturating_mul(s.f_frsize);
@@ -601,16 +649,16 @@ impl Folder {
         let mut state = self.state();
         let room = state.policy.bytes().saturating_add(free).saturating_sub(min);
         let budget = self.budget().min(room);
-        let pinned = state.policy.pinned_bytes();
-        let fits = state.reserved.saturating_add(bytes).saturating_add(pinned) <= budget;
-        if fits {
-            state.reserved += bytes;
-        }
+        let mut gone = Vec::new();
+        let place = state.place_for(bytes, ns, budget, &mut gone);
         let keep = budget.saturating_sub(state.reserved);
-        let mut gone = state.policy.evict_to(keep, budget);
+        gone.extend(state.policy.evict_to(keep, budget));
+        if beside.is_some() && state.policy.bytes() > keep {
+            gone.extend(state.policy.evict_all_to(keep, budget));
+        }
         if beside.is_some() && state.policy.bytes() > keep {
             state.policy.unpin_all();
-            gone.extend(state.policy.evict_to(keep, budget));
+            gone.extend(state.policy.evict_all_to(keep, budget));
             let pinned = self.pins();
             pinned.keys().for_each(|key| state.policy.set_pinned(key, true));
         }
@@ -630,7 +678,7 @@ impl Folder {
         add(&self.common.stats.prefetch_wasted_bytes, wasted_bytes);
         add(&self.common.stats.evicted_bytes, gone.iter().map(|(_, size)| size).sum());
         self.unlink(&gone.iter().map(|(key, _)| *key).collect::<Vec<_>>());
-        fits
+        place
     }
 
     fn warn_once(&self, doing: &str, path: &Path, e: &io::Error) {
@@ -644,15 +692,56 @@ impl Folder {
     }
 }
 
+/// Whether there is room for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Made,
+    /// The disk has none, or pins have it.
+    None,
+    /// Its namespace has its maximum and nothing of its own can go now, or the rest is others' minimums.
+    HeldByShares,
+}
+
 impl State {
-    fn touch(&mut self, key: ChunkKey, frame: u32, stats: &ReadStats) -> bool {
+    /// Takes room for `bytes` out of the budget, if there will be any once all that is not held has left. At a namespace's maximum,
+    /// or when all that could leave for it is held, its own oldest leave; they are added to `gone`.
+    fn place_for(
+        &mut self,
+        bytes: u64,
+        ns: Option<NamespaceId>,
+        budget: u64,
+        gone: &mut Vec<(ChunkKey, u64)>,
+    ) -> Place {
+        let wanted = self.reserved.saturating_add(bytes);
+        if wanted.saturating_add(self.policy.pinned_bytes()) > budget {
+            return Place::None;
+        }
+        if let Some(ns) = ns {
+            gone.extend(self.policy.evict_for(ns, bytes));
+            if bytes > self.policy.room_of(ns).0 {
+                return Place::HeldByShares;
+            }
+            let short = wanted.saturating_add(self.policy.held_bytes()).saturating_sub(budget);
+            if short > 0 {
+                gone.extend(self.policy.evict_held_of(ns, short));
+            }
+            if wanted.saturating_add(self.policy.held_bytes()) > budget {
+                return Place::HeldByShares;
+            }
+            self.policy.reserve(ns, bytes);
+        }
+        self.reserved = wanted;
+        Place::Made
+    }
+
+    fn touch(&mut self, ns: NamespaceId, key: ChunkKey, frame: u32, stats: &ReadStats) -> bool {
         if !self.unread.is_empty()
             && let Some(bytes) = self.unread.remove(&key)
         {
             add(&stats.prefetch_useful, 1);
             add(&stats.prefetch_used_bytes, bytes);
         }
-        self.policy.touch(&key, frame)
+        self.policy.touch(&key, frame, ns)
     }
 }
 

@@ -1,10 +1,13 @@
+mod shares;
+
 use super::*;
 use bytes::Bytes;
-use granary_core::TestClock;
 use granary_core::limits::{FRAME_BYTES, FreeMin};
+use granary_core::{NamespaceId, TestClock};
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
+const NS: NamespaceId = NamespaceId(7);
 
 fn limits(bytes_max: u64) -> DiskLimits {
     DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 16 }
@@ -24,7 +27,7 @@ fn key(id: u128) -> ChunkKey {
 
 fn insert(disk: &Disk, id: u128, bytes: &[u8]) -> bool {
     let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
-    disk.insert(key(id), &[bytes], &crcs, false)
+    disk.insert(NS, key(id), &[bytes], &crcs, false)
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn content(id: u128) -> Bytes {
 
 /// Which of the objects are there; all that are must be right.
 fn there(disk: &Disk, ids: std::ops::Range<u128>) -> Vec<u128> {
-    ids.filter(|&id| match disk.read_frames(key(id), 0..1) {
+    ids.filter(|&id| match disk.read_frames(NS, key(id), 0..1) {
         Some(bytes) => {
             assert_eq!(bytes, content(id));
             true

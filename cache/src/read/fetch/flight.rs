@@ -164,7 +164,7 @@ impl Landing {
     pub(super) fn keep(&self, fetched: &Fetched) {
         let (disk, id, sums) = (&self.fetcher.disk, self.object.id, &fetched.sums);
         if !disk.contains_sums(id) {
-            disk.insert_sums(sums);
+            disk.insert_sums(self.ns, sums);
         }
         for (at, chunk) in self.chunks(&fetched.bytes).filter(|(at, _)| fetched.bad[*at].is_none()) {
             let (key, flight) = (self.key(at), &self.flights[at].0);
@@ -172,7 +172,7 @@ impl Landing {
             if ahead {
                 add(&self.fetcher.stats.prefetched_bytes, chunk.len() as u64);
             }
-            let kept = disk.insert(key, &[&chunk], sums.of_chunk(key.index), ahead);
+            let kept = disk.insert(self.ns, key, &[&chunk], sums.of_chunk(key.index), ahead);
             if !kept && !ahead && flight.class != Class::Background {
                 for (i, frame) in chunk.chunks(FRAME_BYTES as usize).enumerate() {
                     self.fetcher.frames.insert(

@@ -47,7 +47,7 @@ impl Fetcher {
             return self.fetch_compressed(landing).await;
         }
         let (ns, object, range) = (landing.ns, &landing.object, landing.range());
-        let (bytes, sums) = match self.known_sums(object) {
+        let (bytes, sums) = match self.known_sums(ns, object) {
             Some(sums) => (self.get(ns, object, range.clone()).await?, sums),
             // The footer follows: one GET for both.
             None if range.end == object.payload_len => {
@@ -75,7 +75,7 @@ impl Fetcher {
     /// The same of an object whose frames are compressed: where they are, its footer says.
     async fn fetch_compressed(self: &Arc<Self>, landing: &Landing) -> Result<Fetched> {
         let (ns, object, range) = (landing.ns, &landing.object, landing.range());
-        let sums = match self.known_sums(object) {
+        let sums = match self.known_sums(ns, object) {
             Some(sums) => sums,
             None => self.footer(ns, object).await?,
         };
@@ -175,12 +175,12 @@ impl Fetcher {
     }
 
     /// The object's checksums, from memory or disk.
-    pub(super) fn known_sums(&self, object: &ObjectInfo) -> Option<Arc<FrameSums>> {
+    pub(super) fn known_sums(&self, ns: NamespaceId, object: &ObjectInfo) -> Option<Arc<FrameSums>> {
         let fits = |sums: &FrameSums| sums.payload_len == object.payload_len;
         if let Some(sums) = self.sums().get(&object.id) {
             return fits(sums).then(|| sums.clone());
         }
-        let sums = Arc::new(self.disk.read_sums(object.id).filter(fits)?);
+        let sums = Arc::new(self.disk.read_sums(ns, object.id).filter(fits)?);
         self.sums().insert(object.id, sums.clone());
         Some(sums)
     }

@@ -1,10 +1,14 @@
+mod shares;
+
 use super::*;
 use proptest::prelude::*;
+
+const NS: NamespaceId = NamespaceId(7);
 
 /// What a cache does: room is made before an entry comes.
 fn add(policy: &mut S3Fifo<u32>, key: u32, size: u64, budget: u64) -> Vec<(u32, u64)> {
     let gone = policy.evict_to(budget - size, budget);
-    policy.insert(key, size);
+    policy.insert(key, size, NS);
     gone
 }
 
@@ -43,7 +47,7 @@ proptest! {
                     }
                     model.insert(key, size);
                 }
-                Op::Touch(key, frame) => prop_assert_eq!(policy.touch(&key, frame), model.contains_key(&key)),
+                Op::Touch(key, frame) => prop_assert_eq!(policy.touch(&key, frame, NS), model.contains_key(&key)),
                 Op::Remove(key) => {
                     pinned.remove(&key);
                     prop_assert_eq!(policy.remove(&key).is_some(), model.remove(&key).is_some());
@@ -80,7 +84,7 @@ proptest! {
         }
         for (i, key) in order.into_iter().chain((0..50).flat_map(|k| [k; 2])).enumerate() {
             for frame in [0, 5 + i as u32 % 3] {
-                policy.touch(&key, frame);
+                policy.touch(&key, frame, NS);
             }
         }
         for key in 1000..2000 {
@@ -89,7 +93,7 @@ proptest! {
             }
             for frame in 0..16 {
                 for _ in 0..small {
-                    policy.touch(&key, frame);
+                    policy.touch(&key, frame, NS);
                 }
             }
         }
@@ -102,11 +106,11 @@ fn one_pass_in_small_reads_is_no_second_use() {
     add(&mut policy, 1, 1, 10);
     for frame in 0..16 {
         for _ in 0..16 {
-            policy.touch(&1, frame);
+            policy.touch(&1, frame, NS);
         }
     }
     assert_eq!(policy.entries[&1].count, 0);
-    policy.touch(&1, 0);
+    policy.touch(&1, 0, NS);
     assert_eq!(policy.entries[&1].count, 1, "a second pass is");
 }
 
@@ -115,14 +119,14 @@ fn one_frame_counts_again_after_a_while() {
     let mut policy = S3Fifo::new();
     add(&mut policy, 1, 1, 10);
     for _ in 0..10 {
-        policy.touch(&1, 0);
-        policy.touch(&2, 0);
+        policy.touch(&1, 0, NS);
+        policy.touch(&2, 0, NS);
     }
     assert_eq!(policy.entries[&1].count, 0, "reads close together are one use");
     for other in 2..100 {
-        policy.touch(&other, 0);
+        policy.touch(&other, 0, NS);
     }
-    policy.touch(&1, 0);
+    policy.touch(&1, 0, NS);
     assert_eq!(policy.entries[&1].count, 1);
 }
 
@@ -133,7 +137,7 @@ fn what_comes_back_soon_takes_the_place_of_what_nobody_reads() {
         if !policy.contains(&key) {
             add(policy, key, 1, 10);
         }
-        policy.touch(&key, 0);
+        policy.touch(&key, 0, NS);
     };
     for key in 0..11 {
         read(&mut policy, key);

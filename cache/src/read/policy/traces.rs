@@ -4,6 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use granary_core::NamespaceId;
+
 use super::S3Fifo;
 
 /// A use of a chunk: it is read from its beginning to its end.
@@ -24,11 +26,11 @@ impl Cache for Ours {
         let hit = self.0.contains(&key);
         if !hit {
             self.0.evict_to(CACHE as u64 - 1, CACHE as u64);
-            self.0.insert(key, 1);
+            self.0.insert(key, 1, NamespaceId(1));
         }
         // Two reads make a use; the fetch and the first read are one.
         for frame in [0, 8] {
-            self.0.touch(&key, frame);
+            self.0.touch(&key, frame, NamespaceId(1));
         }
         hit
     }

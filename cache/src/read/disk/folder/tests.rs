@@ -1,3 +1,5 @@
+mod shares;
+
 use super::*;
 use granary_core::TestClock;
 
@@ -13,7 +15,7 @@ fn disk(dir: &Path, bytes_max: u64) -> Folder {
 fn insert(disk: &Folder, id: u128, bytes: &[u8]) -> bool {
     let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
     let (a, b) = bytes.split_at(bytes.len() / 3);
-    disk.insert(ChunkKey { object: ObjectId(id), index: 0 }, &[b"", a, b"", b], &crcs, false)
+    disk.insert(NamespaceId(7), ChunkKey { object: ObjectId(id), index: 0 }, &[b"", a, b"", b], &crcs, false)
 }
 
 #[test]
@@ -24,7 +26,7 @@ fn a_chunk_larger_than_the_budget_evicts_nothing() {
     assert!(!insert(&disk, 2, &[2; 1 << 20]));
     assert_eq!(disk.entries(), 1);
     let key = ChunkKey { object: ObjectId(1), index: 0 };
-    assert_eq!(&disk.read_frames(key, 0..1).unwrap()[..], &[1; 5000]);
+    assert_eq!(&disk.read_frames(NamespaceId(7), key, 0..1).unwrap()[..], &[1; 5000]);
 }
 
 #[test]
