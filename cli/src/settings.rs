@@ -19,8 +19,10 @@ use granary_fuse::Transport;
 
 mod memory;
 mod place;
+mod shares;
 
 pub use place::MetaPlace;
+pub use shares::CacheShares;
 
 use crate::exit::{Exit, Failure, Outcome, plain};
 use crate::units;
@@ -102,6 +104,12 @@ pub const SETTINGS: &[Setting] = &[
         Unit::Text,
         Scope::Node,
         "More folders for the read cache, on other disks: PATH or PATH=SIZE, with commas between them",
+    ),
+    setting(
+        "cache_shares",
+        Unit::Text,
+        Scope::Node,
+        "What namespaces have of the read cache: NAME=MIN..MAX or KIND/*=MIN..MAX, with commas between them",
     ),
     setting("socket", Unit::Path, Scope::Place, "Socket of the node process"),
     setting("store", Unit::Text, Scope::Place, "Where objects are: s3://BUCKET/PREFIX or file:///FOLDER"),
@@ -313,6 +321,8 @@ pub struct Settings {
     pub cache: PathBuf,
     /// More folders for the read cache.
     pub cache_dirs: Vec<CacheFolder>,
+    /// What namespaces have of the read cache.
+    pub cache_shares: CacheShares,
     pub socket: PathBuf,
     pub store: Option<String>,
     /// Servers of the store; none: what the AWS tools would use.
@@ -669,9 +679,18 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
             .map_err(|why| bad("cache_dirs", &g.origin, why))?,
         None => Vec::new(),
     };
+    let cache_shares = match given.get("cache_shares") {
+        Some(g) => {
+            let more = cache_dirs.iter().map(|folder| folder.bytes_max);
+            CacheShares::parse(&g.text, more.fold(limits.cache_bytes_max, u64::saturating_add))
+                .map_err(|why| bad("cache_shares", &g.origin, why))?
+        }
+        None => CacheShares::default(),
+    };
     Ok(Settings {
         cache,
         cache_dirs,
+        cache_shares,
         meta: meta.transpose()?.unwrap_or(MetaPlace::Folder("/var/lib/granary/meta".into())),
         socket: path("socket", "/run/granary/node.sock")?,
         store: text("store"),

@@ -340,6 +340,14 @@ pub struct MountStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpaceStatus {
     pub namespace: String,
+    /// What is known to be its own in the read cache, without clean copies of whole files.
+    #[serde(default)]
+    pub cached_bytes: u64,
+    /// What it has of the read cache at least and at most (`cache_shares`), if that is said.
+    #[serde(default)]
+    pub cache_bytes_min: Option<u64>,
+    #[serde(default)]
+    pub cache_bytes_max: Option<u64>,
     pub dirty_bytes: u64,
     pub dirty_files: u64,
     /// Age of the oldest byte that is not in the store.

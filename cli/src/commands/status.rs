@@ -121,6 +121,7 @@ fn details(space: &SpaceStatus) -> Vec<String> {
             show_period_ms(space.oldest_dirty_ms)
         )
     });
+    lines.push(cached(space));
     let fsync = match space.durability {
         Durability::Local => "",
         Durability::Object => ", fsync waits for the store",
@@ -151,6 +152,19 @@ fn details(space: &SpaceStatus) -> Vec<String> {
         lines.push(format!("storing fails, and is tried again{when}: {error}"));
     }
     lines
+}
+
+/// Its part of the read cache.
+fn cached(space: &SpaceStatus) -> String {
+    let here = format!("{} in the read cache", show_bytes(space.cached_bytes));
+    match (space.cache_bytes_min, space.cache_bytes_max) {
+        (None, None) => here,
+        (Some(min), None) => format!("{here}, at least {} stay", show_bytes(min)),
+        (None, Some(max)) => format!("{here}, at most {}", show_bytes(max)),
+        (Some(min), Some(max)) => {
+            format!("{here}, at least {} stay, at most {}", show_bytes(min), show_bytes(max))
+        }
+    }
 }
 
 /// A connection to the metadata service: whether it works, and what to do when it does not.
@@ -192,6 +206,9 @@ mod tests {
     fn status() -> Status {
         let space = SpaceStatus {
             namespace: "user/alice".to_owned(),
+            cached_bytes: 3 << 29,
+            cache_bytes_min: Some(1 << 30),
+            cache_bytes_max: Some(2 << 30),
             dirty_bytes: 3 << 20,
             dirty_files: 2,
             oldest_dirty_ms: 1500,
@@ -264,6 +281,7 @@ mod tests {
             "3.0 MiB of 16.0 GiB in 2 of 1000000 files not in the store yet, the oldest for 1 s; draining 1.0 MiB/s, 3 s left",
             "stored after 2 s, large ones after 30 s; at most 4 uploads at once, fsync waits for the store",
             "tried again in 4 s: store does not answer",
+            "1.5 GiB in the read cache, at least 1.0 GiB stay, at most 2.0 GiB",
             "being emptied (granary node drain)",
             "DISK: the disk of /c is nearly full",
             "NO CHANGES are taken; it is tried again every second: cannot write metadata in /m",

@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use granary_cache::Tree;
+use granary_cache::{CacheShare, Tree};
 use granary_core::{Kind, NamespaceName};
 use granary_meta::NamespaceInfo;
 
@@ -121,7 +121,7 @@ async fn status(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Status>
 fn status_for(node: &Node, peer: &Peer) -> Status {
     let (mut mounts, mut draining) = (Vec::new(), Vec::new());
     for space in node.mounts.table().spaces().into_iter().filter(|space| peer.may(&space.name)) {
-        let shown = show_space(&space);
+        let shown = show_space(node, &space);
         for dir in &space.dirs {
             mounts.push(MountStatus {
                 dir: dir.0.display().to_string(),
@@ -162,8 +162,12 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
     }
 }
 
-fn show_space(space: &Space) -> SpaceStatus {
+fn show_space(node: &Node, space: &Space) -> SpaceStatus {
+    let CacheShare { bytes_min, bytes_max } = node.settings.cache_shares.of(&space.name);
     SpaceStatus {
+        cached_bytes: node.reads.namespace_bytes(space.id),
+        cache_bytes_min: (bytes_min > 0).then_some(bytes_min),
+        cache_bytes_max: (bytes_max < u64::MAX).then_some(bytes_max),
         namespace: space.name.to_string(),
         dirty_bytes: space.status.dirty_bytes,
         dirty_files: space.status.dirty_files,

@@ -164,6 +164,15 @@ impl Collector for NodeCollector {
             each(family, &spaces, |space, encoder| ConstCounter::new(value(space)).encode(encoder))?;
         }
         encode_tiers(&mut encoder, &spaces)?;
+        let family = encoder.encode_descriptor(
+            "granary_read_cache_namespace",
+            "Bytes in the read cache that are known to be the namespace's, without clean copies of whole files",
+            Some(&Unit::Bytes),
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        each(family, &spaces, |space, encoder| {
+            ConstGauge::new(self.reads.namespace_bytes(space.id) as i64).encode(encoder)
+        })?;
         for (name, count) in self.reads.stats().named() {
             let name = format!("granary_read_cache_{name}");
             let counter = ConstCounter::new(count);

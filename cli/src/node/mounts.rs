@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use granary_cache::{RecoveryWatch, Tree, TreeParts};
+use granary_cache::{CacheShare, RecoveryWatch, Tree, TreeParts};
 use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
 use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -207,6 +207,8 @@ impl Keeper {
         if let Some(served) = self.table.get(id) {
             return Ok(served);
         }
+        // Before its first read.
+        parts.reads.set_share(id, parts.settings.cache_shares.of(&info.name));
         let tree_parts = TreeParts {
             stage_dir: stage_dir(&parts.settings.cache, id),
             node: parts.id,
@@ -401,6 +403,7 @@ impl Keeper {
             Ok(())
         })
         .await?;
+        self.parts.reads.set_share(id, CacheShare::default()); // what is cached of it has no minimum any more
         Ok(id)
     }
 

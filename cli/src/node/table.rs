@@ -58,6 +58,7 @@ impl Served {
 /// What others may know of one open namespace.
 #[derive(Clone, Debug)]
 pub struct Space {
+    pub id: NamespaceId,
     pub name: NamespaceName,
     pub usage: Usage,
     pub durability: Durability,
@@ -96,7 +97,9 @@ impl Table {
 
     /// Reads the kernel's table of mounts.
     pub fn spaces(&self) -> Vec<Space> {
-        let spaces = self.all().into_iter().map(|served| Space {
+        let all: Vec<_> = self.lock().iter().map(|(id, served)| (*id, served.clone())).collect();
+        let spaces = all.into_iter().map(|(id, served)| Space {
+            id,
             usage: served.meta.usage(),
             durability: served.meta.durability(),
             status: served.tree.status(),

@@ -198,3 +198,19 @@ fn more_folders_of_the_read_cache() {
         assert!(m.contains(part) && m.contains("cache_dirs") && m.contains("--cache-dirs"), "{m}");
     }
 }
+
+#[test]
+fn parts_of_the_read_cache_by_namespace() {
+    let both = [("cache_shares", "user/alice=1GiB..2GiB"), ("cache_bytes_max", "1GiB")];
+    let (s, _keep) = sources(&both, &[], None);
+    let share = s.resolve().unwrap().cache_shares.of(&"user/alice".parse().unwrap());
+    assert_eq!((share.bytes_min, share.bytes_max), (1 << 30, 2 << 30));
+    let m = message(&[("cache_shares", "user/alice=1025MiB.."), ("cache_bytes_max", "1GiB")], &[], None);
+    assert!(m.contains("--cache-shares") && m.contains("cache_bytes_max"), "{m}");
+    let more = [
+        ("cache_dirs", "/more=64MiB"),
+        ("cache_shares", "user/alice=1025MiB.."),
+        ("cache_bytes_max", "1GiB"),
+    ];
+    assert!(sources(&more, &[], None).0.resolve().is_ok(), "other disks count too");
+}
