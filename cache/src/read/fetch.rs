@@ -139,7 +139,8 @@ impl Fetcher {
         let (from, len) = ((range.start % FRAME_BYTES) as usize, (range.end - range.start) as usize);
         let (bytes, from_memory) = match end - first {
             1 => self.frame(ns, key, first)?,
-            2 => {
+            // A small file across a boundary: its neighbours are in the same two frames.
+            2 if len <= FRAME_BYTES as usize => {
                 let (a, a_from_memory) = self.frame(ns, key, first)?;
                 let (b, b_from_memory) = self.frame(ns, key, first + 1)?;
                 let joined = [a.get(from..)?, b.get(..len.checked_sub(a.len() - from)?)?].concat();
