@@ -20,6 +20,7 @@ use std::time::Duration;
 use granary_core::waits::{self, Cause};
 use granary_core::{Clock, Error, Ino, Kind, NamespaceId, NodeId, Result, SessionId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::calls::{self, Calls, Next, Pending, Waiter};
 use super::held_locks::End;
@@ -32,6 +33,8 @@ use crate::wire::{pb, response, session};
 
 /// Clocks of two machines do not run quite alike: our lease time ends a hundredth earlier.
 const LEASE_MARGIN: u32 = 100;
+/// How long a service that was started anew is not called because something kept from before is not dropped.
+const DROP_WAIT: Duration = Duration::from_secs(1);
 
 pub(super) struct Core {
     pub clock: Arc<dyn Clock>,
@@ -297,8 +300,9 @@ impl Core {
         (connection, hello, frame)
     }
 
-    /// The answer to it. From here on calls go out.
-    pub fn greeted(&self, hello: &Hello, greeting: Greeting) {
+    /// The answer to it. From here on calls go out: the first of them tells a service that was started anew that nothing is kept
+    /// here from before.
+    pub async fn greeted(&self, hello: &Hello, greeting: Greeting) {
         let (before, restarted) = {
             let life = lock(&self.life);
             (life.session, life.session.is_some() && life.incarnation != greeting.incarnation)
@@ -308,7 +312,7 @@ impl Core {
             self.fenced("the session was ended while its node was not heard of".into());
         } else if restarted {
             // The service knows of no lease but those that it was told of, and of them only that state is held back.
-            self.lose_all();
+            self.lose_all().await;
         }
         {
             let mut life = lock(&self.life);
@@ -391,14 +395,20 @@ impl Core {
         }
     }
 
-    fn lose_all(&self) {
+    /// Returns when nothing is kept any more, or after [`DROP_WAIT`]: what is dropped may wait for who waits for the service.
+    async fn lose_all(&self) {
         lock(&self.life).alive = false;
         self.lease_until.store(0, Ordering::Release);
-        self.tell_lost(Lost::Unheard);
+        let dropping = futures::future::join_all(self.tell_lost(Lost::Unheard));
+        if tokio::time::timeout(DROP_WAIT, dropping).await.is_err() {
+            tracing::warn!(
+                "what was kept from before the metadata service's start is not dropped yet; it goes on"
+            );
+        }
     }
 
-    fn tell_lost(&self, why: Lost) {
-        self.live_spaces().iter().for_each(|space| space.lose(why));
+    fn tell_lost(&self, why: Lost) -> Vec<JoinHandle<()>> {
+        self.live_spaces().iter().filter_map(|space| space.lose(why)).collect()
     }
 
     /// The service ended the session: nothing of it counts any more.

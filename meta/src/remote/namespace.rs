@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use granary_core::{Error, Ino, Kind, NamespaceId, Result};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::cache::{Cache, InodeSet};
 use super::calls::Waiter;
@@ -198,8 +199,8 @@ impl RemoteNamespace {
         }
     }
 
-    /// All leases are gone.
-    pub(super) fn lose(&self, why: Lost) {
+    /// All leases are gone. Ends when who keeps something under them has dropped it.
+    pub(super) fn lose(&self, why: Lost) -> Option<JoinHandle<()>> {
         let holder = {
             let mut state = self.state();
             let state = &mut *state;
@@ -217,9 +218,8 @@ impl RemoteNamespace {
             }
             state.holder.clone()
         };
-        if let Some(holder) = holder {
-            self.core.holders.spawn(async move { holder.lost(why).await });
-        }
+        let holder = holder?;
+        Some(self.core.holders.spawn(async move { holder.lost(why).await }))
     }
 
     /// Gives leases back when there are too many: who keeps something under them is told first.

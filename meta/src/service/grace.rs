@@ -1,6 +1,9 @@
 //! After a start: sessions from before come back, everything else waits.
+//!
+//! Who comes back keeps, under leases that this service knows nothing of, what it has not dropped yet. It calls nothing before
+//! it has, so that its first call tells; until then what others change would be changed under its eyes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +22,8 @@ pub(super) struct Grace {
     pub until: Duration,
     /// Sessions from before that are not back.
     pub absent: HashMap<SessionId, SessionRecord>,
+    /// Sessions that are back and have not called yet.
+    pub keeping: HashSet<SessionId>,
     /// Calls of those that are. Each is under way in its session, so there are not too many.
     pub waiting: Vec<Job>,
 }
@@ -30,7 +35,7 @@ impl Grace {
             absent.insert(records::decode_session_key(key)?, SessionRecord::decode(value)?);
             Ok(true)
         })?;
-        Ok(Grace { until, absent, waiting: Vec::new() })
+        Ok(Grace { until, absent, keeping: HashSet::new(), waiting: Vec::new() })
     }
 }
 
@@ -45,6 +50,13 @@ impl Service {
         lock(&self.grace).as_ref().is_some_and(|grace| grace.absent.contains_key(&session))
     }
 
+    /// A session calls, or is no more: it keeps nothing of the time before the start.
+    pub(super) fn keeps_nothing(&self, session: SessionId) {
+        if let Some(grace) = lock(&self.grace).as_mut() {
+            grace.keeping.remove(&session);
+        }
+    }
+
     /// Ends the grace time when it is over or nobody is missing, and lets what waited go on.
     pub(super) fn end_grace_if_due(self: &Arc<Self>) -> Result<()> {
         if !self.in_grace.load(Ordering::SeqCst) {
@@ -52,7 +64,8 @@ impl Service {
         }
         let mut guard = lock(&self.grace);
         let Some(grace) = guard.as_ref() else { return Ok(()) };
-        if self.clock.monotonic() < grace.until && !grace.absent.is_empty() {
+        let all_are_back = grace.absent.is_empty() && grace.keeping.is_empty();
+        if self.clock.monotonic() < grace.until && !all_are_back {
             return Ok(());
         }
         // Ids are taken out first, so that namespaces that are loaded from now on forget them.

@@ -149,6 +149,9 @@ impl Service {
         }
         if let Some(grace) = lock(&self.grace).as_mut() {
             grace.absent.remove(&id);
+            if !hello.held.is_empty() {
+                grace.keeping.insert(id);
+            }
         }
         Ok(Some(session))
     }
@@ -285,6 +288,7 @@ impl Service {
         tracing::info!("session {} of node {} ended: {why}", session.id, session.about().name);
         session.queue.end(&why);
         self.sessions.remove(session);
+        self.keeps_nothing(session.id);
         let spaces = session.spaces();
         session.about().granted.clear();
         for space in spaces {

@@ -31,6 +31,7 @@ impl Service {
     pub(super) fn dispatch(self: &Arc<Self>, mut job: Job) {
         self.counts.calls.add(job.request.call.kind());
         if self.in_grace.load(Ordering::SeqCst) {
+            self.keeps_nothing(job.session.id);
             if let Err(e) = self.end_grace_if_due() {
                 return self.refuse(&job, e);
             }

@@ -1,6 +1,7 @@
 //! Connections that break, answers that get lost, services that are started anew, time that runs out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use granary_core::{Ino, Kind, TestClock};
@@ -152,6 +153,43 @@ fn what_a_session_has_outlives_a_restart_of_the_service() {
         a.close(made.ino);
         assert_eq!(a.lookup(Ino::ROOT, name("open")).await.unwrap_err().kind(), Kind::NotFound);
         assert_eq!(a.getattr(made.ino).await.unwrap_err().kind(), Kind::Stale);
+        rig.end().await;
+    });
+}
+
+#[test]
+fn after_a_restart_nobody_changes_what_another_still_keeps() {
+    /// Takes its time to drop what it keeps.
+    #[derive(Default)]
+    struct Slow(AtomicBool);
+    #[async_trait::async_trait]
+    impl crate::Holder for Slow {
+        async fn recall(&self, _: Scope, _: LeaseKind) {}
+        async fn lost(&self, _: Lost) {
+            for _ in 0..10_000 {
+                tokio::task::yield_now().await;
+            }
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let ((_ca, a), (_cb, b)) = (rig.space().await, rig.space().await);
+        create(&a, Ino::ROOT, "f").await.unwrap();
+        let slow = Arc::new(Slow::default());
+        a.set_holder(slow.clone());
+        for kill in [false, true] {
+            slow.0.store(false, Ordering::SeqCst);
+            if kill {
+                rig.kill_service().await
+            } else {
+                rig.restart_service().await
+            }
+            soon(b.getattr(Ino::ROOT)).await.unwrap();
+            let there = create(&b, Ino::ROOT, if kill { "killed" } else { "restarted" });
+            soon(there).await.unwrap();
+            assert!(slow.0.load(Ordering::SeqCst), "kill: {kill}");
+        }
         rig.end().await;
     });
 }

@@ -177,11 +177,17 @@ fn after_a_restart_who_was_there_comes_first() {
     let entered = c.submit(Call::Namespace { name: "group/g".parse().unwrap() });
     let mut ours = held(a.ns);
     (ours.opens, ours.writes, ours.locks) = (vec![f], vec![f], vec![(f, LockOwner(1), lock)]);
-    let a = back(&rig, &a, vec![ours]);
+    let mut a = back(&rig, &a, vec![ours]);
     assert!(a.greeting.resumed && a.greeting.incarnation == 2);
     assert!(c.is_quiet() && rig.service.stats().in_grace);
     let mut b = back(&rig, &b, vec![held(b.ns)]);
     assert!(b.greeting.resumed);
+    // What they keep from before they have dropped when they call.
+    let name = || Call::Namespace { name: "group/g".parse().unwrap() };
+    let first = a.submit(name());
+    assert!(a.is_quiet() && c.is_quiet() && rig.service.stats().in_grace);
+    let second = b.submit(name());
+    assert!(a.response(first).result.is_ok() && b.response(second).result.is_ok());
     let Ok(Answer::Namespace(info)) = c.response(entered).result else { panic!() };
     c.ns = info.id;
     // A has what it had: the file without a name, its write lease, its lock.
