@@ -167,7 +167,7 @@ pub const SETTINGS: &[Setting] = &[
         "transport",
         Unit::Text,
         Scope::Node,
-        "How mounts get their requests: dev (/dev/fuse), uring (over io_uring), or auto, the better that there is",
+        "How mounts get their requests: dev (/dev/fuse), uring (over io_uring), or auto (uring where the kernel has it)",
     ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(

@@ -194,15 +194,19 @@ fn work(seat: Seat, ready: &Sender<io::Result<()>>, start: &Receiver<Start>) -> 
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_payload_holds_the_longest_of_what_is_agreed_on() {
-        let agreement = Agreement {
+    fn agreement() -> Agreement {
+        Agreement {
             flags: Flags::MAX_PAGES,
             max_readahead: 0,
             max_background: 8,
             max_write: 1 << 16,
             max_stack_depth: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn the_payload_holds_the_longest_of_what_is_agreed_on() {
+        let agreement = agreement();
         let page = rustix::param::page_size();
         assert_eq!(payload_bytes(&agreement), (1 << 16) / 4096 * page);
         let without = Agreement { flags: Flags::default(), ..agreement };
@@ -212,14 +216,7 @@ mod tests {
 
     #[test]
     fn rings_that_are_not_used_end() {
-        let agreement = Agreement {
-            flags: Flags::MAX_PAGES,
-            max_readahead: 0,
-            max_background: 8,
-            max_write: 1 << 16,
-            max_stack_depth: 0,
-        };
-        let rings = Rings::prepare(&agreement).unwrap();
+        let rings = Rings::prepare(&agreement()).unwrap();
         assert_eq!(rings.threads(), cpus::possible().unwrap().min(THREADS_MAX));
         for waiting in rings.waiting {
             drop(waiting.start);
