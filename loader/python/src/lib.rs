@@ -1,0 +1,17 @@
+//! The extension module `granary._granary`. The package around it (`loader/python/granary`) is what users see; what is
+//! here binds `granary-loader` and holds no logic of its own.
+//!
+//! * Every call that may wait or compute gives the interpreter's lock back ([`pyo3::Python::detach`]).
+//! * Bytes are lent ([`view`]), never copied; a sample's dictionary is made when it is asked for.
+//! * Against Python's stable interface from 3.11 on (the first with the buffer protocol), so one wheel serves all.
+
+mod error;
+mod view;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _granary {
+    #[pymodule_export]
+    use crate::view::View;
+}
