@@ -38,6 +38,7 @@ pub enum Command {
     Top(TopArgs),
     Trace(TraceArgs),
     Explain(ExplainArgs),
+    Doctor(DoctorArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),
@@ -211,6 +212,22 @@ pub struct StatusArgs {
     pub json: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
+}
+
+/// Look whether this machine can do what a node needs: kernel, mounting, disk, metadata, store, clock
+///
+/// Everything is tried: a mount of a moment, an unnamed file in the cache directory, a small object in the store. What it makes
+/// is gone when it ends. As root, since only root can mount. Exit codes: 0 a node works here, perhaps with less; 1 it does not.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: granary doctor --meta /var/lib/granary/meta --cache /nvme/granary\n         granary doctor --store s3://training/granary"
+)]
+pub struct DoctorArgs {
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub flags: NodeFlags,
 }
 
 /// Measure a mounted file system, Granary or any other

@@ -8,6 +8,7 @@ mod check;
 pub mod holders;
 pub mod options;
 pub mod table;
+pub mod trial;
 
 use std::ffi::CString;
 use std::io;

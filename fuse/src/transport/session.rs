@@ -1,7 +1,7 @@
 //! A connection from its greeting to its end, whichever way its requests come.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::dev::{Connection, Device, write};
 use super::dispatch::Dispatcher;
 use super::uring::{self, Rings};
-use super::{Carrier, Channel, Service, Transport};
+use super::{BackingId, Carrier, Channel, Service, Transport};
 use crate::proto::request::Dialect;
 use crate::proto::request::Header;
 use crate::proto::{Agreement, Flags, MAJOR, Offer, Operation, REQUEST_OVERHEAD_BYTES, Request};
@@ -78,6 +78,11 @@ impl Session {
     pub(crate) fn channel(&self) -> Weak<dyn Channel> {
         let device: Arc<dyn Channel> = self.devices[0].clone();
         Arc::downgrade(&device)
+    }
+
+    /// Whether the kernel takes a file for passthrough.
+    pub(crate) fn try_backing(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        BackingId::register(&self.connection, file).map(drop)
     }
 
     /// Serves requests, on this thread and others, until the file system is unmounted.
