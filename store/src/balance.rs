@@ -30,7 +30,7 @@ use prometheus_client::registry::Registry;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::attempt;
 use crate::operation::Operation;
 use crate::size::SizeClass;
@@ -222,6 +222,25 @@ impl Store for BalanceStore {
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         self.send(Operation::List, max as u64, |store| async move { store.list(prefix, after, max).await })
             .await
+    }
+
+    // Endpoints are servers of one store, so what one began another goes on with.
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        self.send(Operation::Begin, 0, |store| async move { store.begin(key).await }).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        let size = bytes.iter().map(|part| part.len() as u64).sum();
+        self.send(Operation::Part, size, |store| async move { store.put_part(parts, number, bytes).await })
+            .await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        self.send(Operation::Finish, 0, |store| async move { store.finish(parts, tags).await }).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        self.send(Operation::Abort, 0, |store| async move { store.abort(parts).await }).await
     }
 
     /// The first endpoint's description, and the names of the others.

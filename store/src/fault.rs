@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::operation::Operation;
 
 /// What a request meets.
@@ -36,7 +36,7 @@ pub enum Fault {
     Delay,
     /// It never ends. The effect does not come either.
     Hang,
-    /// GET: the last byte is missing from what is returned, against the contract. PUT: it is missing from what is stored.
+    /// GET: the last byte is missing from what is returned, against the contract. PUT, also of a part: it is missing from what is stored.
     /// Other operations: nothing.
     Short,
     /// GET: one byte in the middle of what is returned is wrong. PUT: of what is stored. Other operations: nothing.
@@ -251,6 +251,29 @@ impl Store for FaultStore {
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         let fault = self.next(Operation::List);
         self.run(Operation::List, fault, self.inner.list(prefix, after, max)).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        let fault = self.next(Operation::Begin);
+        self.run(Operation::Begin, fault, self.inner.begin(key)).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, mut bytes: Vec<Bytes>) -> Result<String> {
+        let fault = self.next(Operation::Part);
+        if matches!(fault, Fault::Short | Fault::Flip) {
+            bytes = vec![damage(fault, bytes.concat().into())];
+        }
+        self.run(Operation::Part, fault, self.inner.put_part(parts, number, bytes)).await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        let fault = self.next(Operation::Finish);
+        self.run(Operation::Finish, fault, self.inner.finish(parts, tags)).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        let fault = self.next(Operation::Abort);
+        self.run(Operation::Abort, fault, self.inner.abort(parts)).await
     }
 
     fn describe(&self) -> String {

@@ -34,7 +34,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::attempt::Attempt;
 use crate::limit::{GetPlaces, Place};
 use crate::retry::Sleep;
@@ -217,6 +217,22 @@ impl Store for HedgeStore {
 
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         self.inner.list(prefix, after, max).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        self.inner.begin(key).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        self.inner.put_part(parts, number, bytes).await.inspect_err(|e| self.failed(e))
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        self.inner.finish(parts, tags).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        self.inner.abort(parts).await
     }
 
     fn describe(&self) -> String {

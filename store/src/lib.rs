@@ -25,8 +25,9 @@ mod probe;
 pub mod retry;
 mod size;
 mod stack;
+pub mod upload;
 
-pub use api::{ObjectMeta, Store};
+pub use api::{ObjectMeta, PartsId, Store};
 pub use backend::{Environment, Options, open};
 pub use balance::{BalanceMetrics, BalanceStore};
 pub use fault::{Fault, FaultStore};
@@ -38,3 +39,4 @@ pub use operation::Operation;
 pub use probe::probe;
 pub use retry::{RetryOptions, RetryStore, Sleep, TokioSleep};
 pub use stack::{production, production_with, stacked};
+pub use upload::Upload;

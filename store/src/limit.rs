@@ -27,7 +27,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::meter::{ByOperation, Counted};
 use crate::operation::Operation;
 use crate::size::SizeClass;
@@ -255,6 +255,26 @@ impl Store for LimitStore {
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         let _place = self.other(Operation::List).await;
         self.inner.list(prefix, after, max).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        let _place = self.other(Operation::Begin).await;
+        self.inner.begin(key).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        let size = bytes.iter().map(|part| part.len() as u64).sum();
+        self.limited(Operation::Part, &self.puts, size, self.inner.put_part(parts, number, bytes)).await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        let _place = self.other(Operation::Finish).await;
+        self.inner.finish(parts, tags).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        let _place = self.other(Operation::Abort).await;
+        self.inner.abort(parts).await
     }
 
     fn describe(&self) -> String {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use granary_core::{Clock, Error, Kind, Result, TestClock, Timestamp};
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::key::{check_key, check_range, too_short};
 
 #[derive(Clone, Debug)]
@@ -22,16 +22,34 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     /// Guards the objects; held for map look-ups and for joining a put's parts, never across `.await`.
     objects: Mutex<BTreeMap<String, Held>>,
+    /// Guards the objects that come in parts, by their ids; as short.
+    begun: Mutex<Begun>,
+}
+
+#[derive(Debug, Default)]
+struct Begun {
+    next: u64,
+    /// Parts by number, each with its tag.
+    parts: BTreeMap<String, BTreeMap<u32, (String, Bytes)>>,
 }
 
 impl MemoryStore {
     /// `clock` gives the objects' times.
     pub fn new(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore { clock, objects: Mutex::default() }
+        MemoryStore { clock, objects: Mutex::default(), begun: Mutex::default() }
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Number of objects that were begun, and neither finished nor aborted.
+    pub fn begun_count(&self) -> usize {
+        self.begun().parts.len()
     }
 
     /// Number of objects.
@@ -65,6 +83,10 @@ impl Default for MemoryStore {
     fn default() -> MemoryStore {
         MemoryStore::new(Arc::new(TestClock::default()))
     }
+}
+
+fn ended(key: &str) -> Error {
+    Error::new(Kind::NotFound, format!("object {key} is not being put in parts: it was finished or aborted"))
 }
 
 fn absent(key: &str) -> Error {
@@ -121,6 +143,44 @@ impl Store for MemoryStore {
             modified: held.modified,
         };
         Ok(range.take_while(|(key, _)| key.starts_with(prefix)).take(max).map(meta).collect())
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        check_key(key)?;
+        let mut begun = self.begun();
+        begun.next += 1;
+        let id = begun.next.to_string();
+        begun.parts.insert(id.clone(), BTreeMap::new());
+        Ok(PartsId { key: key.to_owned(), id })
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        let bytes = Bytes::from(bytes.concat());
+        let mut begun = self.begun();
+        let Some(held) = begun.parts.get_mut(&parts.id) else { return Err(ended(&parts.key)) };
+        let tag = format!("{number}-{:08x}", crc32c::crc32c(&bytes));
+        held.insert(number, (tag.clone(), bytes));
+        Ok(tag)
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        let mut begun = self.begun();
+        let Some(held) = begun.parts.get(&parts.id) else { return Err(ended(&parts.key)) };
+        if !held.values().map(|(tag, _)| tag).eq(&tags) {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("other parts of {} were put than are named", parts.key),
+            ));
+        }
+        let bytes = held.values().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>().concat();
+        begun.parts.remove(&parts.id);
+        self.tamper(&parts.key, bytes.into());
+        Ok(())
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        self.begun().parts.remove(&parts.id);
+        Ok(())
     }
 
     fn describe(&self) -> String {

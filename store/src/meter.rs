@@ -3,7 +3,7 @@
 //! | metric | labels | |
 //! |---|---|---|
 //! | `granary_store_requests_total` | operation, outcome | outcome: `ok` or the error's kind |
-//! | `granary_store_bytes_total` | operation (get, put) | payload bytes of requests that succeeded |
+//! | `granary_store_bytes_total` | operation (get, put, part) | payload bytes of requests that succeeded |
 //! | `granary_store_request_seconds` | operation | of one attempt |
 //! | `granary_store_in_flight` | operation | sent, not ended |
 //!
@@ -26,7 +26,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::operation::Operation;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,7 +120,7 @@ impl MeterStore {
         let outcome = Outcome(result.as_ref().err().map(|e| e.kind()));
         self.metrics.requests.get_or_create(&ByOutcome { operation, outcome }).inc();
         if let Ok(value) = &result
-            && matches!(operation, Operation::Get | Operation::Put)
+            && matches!(operation, Operation::Get | Operation::Put | Operation::Part)
         {
             self.metrics.bytes.get_or_create(&ByOperation { operation }).inc_by(bytes(value));
         }
@@ -166,6 +166,23 @@ impl Store for MeterStore {
 
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         self.measure(Operation::List, self.inner.list(prefix, after, max), |_| 0).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        self.measure(Operation::Begin, self.inner.begin(key), |_| 0).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        let len = bytes.iter().map(|part| part.len() as u64).sum();
+        self.measure(Operation::Part, self.inner.put_part(parts, number, bytes), |_| len).await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        self.measure(Operation::Finish, self.inner.finish(parts, tags), |()| 0).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        self.measure(Operation::Abort, self.inner.abort(parts), |()| 0).await
     }
 
     fn describe(&self) -> String {

@@ -1,4 +1,4 @@
-//! The five things that can be asked of a store, for wrappers that count, limit or break them.
+//! What can be asked of a store, for wrappers that count, limit or break it.
 
 use prometheus_client::encoding::EncodeLabelValue;
 
@@ -9,11 +9,24 @@ pub enum Operation {
     Head,
     Delete,
     List,
+    Begin,
+    Part,
+    Finish,
+    Abort,
 }
 
 impl Operation {
-    pub const ALL: [Operation; 5] =
-        [Operation::Get, Operation::Put, Operation::Head, Operation::Delete, Operation::List];
+    pub const ALL: [Operation; 9] = [
+        Operation::Get,
+        Operation::Put,
+        Operation::Head,
+        Operation::Delete,
+        Operation::List,
+        Operation::Begin,
+        Operation::Part,
+        Operation::Finish,
+        Operation::Abort,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -22,6 +35,10 @@ impl Operation {
             Operation::Head => "head",
             Operation::Delete => "delete",
             Operation::List => "list",
+            Operation::Begin => "begin",
+            Operation::Part => "part",
+            Operation::Finish => "finish",
+            Operation::Abort => "abort",
         }
     }
 }

@@ -27,7 +27,7 @@ use prometheus_client::registry::Registry;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 
 use backoff::Backoff;
 use budget::Budget;
@@ -218,6 +218,22 @@ impl Store for RetryStore {
 
     async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
         self.retry(|| self.inner.list(prefix, after, max)).await
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        self.retry(|| self.inner.begin(key)).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        self.retry(|| self.inner.put_part(parts, number, bytes.clone())).await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        self.retry(|| self.inner.finish(parts, tags.clone())).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        self.retry(|| self.inner.abort(parts)).await
     }
 
     fn describe(&self) -> String {

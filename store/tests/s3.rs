@@ -15,7 +15,7 @@ use common::suite;
 use granary_core::limits::{Limits, OBJECT_PAYLOAD_MAX};
 use granary_core::{Clock, Ino, Kind, NamespaceId, ObjectId, SystemClock};
 use granary_store::format::{BlockBuilder, BlockInfo, NewEntry, PackBuilder};
-use granary_store::{Environment, Options, Store, inspect, open, stacked};
+use granary_store::{Environment, Options, Store, Upload, inspect, open, stacked};
 use prometheus_client::registry::Registry;
 
 struct World {
@@ -120,4 +120,64 @@ async fn wrong_keys_and_wrong_buckets_are_told_apart() {
     let e = put(w.with("AWS_ACCESS_KEY_ID", "wrong")).await;
     assert!(e.kind() == if w.real { Kind::Denied } else { Kind::Invalid }, "{e}");
     assert!(!w.real || e.to_string().contains("AWS_ACCESS_KEY_ID"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_in_parts_is_whole_or_not_there() {
+    let w = world("parts").await;
+    let backend = open(&w.url, &w.options).unwrap();
+    let store = stacked(backend, &Limits::default(), Arc::new(SystemClock), &mut Registry::default());
+    let part = |n: u8, len: usize| Bytes::from((0..len).map(|i| (i / 251) as u8 ^ n).collect::<Vec<_>>());
+    let parts = [part(1, 5 << 20), part(2, 5 << 20), part(3, 12_345)];
+    let upload = Upload::begin(store.clone(), "shards/a.tar").await.unwrap();
+    let [a, b, c] =
+        [0, 1, 2].map(|n| upload.part(n as u32, vec![parts[n].slice(..100), parts[n].slice(100..)]));
+    let (a, b, c) = tokio::join!(c, a, b);
+    a.and(b).and(c).unwrap();
+    assert_eq!(store.list("shards/", None, 10).await.unwrap(), [], "nothing of it is seen");
+    upload.finish().await.unwrap();
+    upload.finish().await.expect("finished again, as after an answer that got lost");
+    let whole = parts.concat();
+    assert_eq!(store.head("shards/a.tar").await.unwrap().size, whole.len() as u64);
+    assert!(store.get("shards/a.tar", 0..whole.len() as u64).await.unwrap() == whole);
+
+    let upload = Upload::begin(store.clone(), "shards/b.tar").await.unwrap();
+    upload.part(0, vec![parts[0].clone()]).await.unwrap();
+    upload.abort().await.unwrap();
+    let e = upload.part(1, vec![parts[2].clone()]).await.unwrap_err();
+    assert!(e.kind() == Kind::NotFound && e.to_string().contains("finished or aborted"), "{e}");
+    // RGW answers 500 here, which is tried again for long.
+    if !w.real {
+        assert_eq!(upload.finish().await.unwrap_err().kind(), Kind::NotFound);
+    }
+    assert_eq!(store.head("shards/b.tar").await.unwrap_err().kind(), Kind::NotFound);
+    upload.abort().await.expect("aborted again");
+
+    let upload = Upload::begin(store.clone(), "shards/c.tar").await.unwrap();
+    for number in 0..2 {
+        upload.part(number, vec![parts[2].clone()]).await.unwrap();
+    }
+    let e = upload.finish().await.unwrap_err();
+    assert!(e.kind() == Kind::Invalid && e.to_string().contains("a part's"), "too small for S3: {e}");
+    upload.abort().await.unwrap();
+    store.delete(vec!["shards/a.tar".into()]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_success_that_tells_of_a_failure_is_one_and_is_tried_again() {
+    let (bucket, server) = Bucket::serve().await;
+    let url = format!("s3://{}/x", bucket::NAME);
+    let backend = open(&url, &common::options(&server.url())).unwrap();
+    let store = stacked(backend.clone(), &Limits::default(), Arc::new(SystemClock), &mut Registry::default());
+    for (store, retries) in [(backend, false), (store, true)] {
+        let upload = Upload::begin(store, "k").await.unwrap();
+        upload.part(0, vec![Bytes::from_static(b"bytes")]).await.unwrap();
+        bucket.finish_faults.lock().unwrap().push((200, "InternalError"));
+        match upload.finish().await {
+            Err(e) => assert!(!retries && e.kind() == Kind::Unavailable, "{e}"),
+            Ok(()) => assert!(retries),
+        }
+        assert_eq!(bucket.finish_faults.lock().unwrap().len(), 0);
+    }
+    assert_eq!(bucket.objects.lock().unwrap().len(), 1);
 }

@@ -1,12 +1,13 @@
 //! A store in a bucket of Ceph RGW, Amazon S3 or their like, below a prefix.
 //!
-//! One request for each call, none tried again here. A PUT is one plain request with a signed payload: no multipart (objects are
-//! at most 16 MiB), no trailing checksum (RGW answers 400), nothing conditional (RGW's is partial). Buckets are
+//! One request for each call, none tried again here. A PUT is one plain request with a signed payload: no multipart unless asked
+//! for ([`multipart`]; blocks and packs have at most 16 MiB), no trailing checksum (RGW answers 400), nothing conditional (RGW's is partial). Buckets are
 //! addressed by path, which every server and every bucket name can do. Deletes go 1,000 to a request.
 
 mod client;
 mod error;
 mod http;
+mod multipart;
 
 use std::fmt;
 use std::ops::Range;
@@ -23,7 +24,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload
 
 use super::Options;
 use super::aws::Settings;
-use crate::api::{ObjectMeta, Store};
+use crate::api::{ObjectMeta, PartsId, Store};
 use crate::key::{check_key, check_range, too_short};
 use client::Clients;
 use error::{Doing, Place};
@@ -276,6 +277,22 @@ impl Store for S3Store {
         }
         found.truncate(max);
         Ok(found)
+    }
+
+    async fn begin(&self, key: &str) -> Result<PartsId> {
+        multipart::begin(self, key).await
+    }
+
+    async fn put_part(&self, parts: &PartsId, number: u32, bytes: Vec<Bytes>) -> Result<String> {
+        multipart::put_part(self, parts, number, bytes).await
+    }
+
+    async fn finish(&self, parts: &PartsId, tags: Vec<String>) -> Result<()> {
+        multipart::finish(self, parts, tags).await
+    }
+
+    async fn abort(&self, parts: &PartsId) -> Result<()> {
+        multipart::abort(self, parts).await
     }
 
     fn describe(&self) -> String {

@@ -12,6 +12,10 @@ pub const NAME: &str = "a-bucket";
 #[derive(Debug, Default)]
 pub struct Bucket {
     pub objects: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Objects that come in parts, by their ids: parts by number.
+    pub uploads: Mutex<BTreeMap<String, BTreeMap<u32, Vec<u8>>>>,
+    /// Answers to the next requests that finish one: a status and an error's code.
+    pub finish_faults: Mutex<Vec<(u16, &'static str)>>,
     /// Requests so far: method, and `?delete` or the like.
     pub requests: Mutex<Vec<String>>,
 }
@@ -28,7 +32,8 @@ impl Bucket {
     }
 
     pub fn answer(&self, request: Request) -> Reply {
-        let kind = if request.query.contains_key("delete") { "?delete" } else { "" };
+        let kind = ["delete", "uploads", "uploadId"].iter().find(|name| request.query.contains_key(**name));
+        let kind = kind.map_or(String::new(), |name| format!("?{name}"));
         self.requests.lock().unwrap().push(format!("{}{kind}", request.method));
         if let Some(why) = unusable(&request) {
             return Reply::error(400, why);
@@ -37,6 +42,9 @@ impl Bucket {
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         if bucket != NAME {
             return Reply::error(404, "NoSuchBucket");
+        }
+        if !kind.is_empty() && kind != "?delete" {
+            return self.parts(key, &request);
         }
         let mut objects = self.objects.lock().unwrap();
         match (request.method.as_str(), key) {
@@ -55,6 +63,53 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// An object in parts.
+    fn parts(&self, key: &str, request: &Request) -> Reply {
+        let mut uploads = self.uploads.lock().unwrap();
+        let id = request.query.get("uploadId").map_or("", String::as_str);
+        if request.method == "POST" && id.is_empty() {
+            let id = format!("u{}", self.requests.lock().unwrap().len());
+            uploads.insert(id.clone(), BTreeMap::new());
+            let text = format!(
+                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+            );
+            return Reply::new(200, text);
+        }
+        let Some(parts) = uploads.get_mut(id) else { return Reply::error(404, "NoSuchUpload") };
+        match request.method.as_str() {
+            "PUT" => {
+                let number = request.query["partNumber"].parse().unwrap();
+                parts.insert(number, request.body.clone());
+                Reply::new(200, "").header("etag", format!("\"part-{number}\""))
+            }
+            "POST" => {
+                if let Some((status, code)) = self.finish_faults.lock().unwrap().pop() {
+                    return Reply::error(status, code);
+                }
+                let text = String::from_utf8(request.body.clone()).unwrap();
+                let named = text.matches("<PartNumber>").count();
+                if named != parts.len() || !parts.keys().all(|n| text.contains(&format!("part-{n}"))) {
+                    return Reply::error(400, "InvalidPart");
+                }
+                if parts.values().rev().skip(1).any(|part| part.len() < 5 << 20) {
+                    return Reply::error(400, "EntityTooSmall");
+                }
+                let whole = parts.values().flatten().copied().collect();
+                uploads.remove(id);
+                self.objects.lock().unwrap().insert(key.to_owned(), whole);
+                let text = "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>";
+                Reply::new(200, text)
+            }
+            "DELETE" => {
+                uploads.remove(id);
+                Reply::new(204, "")
+            }
+            _ => Reply::error(405, "MethodNotAllowed"),
+        }
+    }
+}
+
 /// What RGW does not take, or granary promised not to do.
 fn unusable(request: &Request) -> Option<&'static str> {
     let header = |name: &str| request.headers.get(name).map_or("", String::as_str);
@@ -67,9 +122,6 @@ fn unusable(request: &Request) -> Option<&'static str> {
     }
     if request.headers.contains_key("x-amz-trailer") || header("content-encoding").contains("aws-chunked") {
         return Some("TrailingChecksum");
-    }
-    if request.query.contains_key("uploads") || request.query.contains_key("uploadId") {
-        return Some("Multipart");
     }
     if request.headers.contains_key("if-none-match") || request.headers.contains_key("if-match") {
         return Some("Conditional");

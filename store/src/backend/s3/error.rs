@@ -107,6 +107,18 @@ impl Place {
                     self.bucket
                 ),
             ),
+            ("NoSuchUpload", _) => (
+                Kind::NotFound,
+                format!(
+                    "{name} is not being put in parts: it was finished or aborted, here or by a rule of the bucket"
+                ),
+            ),
+            ("EntityTooLarge" | "EntityTooSmall", _) => (
+                Kind::Invalid,
+                format!(
+                    "cannot {verb} {name}: its size, or a part's, is not one the server takes: {refusal}"
+                ),
+            ),
             // A PUT needs no object: what is missing is the bucket, or the server is none of S3's.
             (_, 404) if doing == Doing::Put => (
                 Kind::NotFound,

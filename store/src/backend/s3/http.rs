@@ -127,6 +127,15 @@ impl HttpService for Service {
 /// The element that the answer must be: what is something else would be read as an empty listing, or as all deleted.
 fn expected_root(request: &HttpRequest) -> Option<&'static str> {
     let query = request.uri().query()?;
+    if request.method() == hyper::Method::POST {
+        // Joining many parts takes long, so servers may say 200 before they know whether it succeeds.
+        if query.split('&').any(|word| word.starts_with("uploadId=")) {
+            return Some("<CompleteMultipartUploadResult");
+        }
+        if query.split('&').any(|word| matches!(word, "uploads" | "uploads=")) {
+            return Some("<InitiateMultipartUploadResult");
+        }
+    }
     if query.contains("list-type=2") {
         return Some("<ListBucketResult");
     }
