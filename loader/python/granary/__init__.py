@@ -1,0 +1,58 @@
+"""Feeds shards of training data to programs: shuffled, resumable, fast, without worker processes.
+
+    import granary
+
+    data = granary.Dataset("/data/birds")               # or s3://bucket/birds
+    sample = data[17]                                   # {"__key__": "0017", "jpg": View, "cls": View}
+
+    for batch in granary.Loader(data, batch_size=256):
+        for sample in batch:
+            image = decode(sample["jpg"])
+
+A sample is a ``dict``: ``__key__``, and each of its files by extension. A file is a `View`: read-only bytes that are lent,
+not copied. ``granary.torch``, ``granary.grain`` and ``granary.tf`` fit this to their frameworks; none of them is
+imported by ``import granary``.
+"""
+
+from granary._granary import Batch, View, __version__, index_tars
+from granary.dataset import Dataset
+from granary.errors import (
+    AccessError,
+    BugError,
+    BusyError,
+    CorruptError,
+    ExistsError,
+    GranaryError,
+    InterruptedCallError,
+    InvalidError,
+    IoError,
+    NoSpaceError,
+    NotFoundError,
+    StaleError,
+    UnavailableError,
+    UnsupportedError,
+)
+from granary.loader import Loader
+
+__all__ = [
+    "AccessError",
+    "Batch",
+    "BugError",
+    "BusyError",
+    "CorruptError",
+    "Dataset",
+    "ExistsError",
+    "GranaryError",
+    "InterruptedCallError",
+    "InvalidError",
+    "IoError",
+    "Loader",
+    "NoSpaceError",
+    "NotFoundError",
+    "StaleError",
+    "UnavailableError",
+    "UnsupportedError",
+    "View",
+    "__version__",
+    "index_tars",
+]
