@@ -5,7 +5,8 @@
 //! never changes, so that the program that is tested is the one that is shipped.
 //!
 //! A new one is a line in the table below, with what must hold if the process stops there, and `Failpoint::Name.reach()` at the
-//! place. `tests/tests/kills.rs` takes every one of the table in turn, and fails for one that its work never comes to.
+//! place. `tests/tests/kills` takes every one of a node in turn, and fails for one that its work never comes to;
+//! `cli/tests/pack.rs` does so for those of `granary pack`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -133,6 +134,24 @@ failpoints! {
     StopBeforeFlush = "stop_before_flush",
     /// The stage is durable, the metadata perhaps not.
     StopAfterFlush = "stop_after_flush",
+
+    // `granary pack`, which no node comes to: their names begin with `pack_`.
+    /// Nothing was written.
+    PackAfterPlan = "pack_after_plan",
+    /// A part of a shard is in a temporary file, or in parts that nobody sees; it is made again.
+    PackAfterSegment = "pack_after_segment",
+    /// All of a shard is there, without its name; it is made again.
+    PackBeforeShard = "pack_before_shard",
+    /// The tar has its name and no index; it is made again.
+    PackAfterShard = "pack_after_shard",
+    /// The shard is finished: the next pack finds and keeps it.
+    PackAfterIndex = "pack_after_index",
+    /// All shards are finished, and no version names them.
+    PackBeforeManifest = "pack_before_manifest",
+    /// The version is there; the same pack again says so.
+    PackAfterManifest = "pack_after_manifest",
+    /// A part of the source is deleted; all of it is in the data set.
+    PackAfterDelete = "pack_after_delete",
 }
 
 /// Whether any place is armed. Set before there are other threads.
@@ -141,6 +160,11 @@ static ARMED: AtomicBool = AtomicBool::new(false);
 static LEFT: [AtomicU64; Failpoint::ALL.len()] = [const { AtomicU64::new(0) }; Failpoint::ALL.len()];
 
 impl Failpoint {
+    /// Whether a node may come here; otherwise only `granary pack` does.
+    pub fn is_of_node(self) -> bool {
+        !self.name().starts_with("pack_")
+    }
+
     /// The process came here. Does not return if it is to stop here.
     #[inline]
     pub fn reach(self) {
