@@ -18,6 +18,9 @@
 //! is there, and what no manifest names is nothing. Tars of other programs are taken as they are: only index and manifest are added.
 //! Nothing here needs a node, metadata or a mount.
 
+pub mod adopt;
+pub mod blocking;
+pub mod counts;
 pub mod dataset;
 pub mod index;
 pub mod key;
@@ -27,3 +30,4 @@ pub mod place;
 pub mod shard;
 pub mod tar;
 pub mod trailer;
+pub mod verify;

@@ -213,28 +213,40 @@ impl Manifest {
     /// Tells two data sets apart, and two versions with different content; the same for equal content. Not cryptographic: FNV-1a,
     /// 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>), over ids, paths, counts, index checksums and what is dead.
     pub fn digest(&self) -> u64 {
-        let mut digest = 0xcbf2_9ce4_8422_2325u64;
-        let mut add = |bytes: &[u8]| {
-            for &byte in bytes {
-                digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            }
-        };
-        add(&self.data_set);
-        add(&[self.grouping.code()]);
-        for shard in &self.shards {
-            add(&(shard.path.len() as u32).to_le_bytes());
-            add(shard.path.as_bytes());
-            for n in [shard.files, shard.samples, shard.index_crc32c] {
-                add(&n.to_le_bytes());
-            }
-            for runs in [&shard.dead_samples, &shard.dead_files] {
-                add(&(runs.runs().len() as u32).to_le_bytes());
-                for &(first, count) in runs.runs() {
-                    add(&first.to_le_bytes());
-                    add(&count.to_le_bytes());
-                }
+        let digest = fnv(FNV_BASIS, &self.data_set);
+        digest_of(fnv(digest, &[self.grouping.code()]), &self.shards)
+    }
+}
+
+/// An id for a data set of these shards: the same for the same shards, so that the same work gives the same bytes.
+pub fn id_of(shards: &[Shard]) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&digest_of(FNV_BASIS, shards).to_be_bytes());
+    id[8..].copy_from_slice(&digest_of(fnv(FNV_BASIS, b"data set"), shards).to_be_bytes());
+    id
+}
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn fnv(digest: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(digest, |digest, &byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn digest_of(mut digest: u64, shards: &[Shard]) -> u64 {
+    let mut add = |bytes: &[u8]| digest = fnv(digest, bytes);
+    for shard in shards {
+        add(&(shard.path.len() as u32).to_le_bytes());
+        add(shard.path.as_bytes());
+        for n in [shard.files, shard.samples, shard.index_crc32c] {
+            add(&n.to_le_bytes());
+        }
+        for runs in [&shard.dead_samples, &shard.dead_files] {
+            add(&(runs.runs().len() as u32).to_le_bytes());
+            for &(first, count) in runs.runs() {
+                add(&first.to_le_bytes());
+                add(&count.to_le_bytes());
             }
         }
-        digest
     }
+    digest
 }

@@ -12,13 +12,16 @@ use bytes::{Bytes, BytesMut};
 use granary_core::limits::Limits;
 use granary_core::{Clock, Error, Kind, Result};
 use granary_store::key::check_key;
-use granary_store::{Environment, ObjectMeta, Store};
+use granary_store::{Environment, ObjectMeta, Store, Upload};
 use prometheus_client::registry::Registry;
 
 pub use folder::NewFile;
 
 /// Bytes of one request when more are wanted.
 const REQUEST_BYTES: u64 = 16 << 20;
+
+/// Larger objects are put in parts.
+const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
 /// How to reach places.
 #[derive(Clone, Debug, Default)]
@@ -144,9 +147,28 @@ impl Place {
         self.store.list(prefix, after, max).await
     }
 
-    /// Whole or not at all; what was there is replaced. At most 64 MiB in a bucket.
+    /// Whole or not at all; what was there is replaced. Large ones are put in parts, one after another.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
-        self.store.put(name, vec![bytes]).await
+        if self.folder.is_some() || bytes.len() as u64 <= WHOLE_BYTES_MAX {
+            return self.store.put(name, vec![bytes]).await;
+        }
+        let upload = Upload::begin(self.store.clone(), name).await?;
+        let put = async {
+            let parts = (0..bytes.len()).step_by(REQUEST_BYTES as usize);
+            for (number, at) in (0u32..).zip(parts) {
+                let end = bytes.len().min(at + REQUEST_BYTES as usize);
+                upload.part(number, vec![bytes.slice(at..end)]).await?;
+            }
+            upload.finish().await
+        };
+        if let Err(e) = put.await {
+            // What is to be heard is why it failed; parts that stay are never taken for an object.
+            if let Err(e) = upload.abort().await {
+                tracing::warn!("parts of {self}/{name} stay in the store: {e}");
+            }
+            return Err(e);
+        }
+        Ok(())
     }
 
     /// Whole or not at all, and only when it is not there. In a bucket, where conditional requests cannot be relied upon, two who
@@ -254,9 +276,9 @@ mod tests {
     #[tokio::test]
     async fn a_bucket_is_too() {
         let place = Place::of_store(Arc::new(granary_store::MemoryStore::new(Arc::new(SystemClock))));
-        place.put_new("x", Bytes::from(vec![7; 40 << 20])).await.unwrap();
+        place.put_new("x", Bytes::from(vec![7; 70 << 20])).await.unwrap();
         assert_eq!(place.put_new("x", Bytes::new()).await.unwrap_err().kind(), Kind::Exists);
-        assert_eq!(place.read_whole("x", u64::MAX).await.unwrap().len(), 40 << 20);
+        assert_eq!(place.read_whole("x", u64::MAX).await.unwrap().len(), 70 << 20);
         assert_eq!(place.local_path("x"), None);
         assert_eq!(place.new_file("x").unwrap_err().kind(), Kind::Unsupported);
     }
