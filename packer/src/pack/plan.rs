@@ -1,0 +1,481 @@
+//! What goes into which shard. Decided from names, sizes and options alone, before any file is opened, and so the same however many
+//! threads pack, and after a kill.
+//!
+//! Entries come in their order and are written to one unnamed file, the plan; of each shard only a few numbers stay in memory. A shard
+//! ends before the sample with which its tar would have more than the wanted bytes. A sample never spans two shards; one that is
+//! larger than a shard is wanted has one of its own.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use granary_core::{Error, Kind, Result};
+
+use super::entry::{self, Content, Entry};
+use super::sip::Fingerprint;
+use super::sort::{In, Out, Sorted};
+use crate::limits::{NAMES_BYTES_MAX, SHARD_BYTES_MAX, SHARD_FILES_MAX, SHARDS_MAX};
+use crate::tar::{self, padded};
+use crate::trailer::TRAILER_BYTES;
+
+/// Bytes of the plan read at once.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes behind a shard's last payload.
+pub const TAIL_BYTES: u64 = tar::END.len() as u64 + TRAILER_BYTES as u64;
+/// An importer's own bytes and links count here too, so that no shard's index comes near its bounds.
+const ENTRIES_MAX: u32 = SHARD_FILES_MAX / 2;
+
+/// What is done with a file that the data set has already, when nothing says that it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It is an error.
+    Refuse,
+    /// The one that was there is deleted, the new one packed.
+    Replace,
+}
+
+/// One shard of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlan {
+    /// Where in the plan its entries begin.
+    pub at: u64,
+    pub entries: u32,
+    /// Bytes of its tar, with end and trailer.
+    pub bytes: u64,
+    /// Bytes of its files.
+    pub payload_bytes: u64,
+}
+
+/// What a pack will do.
+#[derive(Debug)]
+pub struct Plan {
+    file: Arc<File>,
+    pub shards: Vec<ShardPlan>,
+    pub entries: u64,
+    pub links: u64,
+    pub payload_bytes: u64,
+    /// Of all that decides what the shards hold.
+    pub fingerprint: [u8; 16],
+    /// Files that the data set has as they are: not packed again.
+    pub unchanged: u64,
+    /// Where the entries of unchanged files begin, behind those of the shards: of each, what the data set has and what the source has.
+    unchanged_at: u64,
+    /// Shard and file of what is replaced.
+    pub replaced: Vec<(u32, u32)>,
+}
+
+/// How much of a tar an entry takes: its header, and what comes before and after.
+pub fn tar_bytes(entry: &Entry, scratch: &mut Vec<u8>) -> Result<u64> {
+    let target = match &entry.content {
+        Content::Link(target) => target.len(),
+        _ => 0,
+    };
+    if entry.path.len() <= 100 && target <= 100 {
+        return Ok(tar::BLOCK_BYTES as u64 + padded(entry.length));
+    }
+    scratch.clear();
+    encode_header(entry, scratch)?;
+    Ok(scratch.len() as u64 + padded(entry.length))
+}
+
+/// Appends the entry's header as the tar has it.
+///
+/// Errors: as [`tar::encode`].
+pub fn encode_header(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    let target: &[u8] = match &entry.content {
+        Content::Link(target) => target,
+        _ => &[],
+    };
+    tar::encode(
+        &tar::Entry {
+            path: &entry.path,
+            target,
+            kind: if entry.is_link() { b'2' } else { b'0' },
+            size: entry.length,
+            mode: u32::from(entry.mode),
+            mtime: entry.mtime,
+            uid: entry.uid,
+            gid: entry.gid,
+        },
+        out,
+    )
+}
+
+/// The shard that is being filled, and the sample at its end.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filling {
+    at: u64,
+    entries: u32,
+    bytes: u64,
+    payload_bytes: u64,
+    names_bytes: u64,
+}
+
+impl Filling {
+    fn add(&mut self, entry: &Entry, bytes: u64) {
+        self.entries += 1;
+        self.bytes += bytes;
+        self.payload_bytes += entry.length;
+        self.names_bytes += entry.path.len() as u64;
+    }
+
+    /// What is behind the first `before` of it.
+    fn since(&self, before: &Filling, at: u64) -> Filling {
+        Filling {
+            at,
+            entries: self.entries - before.entries,
+            bytes: self.bytes - before.bytes,
+            payload_bytes: self.payload_bytes - before.payload_bytes,
+            names_bytes: self.names_bytes - before.names_bytes,
+        }
+    }
+
+    fn fits(&self, shard_bytes: u64) -> bool {
+        self.bytes + TAIL_BYTES <= shard_bytes
+            && self.entries <= ENTRIES_MAX
+            && self.names_bytes <= NAMES_BYTES_MAX / 2
+    }
+
+    fn plan(&self) -> ShardPlan {
+        let Filling { at, entries, bytes, payload_bytes, .. } = *self;
+        ShardPlan { at, entries, bytes: bytes + TAIL_BYTES, payload_bytes }
+    }
+}
+
+/// Makes plans; fed with entries in their order.
+#[derive(Debug)]
+struct Planner {
+    out: Out,
+    unchanged: Out,
+    shard_bytes: u64,
+    shards: Vec<ShardPlan>,
+    filling: Filling,
+    /// `filling` before the sample at its end.
+    before: Filling,
+    /// Where that sample begins in the plan.
+    sample_at: u64,
+    key: Vec<u8>,
+    fingerprint: Fingerprint,
+    plan: Plan,
+    scratch: Vec<u8>,
+}
+
+impl Planner {
+    fn add(&mut self, record: &[u8], key: Vec<u8>, entry: &Entry) -> Result<()> {
+        if self.plan.entries == 0 || key != self.key {
+            self.end_sample()?;
+            self.key = key;
+        }
+        self.plan.entries += 1;
+        self.plan.links += u64::from(entry.is_link());
+        self.plan.payload_bytes += entry.length;
+        self.fingerprint.write_u64(record.len() as u64);
+        self.fingerprint.write(record);
+        let bytes = tar_bytes(entry, &mut self.scratch)?;
+        self.filling.add(entry, bytes);
+        let alone = self.filling.since(&self.before, self.sample_at);
+        if alone.bytes + TAIL_BYTES > SHARD_BYTES_MAX || alone.entries > ENTRIES_MAX {
+            return Err(Error::new(
+                Kind::FileTooLarge,
+                format!(
+                    "the sample {:?} is larger than a shard can be (2 TiB, 8,388,608 files); split it, or choose \
+                     another --by",
+                    String::from_utf8_lossy(&self.key)
+                ),
+            ));
+        }
+        self.out.write(record)
+    }
+
+    /// The sample at the end is whole: if the shard is too large with it, it begins the next.
+    fn end_sample(&mut self) -> Result<()> {
+        if self.before.entries > 0 && !self.filling.fits(self.shard_bytes) {
+            let alone = self.filling.since(&self.before, self.sample_at);
+            let whole = self.before;
+            self.end_shard(whole)?;
+            self.filling = alone;
+        }
+        self.before = self.filling;
+        self.sample_at = self.out.len();
+        Ok(())
+    }
+
+    fn end_shard(&mut self, whole: Filling) -> Result<()> {
+        if self.shards.len() == SHARDS_MAX {
+            return Err(Error::new(
+                Kind::Invalid,
+                "there would be more than 4,194,304 shards; make --shard-size larger",
+            ));
+        }
+        self.shards.push(whole.plan());
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Plan> {
+        self.end_sample()?;
+        if self.filling.entries > 0 {
+            self.end_shard(self.filling)?;
+        }
+        let Planner { mut out, unchanged, shards, fingerprint, mut plan, .. } = self;
+        plan.unchanged_at = out.len();
+        let mut kept = In::new(BufReader::with_capacity(BUFFER_BYTES, unchanged.finish()?));
+        while let Some(record) = kept.next()? {
+            out.write(record)?;
+        }
+        plan.fingerprint = fingerprint.finish();
+        plan.file = Arc::new(out.finish()?);
+        plan.shards = shards;
+        Ok(plan)
+    }
+}
+
+/// How a plan is made.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    pub shard_bytes: u64,
+    pub known: Known,
+}
+
+impl Plan {
+    /// `known`: what the data set has, in the same order; of each entry the content is the range `{shard, file}`.
+    ///
+    /// Errors: `Exists` names a path that comes twice, or that the data set has with other content and is not to be replaced;
+    /// `FileTooLarge` for a sample that no shard can hold; what the work directory's disk says.
+    pub fn make(
+        dir: &Path,
+        mut sorted: Sorted,
+        mut known: Option<Sorted>,
+        options: PlanOptions,
+    ) -> Result<Plan> {
+        let plan = Plan {
+            file: Arc::new(tempfile::tempfile_in(dir).map_err(|e| Error::io("cannot write the plan", e))?),
+            shards: Vec::new(),
+            entries: 0,
+            links: 0,
+            payload_bytes: 0,
+            fingerprint: [0; 16],
+            unchanged: 0,
+            unchanged_at: 0,
+            replaced: Vec::new(),
+        };
+        let mut fingerprint = Fingerprint::new(1);
+        fingerprint.write_u64(options.shard_bytes);
+        let mut planner = Planner {
+            out: Out::new(dir)?,
+            unchanged: Out::new(dir)?,
+            shard_bytes: options.shard_bytes,
+            shards: Vec::new(),
+            filling: Filling::default(),
+            before: Filling::default(),
+            sample_at: 0,
+            key: Vec::new(),
+            fingerprint,
+            plan,
+            scratch: Vec::new(),
+        };
+        let mut last: Vec<u8> = Vec::new();
+        let mut there = Vec::new();
+        let mut there_ended = known.is_none();
+        while let Some(record) = sorted.next()? {
+            let (key, entry) = entry::decode(record)?;
+            if entry.path == last && planner.plan.entries + planner.plan.unchanged > 0 {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!(
+                        "{:?} comes twice in the source; rename one of the two",
+                        String::from_utf8_lossy(&entry.path)
+                    ),
+                ));
+            }
+            last.clone_from(&entry.path);
+            // Goes on in what the data set has, up to this entry.
+            while !there_ended && (there.is_empty() || entry::compare(&there, record).is_lt()) {
+                match known.as_mut().map(Sorted::next).transpose()?.flatten() {
+                    Some(next) => there = next.to_vec(),
+                    None => there_ended = true,
+                }
+            }
+            if !there_ended && entry::compare(&there, record).is_eq() {
+                let (_, old) = entry::decode(&there)?;
+                if (old.length, old.mtime, old.is_link()) == (entry.length, entry.mtime, entry.is_link()) {
+                    planner.plan.unchanged += 1;
+                    planner.unchanged.write(&there)?;
+                    planner.unchanged.write(record)?;
+                    continue;
+                }
+                match (options.known, &old.content) {
+                    (Known::Replace, Content::Range { container, offset }) => {
+                        planner.plan.replaced.push((*container, *offset as u32));
+                    }
+                    _ => {
+                        return Err(Error::new(
+                            Kind::Exists,
+                            format!(
+                                "{:?} is in the data set with another size or time; --replace packs it anew",
+                                String::from_utf8_lossy(&entry.path)
+                            ),
+                        ));
+                    }
+                }
+            }
+            planner.add(record, key, &entry)?;
+        }
+        planner.finish()
+    }
+
+    /// The entries of a shard, in its order.
+    pub fn entries_of(&self, shard: &ShardPlan) -> Entries {
+        self.entries_at(shard.at, u64::from(shard.entries))
+    }
+
+    /// The entries of unchanged files, two of each: as the data set has it, its content the range `{shard, file}`, and as the source
+    /// has it.
+    pub fn unchanged_entries(&self) -> Entries {
+        self.entries_at(self.unchanged_at, 2 * self.unchanged)
+    }
+
+    fn entries_at(&self, at: u64, left: u64) -> Entries {
+        let from = At { file: self.file.clone(), at };
+        Entries { records: In::new(BufReader::with_capacity(BUFFER_BYTES, from)), left }
+    }
+}
+
+/// Reads a shared file from a place of its own.
+#[derive(Debug)]
+struct At {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for At {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.file.read_at(buffer, self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+/// Entries of a plan, one after another.
+#[derive(Debug)]
+pub struct Entries {
+    records: In<BufReader<At>>,
+    left: u64,
+}
+
+impl Entries {
+    /// The next; `None` at the end.
+    ///
+    /// Errors: what the work directory's disk says.
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        match self.records.next()? {
+            Some(record) => Ok(Some(entry::decode(record)?.1)),
+            None => Err(Error::new(Kind::Bug, "the plan ends before its entries do")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::entry::tests::file;
+    use super::super::entry::{Order, compare};
+    use super::super::sort::{Sorter, merge};
+    use super::*;
+    use crate::key::Grouping;
+
+    const ORDER: Order = Order { grouping: Grouping::Stem, seed: None };
+
+    fn sorted(dir: &Path, entries: &[Entry], order: Order) -> Sorted {
+        let mut sorter = Sorter::new(dir, compare, 1 << 20);
+        for entry in entries {
+            sorter.push(|out| order.encode(entry, out)).unwrap();
+        }
+        merge(vec![sorter]).unwrap()
+    }
+
+    fn plan(entries: &[Entry], known: &[Entry], shard_bytes: u64, what: Known) -> Result<Plan> {
+        let dir = tempfile::tempdir().unwrap();
+        let known = Some(sorted(dir.path(), known, ORDER)).filter(|_| !known.is_empty());
+        let options = PlanOptions { shard_bytes, known: what };
+        Plan::make(dir.path(), sorted(dir.path(), entries, ORDER), known, options)
+    }
+
+    fn paths(mut entries: Entries) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Some(entry) = entries.next().unwrap() {
+            out.push(String::from_utf8(entry.path).unwrap());
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn shards_hold_all_and_end_between_samples(
+            samples in proptest::collection::vec(proptest::collection::vec(0..3_000u64, 1..4), 1..40),
+            shard_bytes in 4_000..20_000u64,
+        ) {
+            let mut all = Vec::new();
+            for (n, files) in samples.iter().enumerate() {
+                all.extend(files.iter().enumerate().map(|(k, &len)| file(&format!("{n:03}.{k}"), len)));
+            }
+            let plan = plan(&all, &[], shard_bytes, Known::Refuse).unwrap();
+            let shards: Vec<Vec<String>> = plan.shards.iter().map(|s| paths(plan.entries_of(s))).collect();
+            prop_assert_eq!(shards.concat(), all.iter().map(|e| String::from_utf8(e.path.clone()).unwrap()).collect::<Vec<_>>());
+            let mut keys = std::collections::HashSet::new();
+            for (shard, paths) in plan.shards.iter().zip(&shards) {
+                let of_shard: std::collections::HashSet<_> = paths.iter().map(|p| p[..3].to_owned()).collect();
+                prop_assert!(shard.bytes <= shard_bytes || of_shard.len() == 1, "only a large sample is over");
+                for key in of_shard {
+                    prop_assert!(keys.insert(key), "a sample spans two shards");
+                }
+                let bytes: u64 = paths.iter().map(|p| {
+                    let entry = all.iter().find(|e| e.path == p.as_bytes()).unwrap();
+                    tar_bytes(entry, &mut Vec::new()).unwrap()
+                }).sum();
+                prop_assert_eq!(shard.bytes, bytes + TAIL_BYTES);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_passed_over_replaced_or_refused() {
+        let there = |path: &str, length, number| Entry {
+            content: Content::Range { container: 3, offset: number },
+            ..file(path, length)
+        };
+        let known = [there("a.jpg", 1, 0), there("b.jpg", 1, 1), there("c.jpg", 1, 2), there("e.jpg", 1, 3)];
+        let all = [file("a.jpg", 1), file("b.jpg", 2), file("d.jpg", 1), file("e.jpg", 1), file("f.jpg", 9)];
+        let e = plan(&all, &known, 1 << 20, Known::Refuse).unwrap_err();
+        assert!(
+            e.kind() == Kind::Exists
+                && e.to_string().contains("\"b.jpg\"")
+                && e.to_string().contains("--replace")
+        );
+        let plan = plan(&all, &known, 1 << 20, Known::Replace).unwrap();
+        assert_eq!(plan.replaced, [(3, 1)]);
+        assert_eq!(paths(plan.entries_of(&plan.shards[0])), ["b.jpg", "d.jpg", "f.jpg"]);
+        assert_eq!(paths(plan.unchanged_entries()), ["a.jpg", "a.jpg", "e.jpg", "e.jpg"]);
+    }
+
+    #[test]
+    fn a_path_that_comes_twice_is_named() {
+        let e = plan(&[file("x/a.jpg", 1), file("x/a.jpg", 2)], &[], 1 << 20, Known::Refuse).unwrap_err();
+        assert!(e.kind() == Kind::Exists && e.to_string().contains("x/a.jpg"), "{e}");
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_what_is_packed() {
+        let make = |entries: &[Entry], bytes| plan(entries, &[], bytes, Known::Refuse).unwrap().fingerprint;
+        let one = make(&[file("a", 1), file("b", 2)], 1 << 20);
+        assert_eq!(one, make(&[file("b", 2), file("a", 1)], 1 << 20));
+        assert_ne!(one, make(&[file("a", 1), file("b", 3)], 1 << 20));
+        assert_ne!(one, make(&[file("a", 1), file("b", 2)], 2 << 20));
+    }
+}
