@@ -1,7 +1,51 @@
 //! Feeds shards to training.
 //!
+//! ```text
+//! training <- Loader (order, batches ahead, resume) <- Source (samples of a data set) <- granary-packer (shards, indexes, versions)
+//! ```
+//!
 //! | module | what it is |
 //! |---|---|
 //! | [`order`] | which sample comes when: any position of any epoch, computed |
+//! | [`source`] | a data set, open: samples by number |
+//! | [`sample`], [`batch`] | views of bytes, and a rank's part of a global batch |
+//! | [`loader`] | batches made ahead of their use |
+//! | [`options`], [`state`] | a loader's settings, and where it is |
+//! | `fetch` | few long requests for many samples of a bucket |
+//! | [`cache`] | a folder on the node for what comes from a bucket |
+//! | `depth` | how many batches to have ready |
+//! | [`stats`] | what was done |
+//! | `process` | what belongs to one process, and not to children made by `fork` |
+//!
+//! **Invariants**
+//!
+//! * Every byte that is given was verified against its checksum in the shard's index.
+//! * A global batch depends on data set, version, seed, epoch, shuffle and its size only; not on ranks, workers, threads or time.
+//! * Of an epoch each sample is given exactly once, but for what `tail`, `on_error` and deletions say.
+//! * What is fetched and not given is within `memory_bytes_max`.
+//!
+//! There is no decoding, and no Python: `loader/python` binds this.
 
+pub mod batch;
+pub mod cache;
+mod depth;
+mod fetch;
+pub mod loader;
+pub mod options;
 pub mod order;
+mod process;
+pub mod sample;
+pub mod source;
+pub mod state;
+pub mod stats;
+
+pub use batch::Batch;
+pub use cache::CacheOptions;
+pub use loader::{Loader, Next};
+pub use options::{OnError, Options};
+pub use order::batches::Tail;
+pub use order::shuffle::{Method, Shuffle};
+pub use sample::{Member, Sample};
+pub use source::{Source, SourceOptions};
+pub use state::State;
+pub use stats::Stats;

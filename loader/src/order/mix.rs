@@ -58,6 +58,11 @@ impl Mix {
         (source as usize, position / period * count + u64::from(nth))
     }
 
+    /// About where in the line a data set's sample with so many before it is.
+    pub fn place(&self, source: usize, nth: u64) -> u64 {
+        (u128::from(nth) * self.pattern.len() as u128 / u128::from(self.counts[source])) as u64
+    }
+
     /// Of `samples` in a line, about so many are of a data set; at least one.
     pub fn share(&self, source: usize, samples: u64) -> u64 {
         let share = u128::from(samples) * u128::from(self.counts[source]) / self.pattern.len() as u128;

@@ -170,4 +170,17 @@ impl Stream {
         let found = (place..).map(|place| self.inner.mix.at(place)).find(|(at, _)| *at == source);
         found.map_or(0, |(_, nth)| nth)
     }
+
+    /// The place in the endless line, nearly, where a sample comes next, at or after a position of an epoch.
+    pub fn next_use(&self, source: usize, spot: Spot, epoch: u64, position: u64) -> u64 {
+        let given = self.given(source, epoch, position);
+        let samples = self.inner.orders[source].shape().samples();
+        let (number, at) = (given / samples, given % samples);
+        let place = self.epoch(source, number).position(spot);
+        let nth = match place >= at {
+            true => number * samples + place,
+            false => (number + 1) * samples + self.epoch(source, number + 1).position(spot),
+        };
+        self.inner.mix.place(source, nth)
+    }
 }
