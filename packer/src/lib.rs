@@ -22,6 +22,7 @@ pub mod adopt;
 pub mod blocking;
 pub mod counts;
 pub mod dataset;
+pub mod edit;
 pub mod from;
 pub mod index;
 pub mod key;

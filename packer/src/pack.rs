@@ -434,6 +434,7 @@ pub fn bury(shard: &mut Shard, index: &crate::index::Index, files: Vec<u32>) -> 
     }
     let dead_files = shard.dead_files.with(files);
     let mut gone = Vec::new();
+    samples.sort_unstable();
     samples.dedup();
     for sample in samples {
         if index.sample(sample)?.all(|file| dead_files.contains(file)) {

@@ -527,3 +527,37 @@ fn a_scan_of_any_size_keeps_to_its_memory() {
         assert!(sorted == all && (6..=12).contains(&spills), "{spills} runs with {threads} threads");
     }
 }
+
+#[test]
+fn deleting_makes_a_version_and_writes_no_shard() {
+    let w = World::new();
+    fill(&w);
+    w.pack("dst", &w.options()).unwrap();
+    let shards = tree(&w.path("dst"));
+    let delete = |paths: &[&str]| {
+        let paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        granary_packer::edit::delete(&w.place("dst"), &paths, w.runtime.handle())
+    };
+    let e = delete(&["train/03/0003.jpg", "train/03/000"]).unwrap_err();
+    assert!(e.kind() == Kind::NotFound && e.to_string().contains("\"train/03/000\""), "{e}");
+    assert!(tree(&w.path("dst")) == shards);
+    // A file of a sample, a whole sample by its key, a folder.
+    let deleted = delete(&["train/03/0003.jpg", "train/04/0004", "train/05/"]).unwrap();
+    assert_eq!((deleted.version, deleted.files, deleted.samples), (2, 1 + 2 + 34, 1 + 17));
+    let mut left = w.source();
+    left.retain(|path, _| {
+        !path.starts_with("train/05/") && !path.starts_with("train/04/0004.") && path != "train/03/0003.jpg"
+    });
+    assert!(w.files("dst") == left);
+    let manifest = w.data("dst").manifest().clone();
+    assert_eq!((manifest.sample_count(), manifest.file_count()), (123 - 18, 243 - 37));
+    // The rest of the first sample: now it is gone too.
+    assert_eq!(delete(&["train/03/0003.cls"]).unwrap().samples, 1);
+    assert_eq!(delete(&["train/03/0003.cls"]).unwrap_err().kind(), Kind::NotFound);
+    let now = tree(&w.path("dst"));
+    assert!(shards.iter().all(|(name, bytes)| now[name] == *bytes));
+    // What was deleted can be packed again.
+    let report = w.pack("dst", &Options { mode: Mode::Append, ..w.options() }).unwrap();
+    assert_eq!((report.version, report.files), (4, 38));
+    assert!(w.files("dst") == w.source());
+}
