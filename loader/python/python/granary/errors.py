@@ -65,7 +65,7 @@ class UnsupportedError(GranaryError, NotImplementedError):
 
 
 class StaleError(GranaryError):
-    """A state of another data set, or of one that has changed since."""
+    """What is held is of an earlier state; open it again."""
 
     kind, errno = "Stale", _errno.ESTALE
 

@@ -2,7 +2,7 @@
 
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from granary import _fork, _granary
@@ -22,9 +22,11 @@ class Dataset:
     Args:
         url: where it is.
         version: which one; the latest when left out. It is found once: a copy in another process has the same.
-        verify: check what is read against its checksum.
-        cache_dir: a folder on this machine that keeps what was fetched from a bucket; several processes may share it.
-        cache_bytes: how large that folder may become.
+        files: extensions that are wanted; other files are neither given nor fetched.
+        having: extensions that a sample must have to take part.
+        select: numbers of the samples that take part; they are numbered anew, in this order's ascending one.
+        index_dir: a folder on this machine that keeps a bucket's indexes; several processes may share it.
+        threads: that read at once; one a processor when left out.
     """
 
     def __init__(
@@ -32,16 +34,20 @@ class Dataset:
         url: str | os.PathLike[str],
         version: int | None = None,
         *,
-        verify: bool = True,
-        cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int | None = None,
+        files: Sequence[str] | None = None,
+        having: Sequence[str] | None = None,
+        select: Iterable[int] | None = None,
+        index_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
     ) -> None:
-        self._options = {
+        self._options: dict[str, Any] = {
             "url": os.fspath(url),
             "version": version,
-            "verify": verify,
-            "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
-            "cache_bytes": cache_bytes,
+            "files": None if files is None else list(files),
+            "having": None if having is None else list(having),
+            "select": None if select is None else list(map(operator.index, select)),
+            "index_dir": None if index_dir is None else os.fspath(index_dir),
+            "threads": threads,
         }
         self._open()
 

@@ -14,6 +14,8 @@ not copied. ``granary.torch``, ``granary.grain`` and ``granary.tf`` fit this to 
 imported by ``import granary``.
 """
 
+from collections.abc import Sequence as _Sequence
+
 from granary._granary import Batch, View, __version__, index_tars
 from granary.dataset import Dataset
 from granary.errors import (
@@ -56,3 +58,5 @@ __all__ = [
     "__version__",
     "index_tars",
 ]
+
+_Sequence.register(Batch)

@@ -21,19 +21,22 @@ class Loader:
 
     Args:
         data: a `Dataset`, where one is, or several of them to be mixed.
-        batch_size: samples of a global batch, over all ranks.
+        batch_size: samples of a **global** batch: of all ranks together.
         seed: decides the order, with the epoch.
         rank, world_size: of this process; left out, ``RANK`` and ``WORLD_SIZE`` say it, or it is alone.
         shuffle: ``"window"`` mixes many runs of neighbours, with long requests; ``"full"`` takes any sample at any time;
             ``"shards"`` shuffles shards; ``"none"`` keeps the data set's order. `True` and `False`: the first and the last.
         tail: samples that do not fill the last batch: ``"pad"`` repeats some, ``"drop"`` leaves them out, ``"uneven"`` gives less.
-        weights: of several data sets, how much of each.
-        files: extensions that are wanted; others are not fetched.
+        weights: of several data sets, how often each comes, relative to the others; their numbers of samples when left out.
+        epoch_samples: of all ranks together; all samples when left out.
         on_error: a sample that cannot be read: ``"raise"``, ``"skip"`` or ``"substitute"`` another; `progress` tells how many.
         overtake: so many batches may be given before one that waits for a slow request; 0 keeps the order.
-        memory_bytes: what may be held ahead of the program.
-        cache_dir, cache_bytes, verify: as of `Dataset`, when ``data`` says where it is.
-        threads: that fetch and verify.
+        memory_bytes: what may be held ahead of the program, fetched and not given.
+        cache_dir, cache_bytes: a folder on this machine for what comes from a bucket, and how large it may become;
+            processes share it.
+        threads: that fetch and verify; one a processor when left out.
+        worker, workers: of a program with worker processes of its own: this one gives every so manieth batch.
+        options: of `Dataset`, when ``data`` says where it is.
     """
 
     def __init__(
@@ -47,18 +50,21 @@ class Loader:
         shuffle: str | bool = "window",
         tail: str = "pad",
         weights: Sequence[float] | None = None,
-        files: Sequence[str] | None = None,
+        epoch_samples: int | None = None,
         on_error: str = "raise",
         overtake: int = 0,
         memory_bytes: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
-        verify: bool = True,
         threads: int | None = None,
+        worker: int = 0,
+        workers: int = 1,
+        **options: Any,
     ) -> None:
         several = data if isinstance(data, (list, tuple)) else [data]
-        kept = {"verify": verify, "cache_dir": cache_dir, "cache_bytes": cache_bytes}
-        self._data = [one if isinstance(one, Dataset) else Dataset(one, **kept) for one in several]
+        self._data = [one if isinstance(one, Dataset) else Dataset(one, **options) for one in several]
+        if options and all(isinstance(one, Dataset) for one in several):
+            raise TypeError(f"{', '.join(options)}: of a Dataset; this one is open, so give them where it is opened")
         self._rank, self._world_size = ranks(rank, world_size)
         if isinstance(shuffle, bool):
             shuffle = "window" if shuffle else "none"
@@ -70,29 +76,33 @@ class Loader:
             "shuffle": shuffle,
             "tail": tail,
             "weights": None if weights is None else list(weights),
-            "files": None if files is None else list(files),
+            "epoch_samples": epoch_samples,
             "on_error": on_error,
             "overtake": overtake,
             "memory_bytes": memory_bytes,
+            "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
+            "cache_bytes": cache_bytes,
             "threads": threads,
+            "worker": worker,
+            "workers": workers,
         }
-        self._generation = _fork.generation()
-        self._core: _granary.Core | None = None
         self._state: str | None = None
-        self._opened()
+        self._open()
 
-    def _opened(self) -> "_granary.Core":
-        if self._generation != _fork._generation:
-            _fork.leave_behind(self._core)
-            raise InvalidError(
-                "this Loader was opened before its process was forked, and its threads stayed behind: make it in the "
-                "child, from a Dataset or where that is (granary.torch.IterableDataset does so)"
-            )
-        if self._core is None:
-            self._core = _granary.Core([one._source() for one in self._data], **self._options)
-            if self._state is not None:
-                self._core.load_state(self._state)
-        return self._core
+    def _open(self) -> "_granary.Core":
+        self._generation = _fork.generation()
+        self._opened = _granary.Core([one._source() for one in self._data], **self._options)
+        if self._state is not None:
+            self._opened.load_state(self._state)
+        return self._opened
+
+    def _core(self) -> "_granary.Core":
+        if self._generation == _fork._generation:
+            return self._opened
+        # The child goes on where its parent was, with threads of its own.
+        self._state = self._opened.state()
+        _fork.leave_behind(self._opened)
+        return self._open()
 
     @property
     def rank(self) -> int:
@@ -105,53 +115,50 @@ class Loader:
     @property
     def epoch(self) -> int:
         """The epoch that the next batch is of."""
-        return self._opened().epoch
+        return self._core().epoch
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self._opened().batches_per_epoch
+        return self._core().epoch_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        core = self._opened()
-        epoch = core.epoch
-        while core.epoch == epoch:
-            batch = self._opened().next()
-            if batch is None:
-                return
+        while (batch := self._core().next()) is not None:
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
         """Goes to the start of an epoch. Unneeded when epochs follow one another."""
-        self._opened().set_epoch(epoch)
+        self._core().set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where this run stands, after the batches that it was given: less than a kilobyte of plain values, for JSON or pickle.
         The same on every rank."""
-        return json.loads(self._opened().state())
+        return json.loads(self._core().state())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to where another run stood, with any number of ranks.
 
         Raises:
-            StaleError: the state is of another data set, version, seed or way to shuffle.
+            InvalidError: the state is of another data set, version, seed or way to shuffle.
         """
-        self._opened().load_state(json.dumps(state))
+        self._core().load_state(json.dumps(state))
 
     def progress(self) -> dict[str, Any]:
-        """Numbers for a log: where it stands, what was given, and how long the program waited (``data_wait_seconds``)."""
-        return json.loads(self._opened().progress())
+        """Numbers for a log: where it stands (``epoch``, ``batch`` of ``epoch_batches``), what was given since it was made, how long the
+        program waited (``data_wait_seconds``), what part of the data is on this machine (``readiness``), what could not be read
+        (``skipped``, ``substituted``, the first ``messages``)."""
+        return json.loads(self._core().progress())
 
     def metrics(self) -> str:
         """The same and more in Prometheus' text format."""
-        return self._opened().metrics()
+        return self._core().metrics()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"data": self._data, "options": self._options, "state": self._opened().state()}
+        return {"data": self._data, "options": self._options, "state": self._core().state()}
 
     def __setstate__(self, pickled: dict[str, Any]) -> None:
         self._data, self._options, self._state = pickled["data"], pickled["options"], pickled["state"]
         self._rank, self._world_size = self._options["rank"], self._options["ranks"]
-        self._generation, self._core = _fork.generation(), None
+        self._open()
 
     def __repr__(self) -> str:
         return f"granary.Loader({self._data!r}, {self._options['batch_size']}, rank {self._rank} of {self._world_size})"

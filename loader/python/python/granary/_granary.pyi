@@ -1,0 +1,143 @@
+"""What the extension has. `granary` names what of it is for users."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, overload
+
+__version__: str
+
+class View:
+    """A file's bytes, read only, lent and not copied: anything that takes bytes-like objects takes it."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> View | bytes: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __bytes__(self) -> bytes: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __hash__(self) -> int: ...
+    def tobytes(self) -> bytes:
+        """A copy as `bytes`."""
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The text in it, as `bytes.decode` does."""
+
+class Batch(Sequence[dict[str, Any]]):
+    """What one step is given: a sequence of samples, made when they are looked at."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch it is of."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the epoch, from 0: the step."""
+
+    @property
+    def padding(self) -> int:
+        """So many samples at its end were given before, to fill it."""
+
+    @property
+    def skipped(self) -> int:
+        """Samples that could not be read and are missing here."""
+
+    @property
+    def substituted(self) -> int:
+        """Samples that stand in for some that could not be read."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
+    def keys(self) -> list[str]:
+        """The samples' keys."""
+
+    def numbers(self) -> list[int]:
+        """The samples' numbers in their data set."""
+
+    def sources(self) -> list[int]:
+        """Which of the loader's data sets each sample is of."""
+
+    def column(self, extension: str) -> list[View]:
+        """The files of one extension, without a dictionary for each sample.
+
+        Raises:
+            KeyError: a sample has none.
+        """
+
+class Source:
+    def __init__(
+        self,
+        url: str,
+        *,
+        version: int | None = None,
+        files: list[str] | None = None,
+        having: list[str] | None = None,
+        select: list[int] | None = None,
+        index_dir: str | None = None,
+        threads: int | None = None,
+    ) -> None: ...
+    @property
+    def version(self) -> int: ...
+    def __len__(self) -> int: ...
+    def get(self, at: int | str) -> Any: ...
+    def read_many(self, indices: list[int]) -> list[dict[str, Any]]: ...
+    def metrics(self) -> str: ...
+
+class Core:
+    def __init__(
+        self,
+        sources: list[Source],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+        worker: int,
+        workers: int,
+        shuffle: str,
+        tail: str,
+        weights: list[float] | None,
+        epoch_samples: int | None,
+        on_error: str,
+        overtake: int,
+        memory_bytes: int | None,
+        cache_dir: str | None,
+        cache_bytes: int | None,
+        threads: int | None,
+    ) -> None: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def epoch_batches(self) -> int: ...
+    def next(self) -> Batch | None: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def state(self) -> str: ...
+    def load_state(self, state: str) -> None: ...
+    def progress(self) -> str: ...
+    def metrics(self) -> str: ...
+
+def index_tars(
+    url: str | os.PathLike[str],
+    tars: Iterable[str] | None = None,
+    *,
+    group: Literal["stem", "directory"] = "stem",
+    skip_errors: bool = False,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Makes a data set of tars that are there, without rewriting them, as ``granary index`` does.
+
+    Args:
+        url: the folder or ``s3://bucket/prefix`` that has them.
+        tars: which, relative to it; all when left out.
+        group: files of one stem are a sample (WebDataset's rule), or files of one directory.
+        skip_errors: leave out what is damaged, and tell of it in the report's ``messages``.
+
+    Returns:
+        A report: ``version``, ``changed``, ``shards``, ``files``, ``samples``, ``bytes``, ``skipped``, ``messages``.
+    """

@@ -1,0 +1,64 @@
+//! A sample as a dictionary: `__key__`, and each file by its extension.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Mutex, PoisonError};
+
+use granary_loader::Sample;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
+
+use crate::error::OrRaise;
+use crate::view::View;
+
+/// Extensions met so far, as Python's strings: a data set has a few, and each is in every sample. More than this are made anew.
+const NAMES_MAX: usize = 64;
+/// Guards the list; held to look one up. Never waited for with a Python object's help, so the interpreter's lock cannot be in the way.
+static NAMES: Mutex<Vec<(Box<[u8]>, Py<PyString>)>> = Mutex::new(Vec::new());
+static KEY: PyOnceLock<Py<PyString>> = PyOnceLock::new();
+
+/// Bytes of a path as Python's own functions have them: UTF-8, and what is not that in surrogates (`os.fsencode` gives it back).
+pub fn text<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(PyString::new(py, text)),
+        Err(_) => OsStr::from_bytes(bytes).into_pyobject(py).map_err(PyErr::from),
+    }
+}
+
+fn name<'py>(py: Python<'py>, extension: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    {
+        let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = names.iter().find(|(bytes, _)| bytes[..] == *extension) {
+            return Ok(known.bind(py).clone());
+        }
+    }
+    let made = text(py, extension)?;
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if names.len() < NAMES_MAX {
+        names.push((extension.into(), made.clone().unbind()));
+    }
+    Ok(made)
+}
+
+/// Raises: `CorruptError`.
+pub fn dictionary<'py>(py: Python<'py>, sample: &Sample) -> PyResult<Bound<'py, PyDict>> {
+    let key = KEY.get_or_init(py, || PyString::intern(py, "__key__").unbind()).bind(py);
+    let dictionary = PyDict::new(py);
+    dictionary.set_item(key, text(py, sample.key().or_raise(py)?)?)?;
+    for at in 0..sample.len() {
+        let extension = name(py, sample.member(at).or_raise(py)?.extension)?;
+        dictionary.set_item(extension, Bound::new(py, View::new(sample.bytes(at).or_raise(py)?))?)?;
+    }
+    Ok(dictionary)
+}
+
+/// The file of this extension, if there is one.
+///
+/// Raises: `CorruptError`.
+pub fn file(py: Python<'_>, sample: &Sample, extension: &str) -> PyResult<Option<View>> {
+    match sample.find(extension.as_bytes()).or_raise(py)? {
+        Some(at) => Ok(Some(View::new(sample.bytes(at).or_raise(py)?))),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,1 @@
+"""Tests that need PyTorch, torchdata, grain or TensorFlow: tools/python test --frameworks."""
