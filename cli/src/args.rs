@@ -10,6 +10,8 @@ use clap::{
 
 pub use observe::{ExplainArgs, TopArgs, TraceArgs};
 
+pub use crate::datasets::{CatArgs, IndexArgs, LsArgs, PackArgs, UnpackArgs, VerifyArgs};
+
 use crate::settings::{SETTINGS, Scope, Sources, Unit, Who, dashed};
 
 #[derive(Debug, Parser)]
@@ -46,6 +48,12 @@ pub enum Command {
     Recover(RecoverArgs),
     Meta(MetaArgs),
     Token(TokenArgs),
+    Pack(Box<PackArgs>),
+    Index(IndexArgs),
+    Verify(VerifyArgs),
+    Ls(LsArgs),
+    Cat(CatArgs),
+    Unpack(UnpackArgs),
     /// Print the version
     Version,
 }

@@ -5,6 +5,7 @@
 //! | `args`, `settings`, `units` | the command line, and one table of settings for flags, variables and file |
 //! | `commands` | one file a command, and `mount.fuse.granary` |
 //! | `start`, `client`, `wire`, `progress` | starting a node, talking to it, what is said, what a person sees meanwhile |
+//! | `datasets` | data sets: pack, index, verify, ls, cat, unpack; they need no node |
 //! | `maintenance` | long works on a volume: through the node, or on the metadata's folder |
 //! | `node` | the node process: its socket, its mounts, its end |
 //! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
@@ -12,6 +13,7 @@
 pub mod args;
 pub mod client;
 pub mod commands;
+pub mod datasets;
 pub mod exit;
 pub mod failpoints;
 pub mod log;
@@ -71,6 +73,12 @@ pub fn main() -> ExitCode {
         Command::Recover(args) => commands::recover::run(&args),
         Command::Meta(args) => commands::meta::run(args),
         Command::Token(args) => commands::token::run(&args),
+        Command::Pack(args) => datasets::run_pack(&args),
+        Command::Index(args) => datasets::run_index(&args),
+        Command::Verify(args) => datasets::run_verify(&args),
+        Command::Ls(args) => datasets::run_ls(&args),
+        Command::Cat(args) => datasets::run_cat(&args),
+        Command::Unpack(args) => datasets::run_unpack(&args),
         Command::Version => commands::version::run(),
     };
     match outcome {

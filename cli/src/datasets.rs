@@ -1,0 +1,89 @@
+//! Commands on data sets: shards that other tools read, their indexes and versions. They need no node, no metadata and no mount.
+
+pub mod args;
+mod bar;
+mod cat;
+mod index;
+mod ls;
+mod pack;
+mod source;
+mod unpack;
+mod verify;
+
+use std::sync::Arc;
+
+use granary_core::{Kind, SystemClock};
+use granary_packer::place::{Options, Place};
+use tokio::runtime::Runtime;
+
+use crate::exit::{Failure, Outcome};
+use crate::settings::Sources;
+
+pub use args::{CatArgs, IndexArgs, LsArgs, UnpackArgs, VerifyArgs};
+pub use bar::{Bar, Done};
+pub use pack::PackArgs;
+
+pub fn run_pack(args: &PackArgs) -> Outcome<()> {
+    pack::run(args)
+}
+
+pub fn run_index(args: &IndexArgs) -> Outcome<()> {
+    index::run(args)
+}
+
+pub fn run_verify(args: &VerifyArgs) -> Outcome<()> {
+    verify::run(args)
+}
+
+pub fn run_ls(args: &LsArgs) -> Outcome<()> {
+    ls::run(args)
+}
+
+pub fn run_cat(args: &CatArgs) -> Outcome<()> {
+    cat::run(args)
+}
+
+pub fn run_unpack(args: &UnpackArgs) -> Outcome<()> {
+    unpack::run(args)
+}
+
+/// What requests to a store run on.
+pub fn runtime() -> Outcome<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::io("cannot start threads", &e))
+}
+
+/// A folder or `s3://bucket/prefix`, reached as the AWS tools would, within the limits of `GRANARY_*` and granary.toml. Must be
+/// called on a runtime.
+pub fn open_place(text: &str, create: bool) -> Outcome<Place> {
+    let limits = Sources::new(None, Vec::new()).resolve()?.limits;
+    let options = Options { create, limits, ..Options::from_env() };
+    Ok(Place::open(text, &options, Arc::new(SystemClock))?)
+}
+
+/// As many threads as were asked for, else as the machine has processors.
+pub fn threads(asked: Option<usize>) -> usize {
+    asked.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1)
+}
+
+/// A path as people read it.
+pub fn shown(path: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(path)
+}
+
+/// What was left out, on standard error.
+pub fn tell_left_out(count: u64, messages: &[String]) {
+    for message in messages.iter().take(20) {
+        eprintln!("granary: {message}");
+    }
+    if count > 20 {
+        eprintln!("granary: and {} more; --json shows a thousand", count - 20);
+    }
+}
+
+/// There is no such file in the data set.
+fn no_file(path: &str, of: &str) -> Failure {
+    Failure::of_kind(Kind::NotFound, format!("{of} has no file {path:?}; `granary ls` shows those it has"))
+}
