@@ -112,12 +112,12 @@ pub enum By {
 pub fn run(args: &PackArgs) -> Outcome<()> {
     failpoints::arm()?;
     let runtime = super::runtime()?;
+    source::check_apart(args)?;
     let source = source::open(args, runtime.handle())?;
     let place = {
         let _within = runtime.enter();
         super::open_place(&args.to, true)?
     };
-    source::check_apart(args, &place)?;
     let options = options(args, &place)?;
     let skipped = Skipped::new(args.skip_errors);
     let progress = Progress::default();

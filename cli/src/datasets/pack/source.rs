@@ -1,6 +1,6 @@
 //! What SRC is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use granary_core::SystemClock;
@@ -8,7 +8,7 @@ use granary_packer::from::Source;
 use granary_packer::from::containers::{Containers, Format};
 use granary_packer::from::folder::Folder;
 use granary_packer::from::objects::Objects;
-use granary_packer::place::{Options, Place};
+use granary_packer::place::Options;
 use tokio::runtime::Handle;
 
 use super::{From, PackArgs};
@@ -47,20 +47,23 @@ pub fn open(args: &PackArgs, runtime: &Handle) -> Outcome<Box<dyn Source>> {
     Ok(Box::new(Folder::open(path, args.dereference)?))
 }
 
-/// Shards must not become a part of what is packed, nor be deleted with it.
-pub fn check_apart(args: &PackArgs, place: &Place) -> Outcome<()> {
-    let within = match place.folder() {
-        None => {
+/// Shards must not become a part of what is packed, nor be deleted with it. Before DST is made.
+pub fn check_apart(args: &PackArgs) -> Outcome<()> {
+    let local = |text: &str| {
+        let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
+        std::path::absolute(path).map(|path| real(&path))
+    };
+    let is_bucket = |text: &str| text.starts_with("s3://");
+    let within = match (is_bucket(&args.source), is_bucket(&args.to)) {
+        (true, true) => {
             let with_slash = |text: &str| format!("{}/", text.trim_end_matches('/'));
-            args.source.starts_with("s3://") && with_slash(&args.to).starts_with(&with_slash(&args.source))
+            with_slash(&args.to).starts_with(&with_slash(&args.source))
         }
-        Some(folder) => {
-            let source = Path::new(args.source.strip_prefix("file://").unwrap_or(&args.source));
-            match (source.canonicalize(), folder.canonicalize()) {
-                (Ok(source), Ok(folder)) => source.is_dir() && folder.starts_with(source),
-                _ => false,
-            }
-        }
+        (false, false) => match (local(&args.source), local(&args.to)) {
+            (Ok(source), Ok(to)) => source.is_dir() && to.starts_with(source),
+            _ => false,
+        },
+        _ => false,
     };
     if within {
         return Err(Failure::usage(format!(
@@ -69,4 +72,13 @@ pub fn check_apart(args: &PackArgs, place: &Place) -> Outcome<()> {
         )));
     }
     Ok(())
+}
+
+/// Where a path leads, as far as it is there.
+fn real(path: &Path) -> PathBuf {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(real), ..) => real,
+        (Err(_), Some(parent), Some(name)) => real(parent).join(name),
+        _ => path.to_owned(),
+    }
 }
