@@ -1,6 +1,6 @@
 //! A rank's part of a global batch, and how it is made of samples some of which may be bad.
 
-use granary_core::{Error, Result};
+use granary_core::{Error, Kind, Result};
 
 use crate::options::OnError;
 use crate::sample::Sample;
@@ -29,10 +29,15 @@ pub(crate) struct Made {
     pub errors: Vec<Error>,
 }
 
+/// A store that does not answer, or refuses us: all samples are concerned, and none is bad.
+fn is_outage(e: &Error) -> bool {
+    e.kind().is_transient() || e.kind() == Kind::Denied
+}
+
 impl Batch {
     /// `samples` in order, of which the last `padding` fill up.
     ///
-    /// Errors: the first sample's, if `on_error` says so.
+    /// Errors: the first sample's, if `on_error` says so, or it is an outage.
     pub(crate) fn make(
         epoch: u64,
         number: u64,
@@ -55,7 +60,7 @@ impl Batch {
         for (at, sample) in samples.into_iter().enumerate() {
             match sample {
                 Ok(sample) => batch.samples.push(sample),
-                Err(e) if on_error == OnError::Raise => return Err(e),
+                Err(e) if on_error == OnError::Raise || is_outage(&e) => return Err(e),
                 Err(e) => {
                     errors.push(e);
                     missing.push(batch.samples.len());

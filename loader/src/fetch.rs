@@ -18,7 +18,7 @@ use std::sync::Arc;
 use granary_core::Result;
 
 pub(crate) use fetched::Fetched;
-pub(crate) use plan::Rules;
+pub(crate) use plan::{Need, Rules, plan};
 pub(crate) use ranges::{Direct, Ranges};
 
 use crate::sample::{Files, OpenShard};

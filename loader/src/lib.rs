@@ -10,6 +10,7 @@
 //! | [`source`] | a data set, open: samples by number |
 //! | [`sample`], [`batch`] | views of bytes, and a rank's part of a global batch |
 //! | [`loader`] | batches made ahead of their use |
+//! | [`forecast`] | what a training would ask of a store, without asking |
 //! | [`options`], [`state`] | a loader's settings, and where it is |
 //! | `fetch` | few long requests for many samples of a bucket |
 //! | [`cache`] | a folder on the node for what comes from a bucket |
@@ -30,6 +31,7 @@ pub mod batch;
 pub mod cache;
 mod depth;
 mod fetch;
+pub mod forecast;
 pub mod loader;
 pub mod options;
 pub mod order;

@@ -18,8 +18,8 @@
 //! Threads and sockets belong to one process. In a child made by `fork` everything is made anew when the child first asks, and goes on from where
 //! the parent was. (A thread of the parent that is within a call in the moment of `fork` may leave a lock held in the child: fork between calls.)
 
-mod engine;
-mod line;
+pub(crate) mod engine;
+pub(crate) mod line;
 mod progress;
 mod ready;
 
@@ -96,15 +96,7 @@ impl Loader {
         handle: Option<tokio::runtime::Handle>,
     ) -> Result<Loader> {
         options.check()?;
-        let of_stream = StreamOptions {
-            shuffle: options.shuffle,
-            seed: options.seed,
-            batch: options.batch_samples,
-            weights: options.weights.clone(),
-            epoch_samples: options.epoch_samples,
-        };
-        let shapes = sources.iter().map(|source| source.shape().clone()).collect();
-        let stream = Stream::new(shapes, &of_stream)?;
+        let stream = stream(&sources, &options)?;
         let setting = Setting {
             data: stream.digest(),
             seed: options.seed,
@@ -138,7 +130,7 @@ impl Loader {
     pub fn next_batch_within(&self, time: Duration) -> Result<Next> {
         let engine = self.engine()?;
         engine.block_on(async {
-            match tokio::time::timeout(time, self.take(&engine)).await {
+            match tokio::time::timeout(time, self.take()).await {
                 Ok(next) => next,
                 Err(_) => Ok(Next::NotYet),
             }
@@ -149,14 +141,13 @@ impl Loader {
     ///
     /// Errors: as [`Loader::next_batch`].
     pub async fn next(&self) -> Result<Option<Batch>> {
-        let engine = self.engine()?;
-        match self.take(&engine).await? {
+        match self.take().await? {
             Next::Batch(batch) => Ok(Some(batch)),
             Next::End | Next::NotYet => Ok(None),
         }
     }
 
-    async fn take(&self, engine: &Arc<Engine>) -> Result<Next> {
+    async fn take(&self) -> Result<Next> {
         let shared = &self.shared;
         let _turn = self.turn.lock().await;
         loop {
@@ -170,7 +161,8 @@ impl Loader {
                 (progress.epoch, progress.wanted(end, shared.options.overtake))
             };
             let places = wanted.iter().map(|&at| shared.line.place(epoch, at)).collect::<Vec<u64>>();
-            let (place, made) = engine.take(&places).await;
+            // Each time anew: another caller may have set another place meanwhile.
+            let (place, made) = self.engine()?.take(&places).await;
             let at = shared.line.of_place(place).1;
             let made = match made {
                 Ok(made) => made,
@@ -290,6 +282,18 @@ impl Loader {
             *slot.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
+}
+
+/// The line of samples of these data sets.
+pub(crate) fn stream(sources: &[Source], options: &Options) -> Result<Stream> {
+    let of_stream = StreamOptions {
+        shuffle: options.shuffle,
+        seed: options.seed,
+        batch: options.batch_samples,
+        weights: options.weights.clone(),
+        epoch_samples: options.epoch_samples,
+    };
+    Stream::new(sources.iter().map(|source| source.shape().clone()).collect(), &of_stream)
 }
 
 impl EngineSlot {

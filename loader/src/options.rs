@@ -8,7 +8,7 @@ use crate::cache::CacheOptions;
 use crate::order::batches::Tail;
 use crate::order::shuffle::Shuffle;
 
-/// What happens when a sample cannot be read.
+/// What happens when a sample cannot be read. A store that does not answer, or refuses us, is always raised: no sample is bad then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {

@@ -131,9 +131,21 @@ impl Source {
         &self.inner.shape
     }
 
+    /// Whether its bytes are lent from mapped shards.
+    pub fn is_folder(&self) -> bool {
+        self.home().is_ok_and(|home| home.is_folder())
+    }
+
     /// As it was given to [`Source::open`].
     pub fn name(&self) -> &str {
         &self.inner.text
+    }
+
+    /// The number in the version of the sample that is `nth` of those that take part.
+    ///
+    /// Errors: `Invalid` when there are fewer.
+    pub fn number(&self, nth: u64) -> Result<u64> {
+        Ok(self.want_number(nth)?.number)
     }
 
     /// One sample; `number` is below [`len`](Source::len).

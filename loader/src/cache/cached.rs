@@ -185,7 +185,9 @@ impl Ranges for Cached {
         let from = (range.start - first * CHUNK_BYTES) as usize;
         let len = (range.end - range.start) as usize;
         if let [Some(only)] = &chunks[..] {
-            return Ok(only.slice(from..from + len));
+            // A small part does not hold the memory of a whole chunk.
+            let part = only.slice(from..from + len);
+            return Ok(if len < only.len() / 2 { Bytes::copy_from_slice(&part) } else { part });
         }
         let mut all = BytesMut::with_capacity(len);
         for (number, chunk) in (first..).zip(chunks.into_iter().flatten()) {

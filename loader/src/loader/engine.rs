@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use granary_core::{ByteBudget, BytePermit, Error, Result};
+use granary_core::{ByteBudget, BytePermit, Error, Kind, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
-use super::line::Part;
+use super::line::{Line, Part};
 use super::progress::Progress;
-use super::ready::Ready;
+use super::ready::{Outcome, Ready};
 use crate::batch::{Batch, Made};
 use crate::cache::{Cache, Cached, Oracle};
 use crate::depth::Depth;
 use crate::fetch::{self, Direct, Fetched, Ranges, Rules};
+use crate::options::Options;
 use crate::order::stream::Pick;
 use crate::source::{Home, Want};
 use crate::stats::Counters;
@@ -62,7 +63,8 @@ impl Engine {
         let homes = shared.sources.iter().map(|source| source.home()).collect::<Result<Vec<_>>>()?;
         let oracle = Arc::new(Oracle::new(shared.line.stream().clone(), &shared.sources));
         let ranges = ranges(&shared, &homes, &oracle)?;
-        let (stretch, depth) = bounds(&shared, &homes);
+        let mapped: Vec<bool> = homes.iter().map(|home| home.is_folder()).collect();
+        let (stretch, depth) = bounds(&shared.options, &shared.line, &mapped);
         let first = shared.line.place(from.epoch, from.next);
         let taken = from.given.iter().map(|&at| shared.line.place(from.epoch, at)).collect();
         let ready = Arc::new(Ready::new(first, taken, depth, shared.clock.clone()));
@@ -78,7 +80,7 @@ impl Engine {
         });
         let runtime = match handle {
             Some(_) => None,
-            None => Some(runtime(shared.options.threads)?),
+            None => Some(runtime(threads(shared.options.threads))?),
         };
         let handle = handle.as_ref().or(runtime.as_ref().map(Runtime::handle));
         let driver = drive(work, first);
@@ -133,11 +135,15 @@ fn ranges(shared: &Shared, homes: &[Arc<Home>], oracle: &Arc<Oracle>) -> Result<
     Ok(homes.iter().map(of).collect())
 }
 
-fn runtime(threads: u32) -> Result<Runtime> {
-    let threads = match threads {
+/// Threads that make batches, of a number that was set.
+fn threads(set: u32) -> usize {
+    match set {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(THREADS_MAX),
         threads => threads as usize,
-    };
+    }
+}
+
+fn runtime(threads: usize) -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("granary-loader")
@@ -146,34 +152,33 @@ fn runtime(threads: u32) -> Result<Runtime> {
         .map_err(|e| Error::io("cannot start the loader's threads", e))
 }
 
-/// Batches of a stretch, and how many may be ready or under way.
-fn bounds(shared: &Shared, homes: &[Arc<Home>]) -> (u64, Depth) {
-    let (options, stream) = (&shared.options, shared.line.stream());
+/// Batches of a stretch, and how many may be ready or under way. `mapped`: of each data set, whether its bytes are lent.
+pub(crate) fn bounds(options: &Options, line: &Line, mapped: &[bool]) -> (u64, Depth) {
     let (min, max) = (u64::from(options.ahead_batches_min), u64::from(options.ahead_batches_max));
-    let mapped = homes.iter().all(|home| home.is_folder());
-    if mapped {
-        return (
-            1,
-            Depth::new(min.max(2 * homes.iter().map(|h| h.threads() as u64).max().unwrap_or(1)), max),
-        );
+    if mapped.iter().all(|mapped| *mapped) {
+        return (1, Depth::new(min.max(2 * threads(options.threads) as u64), max));
     }
     let (mut bytes, mut samples, mut lanes) = (0, 0, 0);
-    for (source, home) in homes.iter().enumerate() {
-        let order = stream.order(source);
+    for (source, mapped) in mapped.iter().enumerate() {
+        let order = line.stream().order(source);
         bytes += order.shape().bytes();
         samples += order.shape().samples();
-        lanes += if home.is_folder() { 0 } else { order.lanes() };
+        lanes += if *mapped { 0 } else { order.lanes() };
     }
-    let batch_bytes = (bytes / samples.max(1) * shared.line.part_samples()).max(1);
+    let batch_bytes = (bytes / samples.max(1) * line.part_samples()).max(1);
     let own_lanes = lanes.div_ceil(u64::from(options.ranks)).max(1);
     let fits = (options.memory_bytes_max / batch_bytes).max(1);
     let long = (REQUEST_BYTES * own_lanes).div_ceil(batch_bytes);
-    let stretch = long.min(fits / STRETCHES).min(max / 2).max(1);
+    // No further than the next epoch: what is small is not fetched again and again for nothing.
+    let stretch = long.min(fits / STRETCHES).min(max / 2).min(line.epoch_end()).max(1);
     (stretch, Depth::new(min.max(2 * stretch), max.min(fits)))
 }
 
 /// Begins batch after batch, as long as there is room.
 async fn drive(work: Arc<Work>, first: u64) {
+    // However it ends, nobody waits for what does not come.
+    let ready = work.ready.clone();
+    let _end = OnDrop(|| ready.end());
     let line = &work.shared.line;
     if line.epoch_end() == 0 {
         return;
@@ -243,6 +248,7 @@ async fn make(
     wants: Arc<Vec<Vec<Want>>>,
     permit: Option<Arc<BytePermit>>,
 ) {
+    let mut promise = Promise { ready: &work.ready, place: job.place, kept: false };
     let mut samples = Vec::with_capacity(job.samples.len());
     for &(source, item) in &job.samples {
         let home = &work.homes[source];
@@ -257,7 +263,38 @@ async fn make(
     }
     // The requests' own hold on their bytes ends here; samples have theirs.
     drop(fetched);
-    let Job { place, part, .. } = job;
+    let Job { part, .. } = job;
     let made = Batch::make(part.epoch, part.number, samples, part.padding, work.shared.options.on_error);
-    work.ready.put(place, (made, permit));
+    promise.keep((made, permit));
+}
+
+/// A batch that somebody waits for: if its task ends without it, by a bug, that is told.
+struct Promise<'a> {
+    ready: &'a Ready,
+    place: u64,
+    kept: bool,
+}
+
+impl Promise<'_> {
+    fn keep(&mut self, outcome: Outcome) {
+        self.kept = true;
+        self.ready.put(self.place, outcome);
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let e = Error::new(Kind::Bug, "a batch could not be made; the log says why");
+            self.ready.put(self.place, (Err(e), None));
+        }
+    }
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }

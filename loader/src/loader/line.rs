@@ -50,6 +50,11 @@ impl Line {
         self.end
     }
 
+    /// Of all ranks and workers, in an epoch.
+    pub fn global_batches(&self) -> u64 {
+        self.batches.count()
+    }
+
     /// The number in the epoch of an own batch.
     pub fn number(&self, at: u64) -> u64 {
         // Behind the last: the epoch's end, whoever of the workers asks.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use granary_core::{BytePermit, Clock, Result};
+use granary_core::{BytePermit, Clock, Error, Kind, Result};
 use tokio::sync::Notify;
 
 use crate::batch::Made;
@@ -31,6 +31,8 @@ struct State {
     next: u64,
     taken: BTreeSet<u64>,
     depth: Depth,
+    /// Nothing more will be made.
+    ended: bool,
     /// Somebody waits for this one, or did lately.
     waited_for: Option<u64>,
 }
@@ -38,7 +40,7 @@ struct State {
 impl Ready {
     /// `taken`: places behind `next` that nobody will ask for.
     pub fn new(next: u64, taken: BTreeSet<u64>, depth: Depth, clock: Arc<dyn Clock>) -> Ready {
-        let state = State { made: BTreeMap::new(), next, taken, depth, waited_for: None };
+        let state = State { made: BTreeMap::new(), next, taken, depth, ended: false, waited_for: None };
         Ready { clock, state: Mutex::new(state), made: Notify::new(), room: Notify::new() }
     }
 
@@ -48,6 +50,12 @@ impl Ready {
 
     pub fn put(&self, place: u64, outcome: Outcome) {
         self.state().made.insert(place, outcome);
+        self.made.notify_waiters();
+    }
+
+    /// Nothing more will be made: who waits is told.
+    pub fn end(&self) {
+        self.state().ended = true;
         self.made.notify_waiters();
     }
 
@@ -65,6 +73,12 @@ impl Ready {
                 drop((waiting, permit));
                 self.room.notify_one();
                 return (place, outcome);
+            }
+            if self.state().ended {
+                return (
+                    places[0],
+                    Err(Error::new(Kind::Bug, "the loader's driver ended; its log says why")),
+                );
             }
             waiting.get_or_insert_with(|| Waiting::begin(&*self.clock, counters));
             made.await;

@@ -57,6 +57,11 @@ impl Order {
         if self.method == Method::Window { self.lanes } else { 1 }
     }
 
+    /// Runs that stay together; each sample is one where none do.
+    pub fn runs(&self) -> u64 {
+        self.runs.as_ref().map_or(self.shape.samples(), |runs| runs.count())
+    }
+
     /// Whether the order is another one with another size of global batches.
     pub fn depends_on_batch(&self) -> bool {
         self.method == Method::Window

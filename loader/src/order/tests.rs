@@ -136,6 +136,26 @@ fn seeds_and_epochs_give_other_orders_and_the_same_ones_the_same() {
     }
 }
 
+/// The order is a promise: a saved state goes on with what would have come. When this fails, [`super::VERSION`] must change.
+#[test]
+fn the_order_is_what_it_was() {
+    let shape = shape(&[(500, 1 << 22), (300, 1 << 21), (200, 1 << 21)]);
+    let first = |method| -> [u64; 6] {
+        let stream = Stream::new(vec![shape.clone()], &options(method, 16)).unwrap();
+        let picks = stream.picks(1, 0..6);
+        std::array::from_fn(|at| shape.number(picks[at].spot))
+    };
+    assert_eq!(super::VERSION, 1);
+    assert_eq!([Method::None, Method::Shards, Method::Window, Method::Full].map(first), ORDERS);
+}
+
+const ORDERS: [[u64; 6]; 4] = [
+    [0, 1, 2, 3, 4, 5],
+    [500, 501, 502, 503, 504, 505],
+    [266, 407, 923, 56, 638, 171],
+    [997, 379, 259, 432, 747, 543],
+];
+
 #[test]
 fn a_window_is_nearly_as_good_as_a_full_shuffle() {
     // 200 shards of 64 MiB with 600 samples each: 1600 runs of 75.

@@ -98,10 +98,6 @@ impl Home {
         self.data.place().folder().is_some()
     }
 
-    pub fn threads(&self) -> usize {
-        self.threads
-    }
-
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.

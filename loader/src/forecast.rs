@@ -1,0 +1,131 @@
+//! What an epoch would ask of a store, and how well it would be shuffled: computed from a manifest, nothing is read.
+//!
+//! Samples are taken as lying evenly in their shards. Requests are counted in some stretches of some ranks, planned as a
+//! [`Loader`](crate::Loader) plans them, and scaled to the epoch.
+
+use granary_core::Result;
+use serde::Serialize;
+
+use crate::cache::{self, CacheOptions};
+use crate::fetch::{Need, Rules, plan};
+use crate::loader::engine::bounds;
+use crate::loader::line::Line;
+use crate::loader::stream;
+use crate::options::Options;
+use crate::order::quality::{Quality, quality};
+use crate::order::stream::Stream;
+use crate::source::Source;
+
+/// Stretches looked at of each rank, and ranks.
+const STRETCHES: u64 = 8;
+const RANKS: u32 = 4;
+
+/// Of one data set and one epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    pub version: u64,
+    pub shards: u32,
+    pub samples: u64,
+    /// Of the shards, of those samples that take part.
+    pub bytes: u64,
+    /// How it is shuffled indeed, with runs and lanes over all ranks.
+    pub method: &'static str,
+    pub runs: u64,
+    pub lanes: u64,
+    pub global_batches: u64,
+    pub quality: Quality,
+    /// Whether samples are lent from this machine's disk; then nothing is requested.
+    pub mapped: bool,
+    /// Of all ranks together, without a disk cache.
+    pub requests: u64,
+    /// What they bring, also what lies between samples.
+    pub request_bytes: u64,
+    /// Batches fetched together, and the memory of one rank with which requests are as long as they should be.
+    pub stretch_batches: u64,
+    pub memory_bytes_for_long_requests: u64,
+    /// All indexes: what each rank reads beside the data in its first epoch.
+    pub index_bytes: u64,
+    /// A disk cache with which only the first epoch asks the store.
+    pub cache_bytes_for_all: u64,
+    /// With the cache that was asked about: the part of later epochs that it has, 0 to 1.
+    pub cache_hits: f64,
+    /// What the cache has now, in bytes, and as a part of all.
+    pub ready_bytes: u64,
+    pub ready: f64,
+}
+
+/// `cache`: what is asked about; its folder need not be there.
+///
+/// Errors: `Invalid` for options that cannot be; what the cache's disk says.
+pub fn forecast(source: &Source, options: &Options, cache: Option<&CacheOptions>) -> Result<Forecast> {
+    options.check()?;
+    let stream = stream(std::slice::from_ref(source), options)?;
+    let line = Line::new(stream.clone(), options)?;
+    let mapped = source.is_folder();
+    let order = stream.order(0);
+    let (samples, bytes) = (order.shape().samples(), order.shape().bytes());
+    let long = Options { memory_bytes_max: u64::MAX >> 8, ..options.clone() };
+    let (stretch_for_long, _) = bounds(&long, &line, &[mapped]);
+    let (stretch, _) = bounds(options, &line, &[mapped]);
+    let (requests, request_bytes) = if mapped { (0, 0) } else { requests(&stream, options, stretch)? };
+    let ready_bytes = cache.map_or(Ok(0), |cache| cache::held_bytes(cache, source.manifest()))?;
+    let part = |some: u64| if bytes == 0 { 1.0 } else { (some as f64 / bytes as f64).min(1.0) };
+    Ok(Forecast {
+        version: source.version(),
+        shards: order.shape().shards(),
+        samples,
+        bytes,
+        method: order.method().name(),
+        runs: order.runs(),
+        lanes: order.lanes(),
+        global_batches: line.global_batches(),
+        quality: quality(&stream.epoch(0, 0), samples, options.batch_samples),
+        mapped,
+        requests,
+        request_bytes,
+        stretch_batches: stretch,
+        memory_bytes_for_long_requests: if mapped {
+            0
+        } else {
+            // One stretch is given while others are fetched.
+            4 * stretch_for_long * line.part_samples() * (bytes / samples.max(1))
+        },
+        index_bytes: source.manifest().shards().iter().map(|shard| shard.index_bytes).sum(),
+        cache_bytes_for_all: bytes + bytes / 15,
+        cache_hits: cache.map_or(0.0, |cache| part(cache.bytes_max - cache.bytes_max / 16)),
+        ready_bytes,
+        ready: if mapped { 1.0 } else { part(ready_bytes) },
+    })
+}
+
+/// Requests of an epoch of all ranks, and their bytes.
+fn requests(stream: &Stream, options: &Options, stretch: u64) -> Result<(u64, u64)> {
+    let shape = stream.order(0).shape();
+    let rules = Rules { request_bytes_max: options.request_bytes_max, ..Rules::default() };
+    let (mut requests, mut request_bytes, mut seen) = (0, 0, 0);
+    for nth in 0..options.ranks.min(RANKS) {
+        let rank = (u64::from(nth) * u64::from(options.ranks) / u64::from(options.ranks.min(RANKS))) as u32;
+        let line = Line::new(stream.clone(), &Options { rank, ..options.clone() })?;
+        let stretches = line.epoch_end().div_ceil(stretch);
+        for nth in 0..stretches.min(STRETCHES) {
+            let first = nth * stretches / stretches.min(STRETCHES) * stretch;
+            let mut needs = Vec::new();
+            for place in first..(first + stretch).min(line.epoch_end()) {
+                for pick in line.picks(&line.part(place)) {
+                    let shard = pick.spot.shard;
+                    let each = shape.shard_bytes(shard) / u64::from(shape.shard_samples(shard).max(1));
+                    let start = u64::from(pick.spot.sample) * each;
+                    needs.push(Need { item: needs.len(), shard, range: start..start + each });
+                }
+            }
+            seen += needs.len() as u64;
+            let plan = plan(needs.len(), needs, &rules);
+            let split = |bytes: u64| bytes.div_ceil(rules.request_bytes_max).max(1);
+            requests += plan.requests.iter().map(|r| split(r.range.end - r.range.start)).sum::<u64>();
+            request_bytes += plan.bytes();
+        }
+    }
+    let scaled =
+        |n: u64| (u128::from(n) * u128::from(stream.epoch_samples()) / u128::from(seen.max(1))) as u64;
+    Ok((scaled(requests), scaled(request_bytes)))
+}

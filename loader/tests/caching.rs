@@ -1,0 +1,119 @@
+//! The disk cache: found again in the next epoch and by other loaders, bounded, and never believed.
+
+mod common;
+
+use std::sync::Arc;
+
+use granary_loader::{CacheOptions, Method, Options, Shuffle, Source, SourceOptions, cache};
+use granary_packer::place::Place;
+use granary_store::{Fault, FaultStore, Operation};
+
+use common::{fill, here, memory, numbers_here, over};
+
+/// 16 shards of 8 MiB: 128 MiB.
+async fn data_set() -> (Source, Arc<FaultStore>) {
+    let store = Arc::new(FaultStore::new(memory(), 1));
+    fill(&Place::of_store(store.clone()), &[128; 16], 64_000).await;
+    (over(store.clone(), SourceOptions::default()).await, store)
+}
+
+fn options(folder: &std::path::Path, bytes_max: u64, ranks: u32) -> Options {
+    Options {
+        batch_samples: 64,
+        ranks,
+        seed: 5,
+        shuffle: Shuffle { run_bytes: 2 << 20, lanes: 8, ..Method::Window.into() },
+        memory_bytes_max: 32 << 20,
+        cache: Some(CacheOptions { folder: folder.to_owned(), bytes_max }),
+        ..Options::default()
+    }
+}
+
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let shards = std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir());
+    let files = shards.flat_map(|shard| std::fs::read_dir(shard.path()).unwrap().flatten());
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "chunk")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_fits_is_fetched_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, store) = data_set().await;
+    let bytes: u64 = source.manifest().bytes();
+    let loader = here(vec![source.clone()], options(dir.path(), 1 << 30, 1));
+    let first = numbers_here(&loader).await;
+    let after = store.calls(Operation::Get);
+    assert_eq!(loader.progress_stats().cache_miss_bytes, bytes);
+    let second = numbers_here(&loader).await;
+    assert_eq!(store.calls(Operation::Get), after);
+    assert_eq!((first.len(), second.len()), (32, 32));
+    assert_eq!(
+        cache::held_bytes(&options(dir.path(), 1 << 30, 1).cache.unwrap(), source.manifest()).unwrap(),
+        bytes
+    );
+
+    // Another job of the node finds it, and one damaged file is fetched again.
+    let mut damaged = files(dir.path());
+    damaged.sort();
+    let mut content = std::fs::read(&damaged[7]).unwrap();
+    content[5000] ^= 1;
+    std::fs::write(&damaged[7], content).unwrap();
+    std::fs::write(&damaged[9], b"short").unwrap();
+    let other = here(vec![source], options(dir.path(), 1 << 30, 1));
+    assert_eq!(numbers_here(&other).await, first);
+    assert_eq!(store.calls(Operation::Get), after + 2);
+    assert_eq!(other.progress_stats().cache_miss_bytes, 2 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_of_a_node_fetch_each_chunk_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, _) = data_set().await;
+    let rank = |rank| {
+        let (source, options) = (source.clone(), Options { rank, ..options(dir.path(), 1 << 30, 4) });
+        async move {
+            let loader = here(vec![source], options);
+            let given: usize = numbers_here(&loader).await.iter().map(|(_, samples)| samples.len()).sum();
+            (given, loader.progress_stats().cache_miss_bytes)
+        }
+    };
+    let all = futures::future::join_all((0..4).map(rank)).await;
+    let (given, missed) = all.into_iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert_eq!((given, missed), (2048, source.manifest().bytes()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_smaller_cache_keeps_what_comes_soonest_within_its_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, _) = data_set().await;
+    let loader = here(vec![source.clone()], options(dir.path(), 64 << 20, 1));
+    let mut found = Vec::new();
+    for _ in 0..4 {
+        let before = loader.progress_stats();
+        assert_eq!(numbers_here(&loader).await.len(), 32);
+        let now = loader.progress_stats();
+        let (hits, misses) =
+            (now.cache_hit_bytes - before.cache_hit_bytes, now.cache_miss_bytes - before.cache_miss_bytes);
+        found.push(hits as f64 / (hits + misses) as f64);
+        let kept: u64 = files(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(kept <= 64 << 20, "{kept}");
+    }
+    // Half as large as the data: an LRU finds next to nothing of a shuffled epoch's.
+    println!("found in each epoch: {found:.2?}");
+    assert!(found[1..].iter().all(|part| *part > 0.35), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_came_wrong_do_not_stay_in_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, store) = data_set().await;
+    let loader = here(vec![source.clone()], options(dir.path(), 1 << 30, 1));
+    // The first 16 or so requests are of indexes.
+    store.script(Operation::Get, Fault::None, 40);
+    store.script(Operation::Get, Fault::Flip, 1);
+    let first = numbers_here(&loader).await;
+    let calls = store.calls(Operation::Get);
+    let again = here(vec![source], options(dir.path(), 1 << 30, 1));
+    assert_eq!(numbers_here(&again).await, first);
+    assert_eq!(store.calls(Operation::Get), calls);
+}

@@ -1,0 +1,230 @@
+//! How much of the time a training computes while one in a hundred requests stalls: simulated, in virtual time.
+//!
+//! Shapes and times of DLIO's workloads (<https://github.com/mlcommons/storage>, `unet3d_a100` and `resnet50_a100`), which ask for 90 % of the time spent
+//! computing. Bytes and bandwidth of unet3d are a sixteenth of what they are there, and requests too, so that as many are made and each takes as long.
+
+mod common;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use granary_core::limits::Limits;
+use granary_core::{Clock, Result, Timestamp};
+use granary_loader::order::permutation::key;
+use granary_loader::{Options, Source, SourceOptions};
+use granary_packer::dataset::{self, DataSet};
+use granary_packer::index::{Builder, NewFile};
+use granary_packer::key::Grouping;
+use granary_packer::manifest::{Manifest, Runs, Shard};
+use granary_packer::place::Place;
+use granary_store::{MemoryStore, ObjectMeta, Store};
+use prometheus_client::registry::Registry;
+
+/// To the first byte.
+const LATENCY: Duration = Duration::from_millis(30);
+/// One in so many requests takes this much longer.
+const STALLED_ONE_IN: u64 = 100;
+const STALL: Duration = Duration::from_secs(2);
+
+/// Tokio's time, which stands while anything can be done.
+#[derive(Debug)]
+struct VirtualClock(tokio::time::Instant);
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        let time = self.monotonic();
+        Timestamp { secs: time.as_secs() as i64, nanos: time.subsec_nanos() }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Shards of zeros that take as long as a store's do.
+#[derive(Debug)]
+struct SlowStore {
+    small: MemoryStore,
+    zeros: Bytes,
+    bytes_per_s: u64,
+    seed: u64,
+    requests: Mutex<u64>,
+}
+
+#[async_trait]
+impl Store for SlowStore {
+    async fn get(&self, key_of: &str, range: Range<u64>) -> Result<Bytes> {
+        if !key_of.ends_with(".tar") {
+            return self.small.get(key_of, range).await;
+        }
+        let number = {
+            let mut requests = self.requests.lock().unwrap();
+            *requests += 1;
+            *requests
+        };
+        let len = range.end - range.start;
+        let mut time = LATENCY + Duration::from_secs_f64(len as f64 / self.bytes_per_s as f64);
+        if key(&[self.seed, number]) % STALLED_ONE_IN == 0 {
+            time += STALL;
+        }
+        tokio::time::sleep(time).await;
+        Ok(self.zeros.slice(..len as usize))
+    }
+
+    async fn put(&self, key: &str, parts: Vec<Bytes>) -> Result<()> {
+        self.small.put(key, parts).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta> {
+        self.small.head(key).await
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        self.small.delete(keys).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
+        self.small.list(prefix, after, max).await
+    }
+
+    fn describe(&self) -> String {
+        "slow:".to_owned()
+    }
+}
+
+struct Workload {
+    shards: u32,
+    samples: u32,
+    sample_bytes: u64,
+    batch: u64,
+    compute: Duration,
+    bytes_per_s: u64,
+    request_bytes_max: u64,
+    memory_bytes_max: u64,
+    batches: u64,
+}
+
+/// An index of files of zeros, without the tar.
+async fn put_shard(store: &dyn Store, work: &Workload, number: u32) -> Shard {
+    let mut builder = Builder::new(Grouping::Stem, &std::env::temp_dir());
+    let crc32c = crc32c::crc32c(&vec![0; work.sample_bytes as usize]);
+    let mut at = 0;
+    for sample in 0..work.samples {
+        let path = format!("{number:03}-{sample:06}.npz");
+        let (offset, length) = (at + 512, work.sample_bytes);
+        let file =
+            NewFile { path: path.as_bytes(), offset, length, crc32c, mode: 0, mtime: 0, uid: 0, gid: 0 };
+        builder.push(&file).unwrap();
+        at = offset + length.next_multiple_of(512);
+    }
+    let index = builder.seal(at).unwrap();
+    let shard = Shard {
+        path: format!("shards/{number:06}.tar"),
+        bytes: at,
+        files: work.samples,
+        samples: work.samples,
+        index_bytes: index.bytes(),
+        index_crc32c: index.crc32c(),
+        dead_samples: Runs::default(),
+        dead_files: Runs::default(),
+    };
+    store.put(&shard.index_path(), vec![index.to_bytes().unwrap()]).await.unwrap();
+    shard
+}
+
+/// The part of the time that is computed, from the second batch on, with so many of a hundred requests hedged.
+async fn utilisation(work: &Workload, hedge_percent_max: u64, seed: u64) -> f64 {
+    let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
+    let slow = SlowStore {
+        small: MemoryStore::default(),
+        zeros: vec![0; work.request_bytes_max as usize].into(),
+        bytes_per_s: work.bytes_per_s,
+        seed,
+        requests: Mutex::new(0),
+    };
+    let mut shards = Vec::new();
+    for number in 0..work.shards {
+        shards.push(put_shard(&slow, work, number).await);
+    }
+    let limits = Limits { hedge_percent_max, ..Limits::default() };
+    let store = granary_store::stacked(Arc::new(slow), &limits, clock.clone(), &mut Registry::default());
+    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "simulation", shards).unwrap();
+    let data = DataSet::of_manifest(Place::of_store(store), manifest, dataset::Options::default());
+    let source = Source::of_data_set(data, SourceOptions::default()).await.unwrap();
+    let options = Options {
+        batch_samples: work.batch,
+        seed,
+        request_bytes_max: work.request_bytes_max,
+        memory_bytes_max: work.memory_bytes_max,
+        ..Options::default()
+    };
+    let handle = tokio::runtime::Handle::current();
+    let loader =
+        granary_loader::Loader::new_with(vec![source], options, clock.clone(), Some(handle)).unwrap();
+    let mut start = None;
+    let mut computed = Duration::ZERO;
+    let mut batches = 0;
+    while batches < work.batches {
+        let Some(batch) = loader.next().await.unwrap() else { continue };
+        drop(batch);
+        batches += 1;
+        // The first batch is waited for by everybody.
+        start.get_or_insert_with(|| clock.monotonic());
+        tokio::time::sleep(work.compute).await;
+        computed += work.compute;
+    }
+    let elapsed = clock.monotonic() - start.unwrap();
+    computed.as_secs_f64() / elapsed.as_secs_f64()
+}
+
+fn unet3d() -> Workload {
+    Workload {
+        shards: 24,
+        samples: 7,
+        sample_bytes: 146_600_628 / 16,
+        batch: 7,
+        compute: Duration::from_millis(636),
+        bytes_per_s: 100_000_000 / 16,
+        request_bytes_max: 512 << 10,
+        // Four batches.
+        memory_bytes_max: 4 * 7 * 146_600_628 / 16,
+        batches: 48,
+    }
+}
+
+fn resnet50() -> Workload {
+    Workload {
+        shards: 8,
+        samples: 1251,
+        sample_bytes: 114_660,
+        batch: 400,
+        compute: Duration::from_millis(435),
+        bytes_per_s: 100_000_000,
+        request_bytes_max: 8 << 20,
+        memory_bytes_max: 256 << 20,
+        batches: 48,
+    }
+}
+
+async fn check(name: &str, work: Workload) {
+    let mut with = Vec::new();
+    for seed in 1..=3 {
+        let (hedged, alone) = (utilisation(&work, 5, seed).await, utilisation(&work, 0, seed).await);
+        println!("{name}, seed {seed}: {:.1} % with hedging, {:.1} % without", hedged * 100.0, alone * 100.0);
+        with.push(hedged);
+    }
+    assert!(with.iter().all(|part| *part >= 0.9), "{with:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unet3d_computes_nine_tenths_of_the_time() {
+    check("unet3d", unet3d()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resnet50_computes_nine_tenths_of_the_time() {
+    check("resnet50", resnet50()).await;
+}
