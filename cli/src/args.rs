@@ -10,7 +10,7 @@ use clap::{
 
 pub use observe::{ExplainArgs, TopArgs, TraceArgs};
 
-pub use crate::datasets::{CatArgs, IndexArgs, LsArgs, PackArgs, UnpackArgs, VerifyArgs};
+pub use crate::datasets::{CatArgs, IndexArgs, LsArgs, PackArgs, PlanArgs, UnpackArgs, VerifyArgs};
 
 use crate::settings::{SETTINGS, Scope, Sources, Unit, Who, dashed};
 
@@ -54,6 +54,7 @@ pub enum Command {
     Ls(LsArgs),
     Cat(CatArgs),
     Unpack(UnpackArgs),
+    Plan(Box<PlanArgs>),
     /// Print the version
     Version,
 }

@@ -6,6 +6,7 @@ mod cat;
 mod index;
 mod ls;
 mod pack;
+mod plan;
 mod source;
 mod unpack;
 mod verify;
@@ -22,6 +23,7 @@ use crate::settings::Sources;
 pub use args::{CatArgs, IndexArgs, LsArgs, UnpackArgs, VerifyArgs};
 pub use bar::{Bar, Done};
 pub use pack::PackArgs;
+pub use plan::PlanArgs;
 
 pub fn run_pack(args: &PackArgs) -> Outcome<()> {
     pack::run(args)
@@ -45,6 +47,10 @@ pub fn run_cat(args: &CatArgs) -> Outcome<()> {
 
 pub fn run_unpack(args: &UnpackArgs) -> Outcome<()> {
     unpack::run(args)
+}
+
+pub fn run_plan(args: &PlanArgs) -> Outcome<()> {
+    plan::run(args)
 }
 
 /// What requests to a store run on.

@@ -5,7 +5,7 @@
 //! | `args`, `settings`, `units` | the command line, and one table of settings for flags, variables and file |
 //! | `commands` | one file a command, and `mount.fuse.granary` |
 //! | `start`, `client`, `wire`, `progress` | starting a node, talking to it, what is said, what a person sees meanwhile |
-//! | `datasets` | data sets: pack, index, verify, ls, cat, unpack; they need no node |
+//! | `datasets` | data sets: pack, index, verify, ls, cat, unpack, plan; they need no node |
 //! | `maintenance` | long works on a volume: through the node, or on the metadata's folder |
 //! | `node` | the node process: its socket, its mounts, its end |
 //! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
@@ -79,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Ls(args) => datasets::run_ls(&args),
         Command::Cat(args) => datasets::run_cat(&args),
         Command::Unpack(args) => datasets::run_unpack(&args),
+        Command::Plan(args) => datasets::run_plan(&args),
         Command::Version => commands::version::run(),
     };
     match outcome {
