@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 /// are. What is damaged, compressed, sparse or twice there is told with tar and offset. Run again, it takes what is new.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: granary index /data/imagenet\n         granary index s3://training/laion\n         granary index train-0.tar train-1.tar"
+    after_help = "Example: granary index /data/imagenet\n         granary index s3://training/laion\n         granary index train-0.tar train-1.tar\n         granary index /data/imagenet --delete train/n01440764"
 )]
 pub struct IndexArgs {
     /// A folder, s3://bucket/prefix, or tars
@@ -25,6 +25,9 @@ pub struct IndexArgs {
     /// Read also tars whose index is there and newer
     #[arg(long)]
     pub anew: bool,
+    /// Index nothing: make a version without these files, samples (by their keys) and folders. No shard is written
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["skip_errors", "anew", "by"])]
+    pub delete: Vec<String>,
     /// Tars at once [default: as many as there are processors]
     #[arg(long, value_name = "COUNT", value_parser = count())]
     pub threads: Option<u16>,

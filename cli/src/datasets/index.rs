@@ -17,6 +17,9 @@ pub fn run(args: &IndexArgs) -> Outcome<()> {
     let runtime = super::runtime()?;
     let _inside = runtime.enter();
     let place = super::open_place(&root, false)?;
+    if !args.delete.is_empty() {
+        return super::pack::delete::run(&place, &args.delete, runtime.handle(), args.json);
+    }
     let options = Options {
         grouping: match args.by {
             GroupingArg::Stem => Grouping::Stem,

@@ -1,5 +1,6 @@
 //! `granary pack`.
 
+pub mod delete;
 mod source;
 
 use std::path::PathBuf;
