@@ -189,23 +189,25 @@ impl Reading {
 
     /// Refuses what is twice there.
     fn accept(&mut self, member: &Member, at: u64) -> Result<()> {
-        let twice = |what: &str, which: &[u8]| {
+        let refused = |why: String| {
             Err(Error::new(
                 Kind::Exists,
                 format!(
-                    "{} at byte {at}: the {what} {:?} is twice in it; make shards anew with `granary pack`, or leave it out \
-                     with --skip-errors",
-                    self.name,
-                    String::from_utf8_lossy(which)
+                    "{} at byte {at}: {why}; make shards of it with `granary pack --from tar`, or leave it out with --skip-errors",
+                    self.name
                 ),
             ))
         };
+        let shown = String::from_utf8_lossy;
         let key = self.grouping.split(&member.path).0;
         if self.paths.contains(&hash(&member.path)) {
-            return twice("path", &member.path);
+            return refused(format!("the path {:?} is twice in it", shown(&member.path)));
         }
         if self.key != key && self.keys.contains(&hash(key)) {
-            return twice("sample", key);
+            return refused(format!(
+                "the sample {:?} is twice in it: its files are not side by side",
+                shown(key)
+            ));
         }
         self.paths.insert(hash(&member.path));
         self.keys.insert(hash(key));
