@@ -348,7 +348,7 @@ impl Packer<'_> {
             };
             let mut entries = self.plan.entries_of(planned);
             let mut ordinal = 0;
-            while let Some(entry) = entries.next()? {
+            while let Some(entry) = entries.next_entry()? {
                 let has = match &index {
                     Some(index) => entry.is_link() || index.find(&entry.path)?.is_some(),
                     None => false,
@@ -386,7 +386,7 @@ impl Packer<'_> {
         for (planned, made) in plan.shards.iter().zip(made) {
             let mut entries = plan.entries_of(planned);
             let mut ordinal = 0;
-            while let Some(entry) = entries.next()? {
+            while let Some(entry) = entries.next_entry()? {
                 if !made.excluded.contains(&ordinal) {
                     self.delete_one(&entry, report)?;
                 }
@@ -394,7 +394,7 @@ impl Packer<'_> {
             }
         }
         let mut unchanged = plan.unchanged_entries();
-        while let (Some(has), Some(entry)) = (unchanged.next()?, unchanged.next()?) {
+        while let (Some(has), Some(entry)) = (unchanged.next_entry()?, unchanged.next_entry()?) {
             let same = match &has.content {
                 Content::Range { container, offset } => {
                     let index = runtime.block_on(data.index(*container))?;

@@ -514,7 +514,7 @@ fn a_scan_of_any_size_keeps_to_its_memory() {
         source.scan(&scan).unwrap();
         let mut sorted = merge(scan.into_sorters()).unwrap();
         let mut records = Vec::new();
-        while let Some(record) = sorted.next().unwrap() {
+        while let Some(record) = sorted.next_record().unwrap() {
             records.push(record.to_vec());
         }
         (records, sorted.spills())

@@ -64,7 +64,7 @@ fn says_the_same(plan: &Plan, number: u32, index: &Index) -> Result<bool> {
     let mut entries = plan.entries_of(&plan.shards[number as usize]);
     let (mut files, mut others, mut at) = (0, 0, 0);
     let mut scratch = Vec::new();
-    while let Some(entry) = entries.next()? {
+    while let Some(entry) = entries.next_entry()? {
         at += plan::tar_bytes(&entry, &mut scratch)?;
         let wanted = (u32::from(entry.mode), entry.mtime, entry.uid, entry.gid);
         if let Content::Link(target) = &entry.content {

@@ -198,7 +198,7 @@ impl Planner {
             self.filling = alone;
         }
         self.before = self.filling;
-        self.sample_at = self.out.len();
+        self.sample_at = self.out.position();
         Ok(())
     }
 
@@ -219,9 +219,9 @@ impl Planner {
             self.end_shard(self.filling)?;
         }
         let Planner { mut out, unchanged, shards, fingerprint, mut plan, .. } = self;
-        plan.unchanged_at = out.len();
+        plan.unchanged_at = out.position();
         let mut kept = In::new(BufReader::with_capacity(BUFFER_BYTES, unchanged.finish()?));
-        while let Some(record) = kept.next()? {
+        while let Some(record) = kept.next_record()? {
             out.write(record)?;
         }
         plan.fingerprint = fingerprint.finish();
@@ -278,7 +278,7 @@ impl Plan {
         let mut last: Vec<u8> = Vec::new();
         let mut there = Vec::new();
         let mut there_ended = known.is_none();
-        while let Some(record) = sorted.next()? {
+        while let Some(record) = sorted.next_record()? {
             let (key, entry) = entry::decode(record)?;
             if entry.path == last && planner.plan.entries + planner.plan.unchanged > 0 {
                 return Err(Error::new(
@@ -292,7 +292,7 @@ impl Plan {
             last.clone_from(&entry.path);
             // Goes on in what the data set has, up to this entry.
             while !there_ended && (there.is_empty() || entry::compare(&there, record).is_lt()) {
-                match known.as_mut().map(Sorted::next).transpose()?.flatten() {
+                match known.as_mut().map(Sorted::next_record).transpose()?.flatten() {
                     Some(next) => there = next.to_vec(),
                     None => there_ended = true,
                 }
@@ -368,12 +368,12 @@ impl Entries {
     /// The next; `None` at the end.
     ///
     /// Errors: what the work directory's disk says.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         if self.left == 0 {
             return Ok(None);
         }
         self.left -= 1;
-        match self.records.next()? {
+        match self.records.next_record()? {
             Some(record) => Ok(Some(entry::decode(record)?.1)),
             None => Err(Error::new(Kind::Bug, "the plan ends before its entries do")),
         }
@@ -409,7 +409,7 @@ mod tests {
 
     fn paths(mut entries: Entries) -> Vec<String> {
         let mut out = Vec::new();
-        while let Some(entry) = entries.next().unwrap() {
+        while let Some(entry) = entries.next_entry().unwrap() {
             out.push(String::from_utf8(entry.path).unwrap());
         }
         out

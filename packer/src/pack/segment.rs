@@ -90,7 +90,7 @@ impl Dealer {
 
     fn look_ahead(&mut self) -> Result<()> {
         self.next = None;
-        while let Some(entry) = self.entries.next()? {
+        while let Some(entry) = self.entries.next_entry()? {
             let ordinal = self.ordinal;
             self.ordinal += 1;
             if !self.excluded.contains(&ordinal) {
@@ -109,7 +109,7 @@ impl Dealer {
     /// The next segment; `None` after the last. Of a shard without entries there is none at all.
     ///
     /// Errors: what the work directory's disk says.
-    pub fn next(&mut self) -> Result<Option<Segment>> {
+    pub fn next_segment(&mut self) -> Result<Option<Segment>> {
         if self.ended || (self.open.is_none() && self.next.is_none()) {
             return Ok(None);
         }
@@ -154,6 +154,9 @@ pub struct Done {
     pub crc: u32,
 }
 
+/// Pieces whose bytes came, and those whose bytes did not, with why.
+pub type Rendered = (Vec<Done>, Vec<(Piece, Error)>);
+
 /// Renders a segment into the first `segment.bytes` bytes of `buffer`, which is made as long as that.
 ///
 /// Pieces whose bytes did not come are in the second list, with why; the buffer is then worth nothing.
@@ -164,7 +167,7 @@ pub fn render(
     source: &dyn Source,
     buffer: &mut Vec<u8>,
     scratch: &mut Vec<u8>,
-) -> Result<(Vec<Done>, Vec<(Piece, Error)>)> {
+) -> Result<Rendered> {
     let bytes = segment.bytes as usize;
     if buffer.len() < bytes {
         buffer.resize(bytes, 0);

@@ -108,7 +108,7 @@ pub fn merge(sorters: Vec<Sorter>) -> Result<Sorted> {
         let rest = runs.split_off(FAN_IN_MAX);
         let mut heads = Sorted::over(runs.into_iter().map(Run::file).collect::<Result<_>>()?, compare)?;
         let mut out = Out::new(&dir)?;
-        while let Some(record) = heads.next()? {
+        while let Some(record) = heads.next_record()? {
             out.write(record)?;
         }
         runs = rest;
@@ -144,8 +144,8 @@ impl Out {
         Ok(Out { dir: dir.to_owned(), file: BufWriter::with_capacity(1 << 20, file), len: 0 })
     }
 
-    /// Bytes written so far.
-    pub fn len(&self) -> u64 {
+    /// Where the next record goes.
+    pub fn position(&self) -> u64 {
         self.len
     }
 
@@ -179,7 +179,7 @@ impl<R: Read> In<R> {
     }
 
     /// The next record, without its length; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+    pub fn next_record(&mut self) -> Result<Option<&[u8]>> {
         let lost = |e| Error::io("cannot read a list of files back", e);
         let mut len = [0; 4];
         match self.file.read_exact(&mut len) {
@@ -212,7 +212,7 @@ impl Run {
     fn advance(&mut self) -> Result<()> {
         match self {
             Run::Memory { next, .. } => *next += 1,
-            Run::File { records, has } => *has = records.next()?.is_some(),
+            Run::File { records, has } => *has = records.next_record()?.is_some(),
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Sorted {
     /// The next record, without its length; `None` at the end.
     ///
     /// Errors: what the disk says.
-    pub fn next(&mut self) -> Result<Option<&[u8]>> {
+    pub fn next_record(&mut self) -> Result<Option<&[u8]>> {
         if std::mem::replace(&mut self.used, true) {
             let Some(&first) = self.heap.first() else { return Ok(None) };
             self.runs[first].advance()?;
@@ -324,10 +324,10 @@ mod tests {
         let mut sorted = merge(sorters.collect()).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "runs have no names");
         let mut all = Vec::new();
-        while let Some(record) = sorted.next().unwrap() {
+        while let Some(record) = sorted.next_record().unwrap() {
             all.push(record.to_vec());
         }
-        assert_eq!(sorted.next().unwrap(), None);
+        assert_eq!(sorted.next_record().unwrap(), None);
         assert_eq!(all.len() as u64, sorted.records());
         (all, sorted.spills())
     }

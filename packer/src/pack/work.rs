@@ -115,6 +115,19 @@ impl Shared {
     }
 }
 
+/// A thread that panics ends the others too, which would wait for it for ever; the scope then passes the panic on.
+struct Guard<'a>(&'a Shared);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let died = Error::new(granary_core::Kind::Bug, "a thread of the pack died");
+            self.0.queue().failed.get_or_insert(died);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 impl Queue {
     fn deal(&mut self) -> Result<Option<Job>> {
         let mut at = 0;
@@ -124,7 +137,7 @@ impl Queue {
                 at += 1;
                 continue;
             }
-            match dealer.next()? {
+            match dealer.next_segment()? {
                 Some(segment) => {
                     let making = making.clone();
                     if segment.is_last {
@@ -160,6 +173,7 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             for _ in 0..self.threads.max(1) {
                 scope.spawn(|| {
+                    let _guard = Guard(&shared);
                     let (mut buffer, mut scratch) = (Vec::new(), Vec::new());
                     while let Some(job) = shared.next() {
                         match job {
