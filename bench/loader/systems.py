@@ -155,7 +155,6 @@ def raw(at: Path) -> Epoch:
 # What it is called in the table: its layout, and how it is opened.
 SYSTEMS: dict[str, tuple[str, Callable[[Path], Epoch]]] = {
     "Granary Loader": ("granary", granary_loader),
-    "Granary Loader, verify=False": ("granary", lambda at: granary_loader(at, verify=False)),
     "Granary Loader, bytes() of each": ("granary", granary_owned),
     "Granary read_many": ("granary", granary_read_many),
     "webdataset, 0 workers": ("tar", lambda at: webdataset(at, 0)),

@@ -4,7 +4,7 @@ import threading
 import granary
 import numpy as np
 import pytest
-from conftest import content, write_tars
+from made import content, write_tars
 
 
 def test_samples_by_number(data):

@@ -4,7 +4,7 @@ import re
 
 import granary
 import pytest
-from conftest import content, resident_bytes, write_tars
+from made import content, resident_bytes, write_tars
 
 
 def keys(loader: granary.Loader) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import granary
 import pytest
-from conftest import content
+from made import content
 
 
 def read_all(data: granary.Dataset, out) -> None:

@@ -5,7 +5,7 @@ import pickle
 import granary
 import numpy as np
 import pytest
-from conftest import content
+from made import content
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
     """A `granary.Loader` for ``DataLoader(..., batch_size=None)`` and torchdata's ``StatefulDataLoader``.
 
     Takes what `granary.Loader` takes. ``transform`` is given each batch as a list of samples. With ``num_workers`` each worker
-    has every so-many-th batch, which torch puts back into order.
+    has every so manieth batch, and torch puts them in order again; such workers end with the epoch, so call `set_epoch`
+    before each.
     """
 
     def __init__(
@@ -54,16 +55,19 @@ class IterableDataset(torch.utils.data.IterableDataset[Any]):
         self.transform = transform
         self._options = {"batch_size": batch_size, **options}
         self._loader: Loader | None = None
+        self._worker = (0, 1)
         self._state: dict[str, Any] | None = None
 
     def loader(self) -> Loader:
-        """This process's loader."""
-        if self._loader is None:
-            worker = torch.utils.data.get_worker_info()
-            share = {} if worker is None else {"worker": worker.id, "workers": worker.num_workers}
-            self._loader = Loader(self.data, **self._options, **share)
-            if self._state is not None:
-                self._loader.load_state_dict(self._state)
+        """This process's loader; a worker's goes on where the data set stood in the process that made the worker."""
+        info = torch.utils.data.get_worker_info()
+        worker = (0, 1) if info is None else (info.id, info.num_workers)
+        if self._loader is None or self._worker != worker:
+            state = self._state if self._loader is None else self._loader.state_dict()
+            self._loader = Loader(self.data, **self._options, worker=worker[0], workers=worker[1])
+            self._worker = worker
+            if state is not None:
+                self._loader.load_state_dict(state)
         return self._loader
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 import grain
 import granary
 import granary.grain
-from conftest import content
+from made import content
 
 
 def test_a_data_set_is_a_source(data):

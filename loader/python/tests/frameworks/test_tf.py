@@ -1,6 +1,6 @@
 import granary
 import granary.tf
-from conftest import content
+from made import content
 
 
 def test_batches_become_tensors(folder):

@@ -4,7 +4,7 @@ import granary
 import granary.torch
 import pytest
 import torch
-from conftest import content
+from made import content
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -49,8 +49,8 @@ def test_batches_in_the_same_order_with_any_number_of_workers(folder, workers, m
     plain = [batch.keys() for batch in granary.Loader(folder, 30, seed=4)]
     data = granary.torch.IterableDataset(str(folder), 30, keys_of, seed=4)
     loader = DataLoader(data, batch_size=None, num_workers=workers, multiprocessing_context=method)
-    assert list(loader) == plain
     assert len(loader) == len(plain)
+    assert list(loader) == plain
 
 
 def test_tensors_of_batches(folder):
@@ -82,5 +82,8 @@ def test_epochs_follow_or_are_set(folder):
     epochs = [[batch.keys() for batch in plain] for _ in range(2)]
     loader = DataLoader(data, batch_size=None)
     assert [list(loader), list(loader)] == epochs
-    data.set_epoch(1)
-    assert list(loader) == epochs[1]
+    for workers in (0, 2):
+        loader = DataLoader(data, batch_size=None, num_workers=workers)
+        for epoch in (1, 0):
+            data.set_epoch(epoch)
+            assert list(loader) == epochs[epoch]

@@ -1,1 +1,0 @@
-"""Tests that need PyTorch, torchdata, grain or TensorFlow: tools/python test --frameworks."""
