@@ -54,6 +54,10 @@ pub trait Source: Send + Sync + Debug {
     ///
     /// Errors: `Unsupported` where files are parts of containers; what the source says.
     fn remove(&self, entry: &Entry) -> Result<bool>;
+    /// Whether `read` notices a file that changed since the scan. Otherwise the source is scanned once more at the end.
+    fn notices_changes(&self) -> bool {
+        true
+    }
     /// Removes what removing its last file left empty.
     fn removed_all(&self) {}
     /// For messages.

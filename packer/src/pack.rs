@@ -13,6 +13,7 @@
 //! | [`work`] | threads, each taking whatever is to be done next |
 //! | [`making`], [`output`] | one shard: its bytes, its index, its name |
 //! | [`finished`] | finds what a pack that was stopped had finished |
+//! | [`steady`] | finds objects that were put anew while they were packed |
 //! | [`readback`], [`known`] | every byte once more; what a data set has already |
 //!
 //! # The same bytes
@@ -48,6 +49,7 @@ pub mod readback;
 pub mod segment;
 pub mod sip;
 pub mod sort;
+pub mod steady;
 pub mod work;
 
 use std::path::PathBuf;
@@ -189,7 +191,7 @@ pub fn pack(
     report.unchanged = plan.unchanged;
     report.replaced = plan.replaced.len() as u64;
 
-    let packer = Packer { source, place, options, runtime, skipped, progress, grouping, plan: &plan };
+    let packer = Packer { source, place, options, runtime, skipped, progress, order, plan: &plan };
     let (version, new, made) = match (latest, options.mode) {
         (Some(latest), Mode::New) if latest.data_set() == plan.fingerprint && latest.version() == 1 => {
             let new = latest.shards().to_vec();
@@ -244,7 +246,7 @@ struct Packer<'a> {
     runtime: &'a Handle,
     skipped: &'a Skipped,
     progress: &'a Progress,
-    grouping: Grouping,
+    order: Order,
     plan: &'a Plan,
 }
 
@@ -275,7 +277,13 @@ impl Packer<'_> {
         let work = Work {
             source: self.source,
             plan,
-            common: Common { place, runtime, data_set, grouping: self.grouping, work_dir: &options.work_dir },
+            common: Common {
+                place,
+                runtime,
+                data_set,
+                grouping: self.order.grouping,
+                work_dir: &options.work_dir,
+            },
             names: (0..plan.shards.len()).map(|n| format!("{prefix}{n:06}.tar")).collect(),
             there: readback::names(place, &prefix, runtime)?,
             segment_bytes,
@@ -287,11 +295,12 @@ impl Packer<'_> {
         let new: Vec<Shard> = made.iter().filter_map(|made| made.shard.clone()).collect();
         report.shards_found = made.iter().filter(|made| made.found).count() as u64;
         report.shards_made = new.len() as u64 - report.shards_found;
-        let alone = Manifest::new(1, data_set, self.grouping, "", new.clone())?;
+        let alone = Manifest::new(1, data_set, self.order.grouping, "", new.clone())?;
+        self.check_steady()?;
         self.read_back(report, &alone, true)?;
         Failpoint::PackBeforeManifest.reach();
         let manifest = match latest {
-            None => Manifest::new(1, data_set, self.grouping, "pack", new.clone())?,
+            None => Manifest::new(1, data_set, self.order.grouping, "pack", new.clone())?,
             Some(latest) => {
                 let mut shards = self.without_replaced(&latest)?;
                 shards.extend(new.iter().cloned());
@@ -319,6 +328,19 @@ impl Packer<'_> {
             bury(shard, &index, files)?;
         }
         Ok(shards)
+    }
+
+    /// What cannot be noticed while it is read is noticed now.
+    fn check_steady(&self) -> Result<()> {
+        if self.source.notices_changes() {
+            return Ok(());
+        }
+        let (memory, ignored, found) =
+            (self.options.memory_bytes / 2, Skipped::new(true), Progress::default());
+        let work_dir = self.options.work_dir.clone();
+        let scan = Scan::new(self.options.threads, work_dir, memory as usize, self.order, &ignored, &found);
+        self.source.scan(&scan)?;
+        steady::check(self.plan, self.order, sort::merge(scan.into_sorters())?)
     }
 
     fn read_back(&self, report: &mut Report, version: &Manifest, unnamed: bool) -> Result<()> {

@@ -212,6 +212,60 @@ fn a_store_that_does_not_answer_is_told_and_nothing_is_skipped() {
     assert_eq!(w.pack(&w.folder(), &to, &w.options()).unwrap().files, 20);
 }
 
+/// A bucket in which somebody puts an object anew, and another, behind the scan.
+#[derive(Debug)]
+struct Written {
+    inner: Objects,
+    memory: Arc<MemoryStore>,
+    runtime: tokio::runtime::Handle,
+    anew: bool,
+}
+
+impl Source for Written {
+    fn scan(&self, scan: &granary_packer::from::Scan<'_>) -> Result<()> {
+        self.inner.scan(scan)?;
+        let key = if self.anew { "3.x" } else { "new.x" };
+        self.runtime.block_on(self.memory.put(key, vec![Bytes::from(bytes(9, 1_000))]))
+    }
+
+    fn read(&self, wants: &mut [granary_packer::from::Want<'_>]) {
+        self.inner.read(wants);
+    }
+
+    fn remove(&self, entry: &granary_packer::pack::entry::Entry) -> Result<bool> {
+        self.inner.remove(entry)
+    }
+
+    fn notices_changes(&self) -> bool {
+        self.inner.notices_changes()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+#[test]
+fn an_object_put_anew_meanwhile_is_noticed_and_one_that_came_is_for_the_next_time() {
+    let w = World::new();
+    let memory = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+    for n in 0..5 {
+        w.runtime.block_on(memory.put(&format!("{n}.x"), vec![Bytes::from(bytes(n, 1_000))])).unwrap();
+    }
+    let to = Place::of_store(w.stacked(Arc::new(MemoryStore::new(Arc::new(SystemClock)))));
+    let source = |anew| Written {
+        inner: Objects::new(memory.clone(), w.runtime.handle().clone()),
+        memory: memory.clone(),
+        runtime: w.runtime.handle().clone(),
+        anew,
+    };
+    let e = w.pack(&source(true), &to, &w.options()).unwrap_err();
+    assert!(e.kind() == Kind::Stale && e.to_string().starts_with("3.x: it changed"), "{e}");
+    assert_eq!(w.pack(&source(false), &to, &w.options()).unwrap().files, 5);
+    let append = Options { mode: Mode::Append, ..w.options() };
+    assert_eq!(w.pack(&source(false).inner, &to, &append).unwrap().files, 1);
+}
+
 #[test]
 fn an_object_that_goes_while_it_is_packed_is_named() {
     let w = World::new();

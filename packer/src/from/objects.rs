@@ -98,6 +98,10 @@ impl Source for Objects {
         }
     }
 
+    fn notices_changes(&self) -> bool {
+        false
+    }
+
     fn remove(&self, entry: &Entry) -> Result<bool> {
         let key = String::from_utf8_lossy(&entry.path).into_owned();
         let now = match self.runtime.block_on(self.store.head(&key)) {
