@@ -33,7 +33,7 @@ use crate::options::Options;
 use crate::order::stream::{Stream, StreamOptions};
 use crate::process::PerProcess;
 use crate::source::Source;
-use crate::state::{Setting, State};
+use crate::state::{EPOCH_MAX, Setting, State};
 use crate::stats::{self, Counters, Stats};
 
 use engine::Engine;
@@ -212,8 +212,9 @@ impl Loader {
         Ok(())
     }
 
-    /// Begins this epoch, at its first batch. Nothing is done if the loader is there.
+    /// Begins this epoch, at its first batch; of those beyond [`EPOCH_MAX`] that one. Nothing is done if the loader is there.
     pub fn set_epoch(&self, epoch: u64) {
+        let epoch = epoch.min(EPOCH_MAX);
         let mut progress = self.progress();
         if (progress.epoch, progress.next, progress.given.is_empty()) != (epoch, 0, true) {
             *progress = Progress::new(epoch, 0);
@@ -248,6 +249,8 @@ impl Loader {
     /// What it has done since it was made.
     pub fn progress_stats(&self) -> Stats {
         let mut stats = self.shared.counters.stats();
+        let of_stores = self.shared.sources.iter().map(Source::metrics);
+        stats.hedges = of_stores.map(|text| stats::value_of(&text, "granary_store_hedges_total")).sum();
         if let Some(engine) = self.engine.get().and_then(|slot| slot.now()) {
             (stats.ready_batches, stats.ahead_batches) = engine.ready();
         }

@@ -204,7 +204,10 @@ impl Source {
 
     /// Requests to the store, retries and hedges in Prometheus' text; empty for a folder.
     pub fn metrics(&self) -> String {
-        self.home().map(|home| home.metrics()).unwrap_or_default()
+        match &self.inner.opened {
+            Opened::Folder(_) => String::new(),
+            _ => self.home().map(|home| home.metrics()).unwrap_or_default(),
+        }
     }
 
     /// Where the sample at a place of the order is.

@@ -25,6 +25,9 @@ pub const FORMAT: u32 = 1;
 /// Longest state that is read, in bytes.
 pub const STATE_BYTES_MAX: usize = 4096;
 
+/// The last epoch: with 2^40 samples each, positions are within 63 bits.
+pub const EPOCH_MAX: u64 = 1 << 22;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -127,6 +130,9 @@ impl State {
                 described(&setting.shuffle)
             ));
         }
+        if self.epoch > EPOCH_MAX {
+            return refuse(format!("epoch {} cannot be", self.epoch));
+        }
         if self.batch_samples == setting.batch_samples {
             return Ok((self.batch, self.given.clone()));
         }
@@ -136,7 +142,7 @@ impl State {
                 if !setting.depends_on_batch
                     && self.given.is_empty()
                     && setting.batch_samples > 0
-                    && samples % setting.batch_samples == 0 =>
+                    && samples.is_multiple_of(setting.batch_samples) =>
             {
                 Ok((samples / setting.batch_samples, Vec::new()))
             }
@@ -195,6 +201,7 @@ mod tests {
             let e = state.check(&other).unwrap_err();
             assert!(e.kind() == Kind::Invalid && e.to_string().contains(why), "{e}");
         }
+        assert!(State { epoch: u64::MAX, ..state.clone() }.check(&setting()).is_err());
         let e = State { order: 2, ..state }.check(&setting()).unwrap_err();
         assert!(e.to_string().contains("version 2 of the order"), "{e}");
     }

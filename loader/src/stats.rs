@@ -50,6 +50,8 @@ pub struct Stats {
     /// Ranges asked of the store, and their bytes; retries and hedges not counted.
     pub requests: u64,
     pub request_bytes: u64,
+    /// Requests that were sent a second time since the first was late; of sources that the loader's process opened by name.
+    pub hedges: u64,
     /// Bytes of chunks that the disk cache had, and had not.
     pub cache_hit_bytes: u64,
     pub cache_miss_bytes: u64,
@@ -90,6 +92,7 @@ impl Counters {
             overtaken: get(&self.overtaken),
             requests: get(&self.requests),
             request_bytes: get(&self.request_bytes),
+            hedges: 0,
             cache_hit_bytes: get(&self.cache_hit_bytes),
             cache_miss_bytes: get(&self.cache_miss_bytes),
             messages: self.messages.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -136,6 +139,12 @@ impl Stats {
     }
 }
 
+/// The sum of a metric's values in such a text.
+pub(crate) fn value_of(text: &str, name: &str) -> u64 {
+    let values = text.lines().filter_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    values.sum()
+}
+
 /// Texts of several registries as one: each metric's lines together, its help once.
 pub(crate) fn joined(texts: impl IntoIterator<Item = String>) -> String {
     let mut families: Vec<(String, String, String)> = Vec::new();
@@ -175,6 +184,12 @@ mod tests {
             joined([one.to_owned(), two.to_owned()]),
             "# HELP a Of a.\n# TYPE a counter\na{s=\"1\"} 1\na{s=\"2\"} 3\n# HELP b Of b.\n# TYPE b gauge\nb 2\n"
         );
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_whole_name() {
+        let text = "# TYPE hedges counter\nhedges_total 3\nhedges_won_total 2\nhedges_total_x 9\n";
+        assert_eq!((value_of(text, "hedges_total"), value_of(text, "none")), (3, 0));
     }
 
     #[test]

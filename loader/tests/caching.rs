@@ -1,5 +1,7 @@
 //! The disk cache: found again in the next epoch and by other loaders, bounded, and never believed.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::sync::Arc;

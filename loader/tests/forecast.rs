@@ -1,5 +1,7 @@
 //! What a training would ask of a store, beside what it asks.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use granary_loader::forecast::forecast;

@@ -1,5 +1,7 @@
 //! Batches: exactly once, the same for any number of ranks, resumed anywhere, whatever happens to samples.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::collections::BTreeSet;

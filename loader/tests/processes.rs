@@ -1,5 +1,7 @@
 //! Loaders and processes: killed at any moment, forked.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,7 @@
 //! Samples by their numbers, from folders and buckets.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::sync::Arc;

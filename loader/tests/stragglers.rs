@@ -3,6 +3,8 @@
 //! Shapes and times of DLIO's workloads (<https://github.com/mlcommons/storage>, `unet3d_a100` and `resnet50_a100`), which ask for 90 % of the time spent
 //! computing. Bytes and bandwidth of unet3d are a sixteenth of what they are there, and requests too, so that as many are made and each takes as long.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::ops::Range;

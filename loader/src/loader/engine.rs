@@ -156,7 +156,9 @@ fn runtime(threads: usize) -> Result<Runtime> {
 pub(crate) fn bounds(options: &Options, line: &Line, mapped: &[bool]) -> (u64, Depth) {
     let (min, max) = (u64::from(options.ahead_batches_min), u64::from(options.ahead_batches_max));
     if mapped.iter().all(|mapped| *mapped) {
-        return (1, Depth::new(min.max(2 * threads(options.threads) as u64), max));
+        // Making one is work and no waiting: more than keep all threads busy only take memory.
+        let threads = threads(options.threads) as u64;
+        return (1, Depth::new(min.max(2 * threads), max.min(8 * threads)));
     }
     let (mut bytes, mut samples, mut lanes) = (0, 0, 0);
     for (source, mapped) in mapped.iter().enumerate() {

@@ -68,7 +68,7 @@ impl Line {
 
     /// An own batch by its number; `None` for another worker's.
     pub fn own(&self, number: u64) -> Option<u64> {
-        let own = number >= self.worker && (number - self.worker) % self.workers == 0;
+        let own = number >= self.worker && (number - self.worker).is_multiple_of(self.workers);
         own.then(|| (number - self.worker) / self.workers).filter(|&at| at < self.end)
     }
 

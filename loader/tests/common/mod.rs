@@ -1,6 +1,7 @@
 //! Data sets for the loader's tests: small, and each sample says which one it is.
 
 #![allow(dead_code)] // each test binary uses some of it
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
