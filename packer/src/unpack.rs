@@ -10,11 +10,11 @@
 //! and pipes are left out, and told.
 
 mod path;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod twice;
 mod worker;
-#[cfg(test)]
-mod tests;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -177,8 +177,10 @@ impl Work<'_> {
                         .and_then(|target| self.tree.hard_link(&path, &target))
                         .map(|()| links += 1),
                     kind => {
-                        let what = if kind == b'2' { "a link that leads out of it" } else { "a device or a pipe" };
-                        self.told.tell(format!("{:?} is left out: it is {what}", String::from_utf8_lossy(&path)));
+                        let what =
+                            if kind == b'2' { "a link that leads out of it" } else { "a device or a pipe" };
+                        self.told
+                            .tell(format!("{:?} is left out: it is {what}", String::from_utf8_lossy(&path)));
                         Ok(())
                     }
                 };

@@ -103,7 +103,12 @@ fn index_there(
         }
     })?;
     let Some((index_meta, tar_meta)) = there else { return Ok(None) };
-    if index_meta.modified < tar_meta.modified {
+    // A store may tell of whole seconds only: then a tar of the same second may be newer.
+    let newer = match place.folder() {
+        Some(_) => index_meta.modified >= tar_meta.modified,
+        None => index_meta.modified > tar_meta.modified,
+    };
+    if !newer {
         return Ok(None);
     }
     let index = match place.local_path(&name) {

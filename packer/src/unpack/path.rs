@@ -52,7 +52,9 @@ mod tests {
         for (path, target) in [("a", "b"), ("a/b", "../c"), ("a/b", "./x/y"), ("a/b/c", "../../d")] {
             assert!(stays_inside(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
         }
-        for (path, target) in [("a", "/etc"), ("a", ".."), ("a/b", "../.."), ("a/b", "x/../../.."), ("a", "x/.."), ("a", "")] {
+        for (path, target) in
+            [("a", "/etc"), ("a", ".."), ("a/b", "../.."), ("a/b", "x/../../.."), ("a", "x/.."), ("a", "")]
+        {
             assert!(!stays_inside(path.as_bytes(), target.as_bytes()), "{path} -> {target}");
         }
     }

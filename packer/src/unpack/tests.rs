@@ -28,7 +28,8 @@ impl Data {
     fn of(shards: &[&[&str]]) -> Data {
         let place = Place::of_store(Arc::new(MemoryStore::new(Arc::new(SystemClock))));
         let data = Data { place, runtime: Runtime::new().unwrap() };
-        let lines: Vec<_> = shards.iter().enumerate().map(|(n, entries)| data.put(n as u32, entries)).collect();
+        let lines: Vec<_> =
+            shards.iter().enumerate().map(|(n, entries)| data.put(n as u32, entries)).collect();
         let manifest = Manifest::new(1, [0; 16], Grouping::Stem, "pack", lines).unwrap();
         data.runtime.block_on(manifest::write(&data.place, &manifest)).unwrap();
         data
@@ -110,11 +111,17 @@ fn tree(of: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_tree_comes_back_with_its_attributes() {
-    let data = Data::of(&[&["a/1.jpg", "a/1.cls", "a/large", "a/"], &["b/c/2.jpg", "b/link -> ../a/1.jpg", "b/hard => b/c/2.jpg"]]);
+    let data = Data::of(&[
+        &["a/1.jpg", "a/1.cls", "a/large", "a/"],
+        &["b/c/2.jpg", "b/link -> ../a/1.jpg", "b/hard => b/c/2.jpg"],
+    ]);
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("made/here");
     let report = data.unpack(&to, &options()).unwrap();
-    assert_eq!((report.files, report.kept, report.links, report.directories, report.left_out), (4, 0, 2, 1, 0));
+    assert_eq!(
+        (report.files, report.kept, report.links, report.directories, report.left_out),
+        (4, 0, 2, 1, 0)
+    );
     let mut expected: BTreeMap<String, Vec<u8>> =
         ["a/1.jpg", "a/1.cls", "a/large", "b/c/2.jpg"].map(|p| (p.to_owned(), payload(p))).into();
     expected.insert("b/link".to_owned(), b"-> ../a/1.jpg".to_vec());
@@ -157,7 +164,8 @@ fn links_are_never_followed() {
     std::fs::create_dir_all(&to).unwrap();
     std::fs::create_dir(&outside).unwrap();
     // Links come after files whatever their order in the tar, and those that lead out never.
-    let data = Data::of(&[&["x -> ../outside", "x/evil", "y -> /etc", "z -> .", "w -> z/..", "h => ../outside"]]);
+    let data =
+        Data::of(&[&["x -> ../outside", "x/evil", "y -> /etc", "z -> .", "w -> z/..", "h => ../outside"]]);
     let report = data.unpack(&to, &Options { skip_errors: true, ..options() }).unwrap();
     assert_eq!(tree(&to).keys().collect::<Vec<_>>(), ["x/evil", "z"]);
     assert_eq!((report.left_out, report.links), (4, 1), "{:?}", report.messages);
@@ -187,7 +195,8 @@ fn a_path_in_two_shards_is_refused_unless_each_has_its_folder() {
 #[test]
 fn damage_is_told_and_never_unpacked() {
     let data = Data::of(&[&["a.jpg", "b.jpg", "large"]]);
-    let mut bytes = data.runtime.block_on(data.place.read_whole("shards/000000.tar", 1 << 30)).unwrap().to_vec();
+    let mut bytes =
+        data.runtime.block_on(data.place.read_whole("shards/000000.tar", 1 << 30)).unwrap().to_vec();
     bytes[1536] ^= 1;
     bytes[9 << 20] ^= 1;
     data.runtime.block_on(data.place.put("shards/000000.tar", bytes.into())).unwrap();

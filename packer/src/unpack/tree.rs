@@ -175,17 +175,15 @@ impl Tree {
     /// Errors: `NotFound` when the target is not there; as [`Tree::parent`].
     pub fn hard_link(&self, path: &[u8], target: &[u8]) -> Result<()> {
         let from = self.open(split(target).0, false)?;
-        self.link(path, |name| {
-            fs::linkat(&from, split(target).1, &self.temporary, name, AtFlags::empty())
-        })
+        self.link(path, |name| fs::linkat(&from, split(target).1, &self.temporary, name, AtFlags::empty()))
     }
 
     /// Made beside and renamed, so that one that was there is replaced.
     fn link(&self, path: &[u8], make: impl FnOnce(&str) -> Result<(), Errno>) -> Result<()> {
         let parent = self.open(split(path).0, true)?;
         let temporary = self.temporary_name();
-        let made = make(&temporary)
-            .and_then(|()| fs::renameat(&self.temporary, &temporary, &parent, split(path).1));
+        let made =
+            make(&temporary).and_then(|()| fs::renameat(&self.temporary, &temporary, &parent, split(path).1));
         // Renaming one name of a file to another name of it does nothing.
         self.drop_temporary(&temporary);
         made.map_err(|e| self.cannot(path, e))
@@ -207,9 +205,10 @@ impl Tree {
     pub fn cannot(&self, path: &[u8], e: Errno) -> Error {
         let doing = format!("cannot unpack {}", self.shown(path));
         match e {
-            Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => {
-                Error::new(Kind::NotDirectory, format!("{doing}: a directory is there; remove it, or unpack elsewhere"))
-            }
+            Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY => Error::new(
+                Kind::NotDirectory,
+                format!("{doing}: a directory is there; remove it, or unpack elsewhere"),
+            ),
             Errno::NOENT => Error::new(Kind::Invalid, format!("{doing}: what it links to is not there")),
             Errno::NOSPC | Errno::DQUOT => Error::new(
                 Kind::NoSpace,
