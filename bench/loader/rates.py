@@ -16,15 +16,16 @@ import systems
 HERE = Path(__file__).parent
 
 
-def run(command: list[str], seconds_max: float) -> dict[str, Any] | str:
-    """A program's last line as JSON, or what it said instead."""
+def run(command: list[str], seconds_max: float) -> dict[str, Any] | list[dict[str, Any]] | str:
+    """A program's last line as JSON (all lines, if each is a way it measured), or what it said instead."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds_max)
     except subprocess.TimeoutExpired:
         return f"did not end in {seconds_max:.0f} s"
     lines = done.stdout.strip().splitlines()
     try:
-        return json.loads(lines[-1])
+        ways = [json.loads(line) for line in lines if line.startswith('{"way"')]
+        return ways or json.loads(lines[-1])
     except (IndexError, json.JSONDecodeError):
         return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
 
@@ -38,18 +39,29 @@ def warm(asked: argparse.Namespace, files: list[bytes], notes: list[str]) -> rep
             wanted = [name for name in wanted if systems.SYSTEMS[name][0] != layout]
     os.sync()
     commands = {
-        name: [sys.executable, str(HERE / "systems.py"), name, str(asked.work / systems.SYSTEMS[name][0]),
-               "--seconds", str(asked.seconds)]
+        name: [
+            sys.executable,
+            str(HERE / "systems.py"),
+            name,
+            str(asked.work / systems.SYSTEMS[name][0]),
+            "--seconds",
+            str(asked.seconds),
+        ]
         for name in wanted
     }
+    rust = [asked.rust, str(asked.work / "granary"), str(round(asked.seconds)), str(systems.BATCH)]
     if asked.rust:
-        commands["Granary, Rust"] = [asked.rust, str(asked.work / "granary"), "--seconds", str(asked.seconds)]
+        commands["Granary in Rust"] = rust
     rounds: report.Rounds = {}
     size = sum(map(len, files))
     for number in range(asked.rounds):
         names = list(commands)
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            result = run(commands[name], 60 + 20 * asked.seconds)
+            result = run(commands[name], 120 + 20 * asked.seconds)
+            if isinstance(result, list):
+                for way in result:
+                    rounds.setdefault(f"{name}, {way['way']}", []).append(way["samples_per_s"])
+                continue
             if isinstance(result, str):
                 notes.append(f"left out: {name}: {result}")
                 del commands[name]
@@ -87,8 +99,10 @@ def main() -> None:
     mean = about["bytes"] / about["samples"]
     if rounds := warm(asked, files, notes):
         samples["warm"] = rounds
-        tables.append(f"## Warm: {about['samples']:,} {kind}, {about['bytes'] / 1e6:,.0f} MB, in the page cache\n\n"
-                      + report.table(rounds, "samples/s", "Granary Loader", mean))
+        tables.append(
+            f"## Warm: {about['samples']:,} {kind}, {about['bytes'] / 1e6:,.0f} MB, in the page cache\n\n"
+            + report.table(rounds, "samples/s", "Granary Loader", mean)
+        )
     if asked.proxy:
         rounds = cold.measure(asked, files, notes)
         samples["cold"] = rounds

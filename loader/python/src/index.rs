@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use crate::error::OrRaise;
 
-fn grouping(name: &str) -> Result<Grouping> {
+pub fn grouping(name: &str) -> Result<Grouping> {
     match name {
         "stem" => Ok(Grouping::Stem),
         "directory" => Ok(Grouping::Directory),
@@ -22,12 +22,22 @@ fn grouping(name: &str) -> Result<Grouping> {
     }
 }
 
-fn index(url: &str, tars: Option<Vec<String>>, options: &Options) -> Result<Report> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+/// Serves requests while the caller waits.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Error::io("cannot start the threads that read tars", e))?;
+        .map_err(|e| Error::io("cannot start the threads that read and write a data set", e))
+}
+
+/// So many threads, or one a processor.
+pub fn threads_or_all(threads: Option<usize>) -> usize {
+    threads.or(std::thread::available_parallelism().ok().map(|n| n.get())).unwrap_or(1)
+}
+
+fn index(url: &str, tars: Option<Vec<String>>, options: &Options) -> Result<Report> {
+    let runtime = runtime()?;
     let place = Place::open(url, &place::Options::from_env(), std::sync::Arc::new(SystemClock))?;
     adopt::adopt(&place, tars, options, runtime.handle(), &Counts::default())
 }
@@ -49,7 +59,7 @@ pub fn index_tars<'py>(
         grouping: grouping(group).or_raise(py)?,
         skip_errors,
         anew: false,
-        threads: threads.or(std::thread::available_parallelism().ok().map(|n| n.get())).unwrap_or(1),
+        threads: threads_or_all(threads),
         work_dir: std::env::temp_dir(),
     };
     let report = py.detach(|| index(&url.to_string_lossy(), tars, &options)).or_raise(py)?;

@@ -9,6 +9,7 @@ mod batch;
 mod error;
 mod index;
 mod loader;
+mod pack;
 mod sample;
 mod source;
 mod view;
@@ -25,6 +26,8 @@ mod _granary {
     use crate::index::index_tars;
     #[pymodule_export]
     use crate::loader::Core;
+    #[pymodule_export]
+    use crate::pack::pack_files;
     #[pymodule_export]
     use crate::source::Source;
     #[pymodule_export]

@@ -16,7 +16,7 @@ imported by ``import granary``.
 
 from collections.abc import Sequence as _Sequence
 
-from granary._granary import Batch, View, __version__, index_tars
+from granary._granary import Batch, View, __version__, index_tars, pack
 from granary.dataset import Dataset
 from granary.errors import (
     AccessError,
@@ -57,6 +57,7 @@ __all__ = [
     "View",
     "__version__",
     "index_tars",
+    "pack",
 ]
 
 _Sequence.register(Batch)

@@ -141,3 +141,32 @@ def index_tars(
     Returns:
         A report: ``version``, ``changed``, ``shards``, ``files``, ``samples``, ``bytes``, ``skipped``, ``messages``.
     """
+
+def pack(
+    source: str | os.PathLike[str],
+    to: str | os.PathLike[str],
+    *,
+    containers: Literal["tar", "tfrecord", "tfrecord-raw", "mds"] | None = None,
+    mode: Literal["new", "append", "replace"] = "new",
+    shard_bytes: int = 268435456,
+    seed: int | None = None,
+    group: Literal["stem", "directory"] | None = None,
+    verify: bool = False,
+    skip_errors: bool = False,
+    threads: int | None = None,
+    memory_bytes: int = 536870912,
+) -> dict[str, Any]:
+    """Packs files into shards and makes a version of them, as ``granary pack`` does. Run again after a kill, it goes on.
+
+    Args:
+        source: a folder or ``s3://bucket/prefix``; with ``containers``, records in files of that kind.
+        to: a folder, which is made, or ``s3://bucket/prefix``.
+        mode: ``"append"`` adds files that are not there, ``"replace"`` those that changed too, as the next version.
+        seed: shuffles samples when given.
+        group: what makes files a sample; as the data set has it, or by stem, when left out.
+        verify: read back every byte before the version is made.
+        skip_errors: leave out what cannot be packed, and tell of it in ``messages``.
+
+    Returns:
+        A report: ``version``, ``shards``, ``files``, ``samples``, ``bytes``, ``unchanged``, ``replaced``, ``skipped``, ``verified``, ``messages``.
+    """

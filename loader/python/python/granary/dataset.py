@@ -65,11 +65,11 @@ class Dataset:
 
     @property
     def url(self) -> str:
-        return self._options["url"]
+        return str(self._options["url"])
 
     @property
     def version(self) -> int:
-        return self._options["version"]
+        return int(self._options["version"])
 
     def __len__(self) -> int:
         return len(self._source())
@@ -89,7 +89,8 @@ class Dataset:
         """
         if isinstance(at, slice):
             return self.read_many(range(*at.indices(len(self))))
-        return self._source().get(at)
+        found: Sample | View = self._source().get(at)
+        return found
 
     def __iter__(self) -> Iterator[Sample]:
         """All samples in order, read some at a time."""

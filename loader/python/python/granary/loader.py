@@ -9,7 +9,6 @@ from granary import _fork, _granary
 from granary._granary import Batch
 from granary._ranks import ranks
 from granary.dataset import Dataset
-from granary.errors import InvalidError
 
 
 class Loader:
@@ -61,7 +60,7 @@ class Loader:
         workers: int = 1,
         **options: Any,
     ) -> None:
-        several = data if isinstance(data, (list, tuple)) else [data]
+        several = [data] if isinstance(data, (Dataset, str, os.PathLike)) else list(data)
         self._data = [one if isinstance(one, Dataset) else Dataset(one, **options) for one in several]
         if options and all(isinstance(one, Dataset) for one in several):
             raise TypeError(f"{', '.join(options)}: of a Dataset; this one is open, so give them where it is opened")
@@ -132,7 +131,8 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Where this run stands, after the batches that it was given: less than a kilobyte of plain values, for JSON or pickle.
         The same on every rank."""
-        return json.loads(self._core().state())
+        state: dict[str, Any] = json.loads(self._core().state())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to where another run stood, with any number of ranks.
@@ -146,7 +146,8 @@ class Loader:
         """Numbers for a log: where it stands (``epoch``, ``batch`` of ``epoch_batches``), what was given since it was made, how long the
         program waited (``data_wait_seconds``), what part of the data is on this machine (``readiness``), what could not be read
         (``skipped``, ``substituted``, the first ``messages``)."""
-        return json.loads(self._core().progress())
+        progress: dict[str, Any] = json.loads(self._core().progress())
+        return progress
 
     def metrics(self) -> str:
         """The same and more in Prometheus' text format."""

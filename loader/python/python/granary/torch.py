@@ -1,6 +1,7 @@
 """For PyTorch: data sets for ``torch.utils.data.DataLoader``.
 
-    loader = torch.utils.data.DataLoader(granary.torch.IterableDataset("/data/birds", batch_size=256, transform=decode), batch_size=None)
+    data = granary.torch.IterableDataset("/data/birds", batch_size=256, transform=decode)
+    loader = torch.utils.data.DataLoader(data, batch_size=None)
 
 Batches come made up, so the loader's own ``batch_size`` is `None`. Workers are not needed to read, which threads of
 Granary do; take them when ``transform`` is Python that takes long. The order is the same with any number of them.

@@ -33,6 +33,4 @@ def test_its_loader_reads_in_other_processes(folder):
         sampler=grain.samplers.SequentialSampler(num_records=1000, shard_options=grain.sharding.NoSharding()),
         worker_count=2,
     )
-    assert {sample["__key__"]: sample["bin"] for sample in loader} == {
-        f"{number:06d}": content(number) for number in range(1000)
-    }
+    assert {sample["__key__"]: sample["bin"] for sample in loader} == {f"{number:06d}": content(number) for number in range(1000)}
