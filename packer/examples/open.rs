@@ -19,25 +19,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files: u32 = std::env::args().nth(1).map_or(Ok(10_000_000), |n| n.parse())?;
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("large.gidx");
-    let building = ms(|| build(dir.path(), &path, files))?;
+    let (building, ()) = ms(|| build(dir.path(), &path, files))?;
     let file = File::open(&path)?;
     file.sync_all()?;
     rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed)?;
 
     let before = resident_kib()?;
-    let mut index = None;
-    let open = ms(|| {
-        index = Some(Index::open(&path)?);
-        Ok(())
-    })?;
-    let index = index.ok_or("the index did not open")?;
+    let (open, index) = ms(|| Ok(Index::open(&path)?))?;
     let resident = resident_kib()?.saturating_sub(before);
-    let again = ms(|| Ok(drop(Index::open(&path)?)))?;
-    let by_number = ms(|| Ok(drop(index.file(files / 2)?)))?;
+    let (again, _) = ms(|| Ok(Index::open(&path)?))?;
+    let (by_number, _) = ms(|| Ok(index.file(files / 2)?))?;
     let wanted = index.file(files / 3)?.path.to_vec();
-    let by_path = ms(|| Ok(drop(index.find(&wanted)?)))?;
+    let (by_path, _) = ms(|| Ok(index.find(&wanted)?))?;
     let samples = index.sample_count();
-    let thousand = ms(|| {
+    let (thousand, ()) = ms(|| {
         for n in 0..1000u64 {
             // Spread over all of it, the same each time.
             index.sample_span((n * 2_654_435_761 % u64::from(samples)) as u32)?;
@@ -80,12 +75,12 @@ fn build(
     Ok(out.flush()?)
 }
 
-fn ms(
-    work: impl FnOnce() -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<f64, Box<dyn std::error::Error>> {
+fn ms<T>(
+    work: impl FnOnce() -> Result<T, Box<dyn std::error::Error>>,
+) -> Result<(f64, T), Box<dyn std::error::Error>> {
     let begun = SystemClock.monotonic();
-    work()?;
-    Ok((SystemClock.monotonic() - begun).as_secs_f64() * 1000.0)
+    let value = work()?;
+    Ok(((SystemClock.monotonic() - begun).as_secs_f64() * 1000.0, value))
 }
 
 /// Of this process, mapped pages too.

@@ -98,7 +98,7 @@ impl Builder {
         check_path(file.path)?;
         let end = file.offset.checked_add(file.length).filter(|&end| end <= SHARD_BYTES_MAX);
         let Some(end) = end else { return Err(too_large("many bytes")) };
-        if file.offset % 512 != 0 || file.offset < self.end {
+        if !file.offset.is_multiple_of(512) || file.offset < self.end {
             return Err(Error::new(
                 Kind::Bug,
                 format!("{:?} begins at byte {}, where it cannot", lossy(file.path), file.offset),
