@@ -1,5 +1,8 @@
 //! The threads of a pack. Each takes whatever is to be done next: a segment of a shard that is open, else the next shard, the largest
 //! first. So none waits for another while there is work, and the order in which shards are made never shows in their bytes.
+//!
+//! In a folder each thread begins a shard of its own while there are shards, and helps others at the end: the kernel lets one thread
+//! at a time write a file. In a bucket, where shards wait in memory until they are whole, as few as can be are open.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -45,12 +48,23 @@ pub struct Made {
     pub found: bool,
 }
 
+/// A shard whose segments are being dealt.
+#[derive(Debug)]
+struct Open {
+    making: Arc<Making>,
+    dealer: Dealer,
+    /// The thread that began it.
+    owner: usize,
+}
+
 #[derive(Debug)]
 struct Queue {
+    /// Shards that are open at once as long as others are to be begun.
+    open_wanted: usize,
     /// Shards to be made, the next last, with entries to be left out.
     todo: Vec<(u32, Arc<HashSet<u32>>)>,
     /// Shards whose segments are being dealt.
-    open: VecDeque<(Arc<Making>, Dealer)>,
+    open: VecDeque<Open>,
     /// Shards that are begun and not finished.
     active: Vec<Arc<Making>>,
     /// Threads in the middle of something, which may give more to do.
@@ -78,14 +92,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What to do next; `None` when all is done or something failed.
-    fn next(&self) -> Option<Job> {
+    /// What thread `me` does next; `None` when all is done or something failed.
+    fn next(&self, me: usize) -> Option<Job> {
         let mut queue = self.queue();
         loop {
             if queue.failed.is_some() {
                 return None;
             }
-            match queue.deal() {
+            match queue.deal(me) {
                 Ok(Some(job)) => {
                     queue.busy += 1;
                     return Some(job);
@@ -129,10 +143,21 @@ impl Drop for Guard<'_> {
 }
 
 impl Queue {
-    fn deal(&mut self) -> Result<Option<Job>> {
+    fn deal(&mut self, me: usize) -> Result<Option<Job>> {
+        let own = self.open.iter().position(|open| open.owner == me);
+        if own.is_none()
+            && self.open.len() < self.open_wanted
+            && let Some((number, excluded)) = self.todo.pop()
+        {
+            return Ok(Some(Job::Begin(number, excluded)));
+        }
+        // Its own first.
+        if let Some(open) = own.and_then(|own| self.open.remove(own)) {
+            self.open.push_front(open);
+        }
         let mut at = 0;
         while at < self.open.len() {
-            let (making, dealer) = &mut self.open[at];
+            let Open { making, dealer, .. } = &mut self.open[at];
             if dealer.dealt() >= making.oldest() + AHEAD_MAX {
                 at += 1;
                 continue;
@@ -161,7 +186,9 @@ impl Work<'_> {
         let mut todo: Vec<(u32, Arc<HashSet<u32>>)> =
             (0..shards.len() as u32).map(|n| (n, Arc::default())).collect();
         todo.sort_by_key(|&(n, _)| (shards[n as usize].bytes, std::cmp::Reverse(n)));
+        let open_wanted = if self.common.place.folder().is_some() { self.threads } else { 1 };
         let queue = Queue {
+            open_wanted,
             todo,
             open: VecDeque::new(),
             active: Vec::new(),
@@ -171,13 +198,14 @@ impl Work<'_> {
         };
         let shared = Shared { queue: Mutex::new(queue), changed: Condvar::new() };
         std::thread::scope(|scope| {
-            for _ in 0..self.threads.max(1) {
-                scope.spawn(|| {
-                    let _guard = Guard(&shared);
+            let shared = &shared;
+            for me in 0..self.threads.max(1) {
+                scope.spawn(move || {
+                    let _guard = Guard(shared);
                     let (mut buffer, mut scratch) = (Vec::new(), Vec::new());
-                    while let Some(job) = shared.next() {
+                    while let Some(job) = shared.next(me) {
                         match job {
-                            Job::Begin(number, excluded) => shared.ended(self.begin(number, excluded)),
+                            Job::Begin(number, excluded) => shared.ended(self.begin(number, excluded, me)),
                             Job::Segment(making, segment) => {
                                 shared.ended(self.segment(&making, segment, &mut buffer, &mut scratch));
                             }
@@ -195,7 +223,7 @@ impl Work<'_> {
         queue.made.into_iter().map(|made| made.ok_or_else(missing)).collect()
     }
 
-    fn begin(&self, number: u32, excluded: Arc<HashSet<u32>>) -> Result<Change> {
+    fn begin(&self, number: u32, excluded: Arc<HashSet<u32>>, me: usize) -> Result<Change> {
         let plan = self.plan.shards[number as usize];
         let name = self.names[number as usize].clone();
         let at = number as usize;
@@ -218,7 +246,7 @@ impl Work<'_> {
         let making = Arc::new(Making::begin(&self.common, number, name, plan, excluded)?);
         Ok(Box::new(move |queue| {
             queue.active.push(making.clone());
-            queue.open.push_back((making, dealer));
+            queue.open.push_back(Open { making, dealer, owner: me });
         }))
     }
 
