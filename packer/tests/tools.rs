@@ -177,8 +177,11 @@ fn huggingface_datasets_reads_our_shards() {
     assert_eq!(read, Value::from(expected));
 }
 
+/// Bytes by shard and path.
+type Files = BTreeMap<(String, Vec<u8>), Vec<u8>>;
+
 /// Adopts the tars of a folder and returns each file's bytes by shard and path, as the indexes lead to them.
-fn adopted(dir: &Path) -> (DataSet, BTreeMap<(String, Vec<u8>), Vec<u8>>) {
+fn adopted(dir: &Path) -> (DataSet, Files) {
     let runtime = Runtime::new().unwrap();
     let _inside = runtime.enter();
     let place = Place::open(text(dir), &PlaceOptions::default(), Arc::new(SystemClock)).unwrap();
