@@ -154,6 +154,8 @@ async fn what_a_bucket_gave_wrong_is_asked_for_once_more() {
     fill(&Place::of_store(store.clone()), &[10], 3000).await;
     let source = over(store.clone(), SourceOptions::default()).await;
     let read = |source: Source| tokio::task::spawn_blocking(move || source.sample(4));
+    // The index first, then a sample.
+    store.script(Operation::Get, Fault::Flip, 1);
     read(source.clone()).await.unwrap().unwrap();
     store.script(Operation::Get, Fault::Flip, 1);
     assert_eq!(says(&read(source.clone()).await.unwrap().unwrap()), 4);

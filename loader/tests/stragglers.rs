@@ -60,6 +60,7 @@ struct SlowStore {
 impl Store for SlowStore {
     async fn get(&self, key_of: &str, range: Range<u64>) -> Result<Bytes> {
         if !key_of.ends_with(".tar") {
+            tokio::time::sleep(LATENCY).await;
             return self.small.get(key_of, range).await;
         }
         let number = {
@@ -69,7 +70,7 @@ impl Store for SlowStore {
         };
         let len = range.end - range.start;
         let mut time = LATENCY + Duration::from_secs_f64(len as f64 / self.bytes_per_s as f64);
-        if key(&[self.seed, number]) % STALLED_ONE_IN == 0 {
+        if key(&[self.seed, number]).is_multiple_of(STALLED_ONE_IN) {
             time += STALL;
         }
         tokio::time::sleep(time).await;

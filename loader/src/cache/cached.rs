@@ -67,10 +67,14 @@ impl Cache {
         }
     }
 
-    /// Nothing is done while another process does it.
+    /// While another process does it, only looks how much there is.
     fn make_room(&self, evict: &mut Evict) -> Result<()> {
-        let Some(_locked) = self.disk.lock_eviction()? else { return Ok(()) };
+        let locked = self.disk.lock_eviction()?;
         let all = self.disk.list()?;
+        if locked.is_none() {
+            evict.seen(all.iter().map(|kept| kept.bytes).sum());
+            return Ok(());
+        }
         let now = self.clock.now().unix_ms() / 1000;
         let uses: Vec<_> = all
             .iter()

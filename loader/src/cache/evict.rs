@@ -49,6 +49,12 @@ impl Evict {
         if kept + bytes > self.bytes_max { Decision::MakeRoom } else { Decision::Keep }
     }
 
+    /// The folder was looked through: so much is kept.
+    pub fn seen(&mut self, bytes: u64) {
+        self.kept_bytes = Some(bytes);
+    }
+
+    /// One more was.
     pub fn kept(&mut self, bytes: u64) {
         if let Some(kept) = &mut self.kept_bytes {
             *kept += bytes;
@@ -95,6 +101,13 @@ mod tests {
         assert_eq!(evict.make_room(&all), [3, 2]);
         assert_eq!(evict.decide(10, Wanted::At(5)), Decision::Keep);
         assert_eq!(evict.make_room(&all[..2]), [0; 0]);
+        // Somebody else makes room: what fits is kept, the rest passes by.
+        let mut evict = Evict::new(160);
+        evict.seen(140);
+        assert_eq!(
+            (evict.decide(20, Wanted::At(5)), evict.decide(21, Wanted::At(5))),
+            (Decision::Keep, Decision::MakeRoom)
+        );
         // Almost full: what is wanted after all that left is passed by.
         let mut evict = Evict::new(160);
         evict.make_room(&[(80, Wanted::At(1)), (80, Wanted::At(100))]);

@@ -183,7 +183,11 @@ impl Home {
         if self.is_folder() {
             return self.shard_now(number);
         }
-        let index = self.data.index(number).await?;
+        let index = match self.data.index(number).await {
+            // What came wrong once is asked for once more, as samples are.
+            Err(e) if e.kind() == Kind::Corrupt => self.data.index(number).await?,
+            index => index?,
+        };
         Ok(Arc::new(self.open_shard(index, number, None)))
     }
 
