@@ -56,7 +56,8 @@ def warm(asked: argparse.Namespace, files: list[bytes], notes: list[str]) -> rep
     size = sum(map(len, files))
     for number in range(asked.rounds):
         names = list(commands)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        first = number % len(names) if names else 0
+        for name in names[first:] + names[:first]:
             result = run(commands[name], 120 + 20 * asked.seconds)
             if isinstance(result, list):
                 for way in result:

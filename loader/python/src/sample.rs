@@ -12,10 +12,13 @@ use pyo3::types::{PyDict, PyString};
 use crate::error::OrRaise;
 use crate::view::View;
 
+/// An extension, and it as Python's string.
+type Name = (Box<[u8]>, Py<PyString>);
+
 /// Extensions met so far, as Python's strings: a data set has a few, and each is in every sample. More than this are made anew.
 const NAMES_MAX: usize = 64;
 /// Guards the list; held to look one up. Never waited for with a Python object's help, so the interpreter's lock cannot be in the way.
-static NAMES: Mutex<Vec<(Box<[u8]>, Py<PyString>)>> = Mutex::new(Vec::new());
+static NAMES: Mutex<Vec<Name>> = Mutex::new(Vec::new());
 static KEY: PyOnceLock<Py<PyString>> = PyOnceLock::new();
 
 /// Bytes of a path as Python's own functions have them: UTF-8, and what is not that in surrogates (`os.fsencode` gives it back).
