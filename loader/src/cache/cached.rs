@@ -136,7 +136,7 @@ impl Cached {
         };
         let wanted = missing(chunks);
         let (Some(&from), Some(&to)) = (wanted.first(), wanted.last()) else { return Ok(()) };
-        let _locked = match self.lock(folder, from..to + 1).await {
+        let locked = match self.lock(folder, from..to + 1).await {
             Ok(locked) => locked,
             Err(e) => {
                 tracing::warn!("{e}; another process may fetch the same");
@@ -170,7 +170,12 @@ impl Cached {
             }
         }
         let (cache, folder) = (self.cache.clone(), folder.to_owned());
-        blocking(move || keep.iter().for_each(|(number, chunk)| cache.keep(&folder, *number, chunk))).await
+        // The lock goes with them: if this task is dropped now, they are kept all the same before another looks.
+        let keep_all = move || {
+            keep.iter().for_each(|(number, chunk)| cache.keep(&folder, *number, chunk));
+            drop(locked);
+        };
+        blocking(keep_all).await
     }
 }
 
