@@ -11,7 +11,7 @@
 //! | `engine` | making them ahead: the driver, its bounds |
 //! | `ready` | those that are made |
 //!
-//! What is begun has two bounds: a number of batches ([`depth`](crate::depth)) and bytes (`memory_bytes_max`; what lies in mapped shards
+//! What is begun has two bounds: a number of batches (`depth`) and bytes (`memory_bytes_max`; what lies in mapped shards
 //! counts nothing). A batch is made as soon as its own bytes are there: one that straggles holds up those behind it only in `next_batch`, which gives
 //! them first if `overtake` allows it.
 //!

@@ -8,7 +8,7 @@
 //! | field | what |
 //! |---|---|
 //! | `granary_loader` | the format: 1 |
-//! | `order` | the version of [`order`](crate::order) |
+//! | `order` | the version of [`order`] |
 //! | `data` | digest of data sets, versions, selections, weights and the epoch's length |
 //! | `seed`, `shuffle`, `batch_samples` | as in the options |
 //! | `epoch`, `batch` | the first global batch that was not given |
