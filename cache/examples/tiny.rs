@@ -89,7 +89,8 @@ impl Place {
         let volume = Volume::open(engine, Arc::new(SystemClock), &limits)?;
         let (name, durability) = ("user/tiny".parse()?, Durability::Local);
         let (uid, gid, mode, bytes_max, inodes_max, trash_ms) = (0, 0, 0o755, 0, 0, 0);
-        let new = NewNamespace { name, uid, gid, mode, bytes_max, inodes_max, durability, trash_ms };
+        let new =
+            NewNamespace { name, uid, gid, mode, bytes_max, inodes_max, durability, trash_ms, packed: None };
         volume.create_namespace(new)?;
         let inline_bytes_max = Some(if inline { 2048 } else { 0 });
         let policy = PolicyChange { inline_bytes_max, ..PolicyChange::default() };

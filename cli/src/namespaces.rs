@@ -55,6 +55,7 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
         inodes_max: request.inodes_max,
         durability: request.durability,
         trash_ms: request.trash_ms.unwrap_or(TRASH_MS_DEFAULT),
+        packed: None,
     })
 }
 

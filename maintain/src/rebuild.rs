@@ -196,6 +196,7 @@ fn make_namespace(engine: &dyn Engine, clock: &dyn Clock, ns: NamespaceId, last_
         inodes_max: 0,
         durability: Durability::default(),
         trash_ms: granary_meta::TRASH_MS_DEFAULT,
+        packed: None,
     };
     let view = &mut EngineView { engine, ns };
     let (mut changes, _) = machine::apply(view, Operation::Init { new }, clock.now())?;

@@ -39,6 +39,7 @@ pub fn named(name: &str) -> NewNamespace {
         inodes_max: 0,
         durability: Durability::Local,
         trash_ms: 0,
+        packed: None,
     }
 }
 

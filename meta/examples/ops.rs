@@ -57,6 +57,7 @@ fn main() -> Result<()> {
         inodes_max,
         durability,
         trash_ms: granary_meta::TRASH_MS_DEFAULT,
+        packed: None,
     })?;
     let space = volume.namespace(&"user/bench".parse()?)?;
 

@@ -124,6 +124,7 @@ fn main() -> Result<()> {
         inodes_max: 0,
         durability: Durability::Local,
         trash_ms: granary_meta::TRASH_MS_DEFAULT,
+        packed: None,
     })?;
     let mut sessions = 0;
     let random = Box::new(move || {

@@ -280,6 +280,37 @@ pub enum Durability {
     Object,
 }
 
+/// Bytes of the longest URL of a packed data set.
+pub const PACKED_URL_BYTES_MAX: usize = 2048;
+
+/// A packed data set, which a namespace shows as its tree. The metadata knows where it is, and none of its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackedSource {
+    /// `s3://bucket/prefix` or `file:///path`.
+    pub url: String,
+    /// The version that is shown; `None`: the newest at each mount. Versions are numbered from 1.
+    #[serde(default)]
+    pub version: Option<u64>,
+}
+
+impl PackedSource {
+    /// Whether it can be kept; whether it can be read, only who opens it finds out.
+    ///
+    /// Errors: `Invalid` says what is wrong.
+    pub fn validate(&self) -> Result<()> {
+        let why = match (self.url.len(), self.version) {
+            (0, _) => "its URL is empty; give s3://bucket/prefix or file:///path".to_owned(),
+            (n, _) if n > PACKED_URL_BYTES_MAX => {
+                format!("its URL has {n} bytes, {PACKED_URL_BYTES_MAX} are allowed")
+            }
+            (_, Some(0)) => "versions are numbered from 1; leave it out for the newest".to_owned(),
+            _ => return Ok(()),
+        };
+        Err(Error::new(Kind::Invalid, format!("the packed data set cannot be shown: {why}")))
+    }
+}
+
 /// A namespace, as `granary ns` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceInfo {
@@ -298,6 +329,9 @@ pub struct NamespaceInfo {
     /// How long what was removed stays in the trash; 0: there is none.
     #[serde(default)]
     pub trash_ms: u64,
+    /// What it shows instead of files of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedSource>,
     pub usage: Usage,
 }
 
@@ -323,6 +357,8 @@ pub struct NewNamespace {
     pub durability: Durability,
     /// How long what was removed stays in the trash, [`TRASH_MS_DEFAULT`] where nothing else is asked for; 0: there is none.
     pub trash_ms: u64,
+    /// A packed data set to show, read-only, instead of files of its own. It stays as it is for the namespace's life.
+    pub packed: Option<PackedSource>,
 }
 
 /// What `granary ns set` changes; `None` stays.

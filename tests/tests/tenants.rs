@@ -458,6 +458,7 @@ fn calls_of_the_volume_and_others_sessions() {
         inodes_max: 0,
         durability: Durability::Local,
         trash_ms: granary_meta::TRASH_MS_DEFAULT,
+        packed: None,
     };
     let root = w.service.token("root", &[], "admin");
     let id = granary_meta::token::inspect(&root).expect("a token").id;

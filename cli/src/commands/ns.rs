@@ -273,6 +273,7 @@ mod tests {
             durability: Durability::Local,
             policy: granary_meta::NamespacePolicy { uploads_max: Some(9), ..Default::default() },
             trash_ms: granary_meta::TRASH_MS_DEFAULT,
+            packed: None,
             usage: Usage {
                 bytes: 1 << 30,
                 inodes: 3,

@@ -105,6 +105,7 @@ impl Cluster {
             inodes_max: 0,
             durability: Durability::Local,
             trash_ms: granary_meta::TRASH_MS_DEFAULT,
+            packed: None,
         };
         let id = volume.create_namespace(new).unwrap().id;
         let service = Service::new(volume.namespace_by_id(id).unwrap(), runtime.handle().clone());

@@ -98,6 +98,7 @@ impl Rig {
             inodes_max: 0,
             durability: Durability::Local,
             trash_ms: granary_meta::TRASH_MS_DEFAULT,
+            packed: None,
         };
         let namespace = volume.create_namespace(new).unwrap();
         let meta = wrap(volume.namespace_by_id(namespace.id).unwrap());

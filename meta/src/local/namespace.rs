@@ -311,6 +311,7 @@ impl LocalNamespace {
                 durability: settings.durability,
                 policy: settings.policy,
                 trash_ms: settings.trash_ms,
+                packed: settings.packed.clone(),
                 usage,
             })
         })

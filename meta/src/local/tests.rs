@@ -46,6 +46,7 @@ fn new_namespace(name: &str) -> NewNamespace {
         inodes_max: 0,
         durability: Durability::Local,
         trash_ms: TRASH_MS_DEFAULT,
+        packed: None,
     }
 }
 

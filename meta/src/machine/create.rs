@@ -5,12 +5,13 @@ use granary_core::{EntryName, Error, Ino, Kind, Result};
 
 use super::{Reply, Tx, View, trash, view::Records, xattrs};
 use crate::record::{Counters, Entry, Inode, Key, NamespaceRecord, Orphan, Value};
-use crate::types::{Attr, FileType, NamespacePolicy, NewInode, NewNamespace, check_trash_ms};
+use crate::types::{Attr, FileType, NamespacePolicy, NewInode, NewNamespace, PackedSource, check_trash_ms};
 
 const SETGID: u32 = 0o2000;
 
 pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
     check_trash_ms(new.trash_ms)?;
+    new.packed.as_ref().map_or(Ok(()), PackedSource::validate)?;
     let root = NewInode {
         kind: FileType::Directory,
         mode: new.mode,
@@ -38,6 +39,7 @@ pub(super) fn init(tx: &mut Tx<'_>, new: NewNamespace) -> Result<Reply> {
         inodes_max: new.inodes_max,
         policy: NamespacePolicy::default(),
         trash_ms: new.trash_ms,
+        packed: new.packed,
     });
     Ok(Reply::Attr(attr))
 }
@@ -91,6 +93,13 @@ fn make(tx: &mut Tx<'_>, parent: &Inode, mut new: NewInode) -> Result<Attr> {
     }
     let mut counters = tx.counters()?;
     let settings = tx.settings()?;
+    if settings.packed.is_some() {
+        // Without a file there is nothing else to change.
+        return Err(Error::new(
+            Kind::ReadOnly,
+            format!("namespace {} shows a packed data set, which nothing can be written to", settings.name),
+        ));
+    }
     if settings.inodes_max > 0 && counters.inodes >= settings.inodes_max {
         return Err(full(settings.name.as_str(), "files", counters.inodes, settings.inodes_max));
     }

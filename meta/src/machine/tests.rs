@@ -35,6 +35,7 @@ impl World {
             inodes_max,
             durability: Durability::Local,
             trash_ms,
+            packed: None,
         };
         world.run(Operation::Init { new }).unwrap();
         world

@@ -4,12 +4,16 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version, 4 |
+//! | 1 | version: 4, or 5 where there is a packed data set |
 //! | 2 + n | name: length u16, then the bytes |
 //! | 1 | durability: 1 local, 2 object |
 //! | 8, 8 | bytes_max, inodes_max u64 (0: no limit) |
 //! | 9 x 8 | its write policy, in the order of `granary_core::policy::POLICY_NAMES`, each u64 (0: as the node's limits say); absent in version 1, where all are 0; the last absent before version 4 |
 //! | 8 | how long the trash keeps what was removed, in ms u64 (0: there is no trash); absent before version 3: a day |
+//! | 2 + n | *version 5 only:* URL of the packed data set that it shows: length u16, not 0, then the bytes |
+//! | 8 | *version 5 only:* version of the data set u64 (0: the newest) |
+//!
+//! Older programs refuse version 5, and with it a namespace that they would show as an empty one.
 //!
 //! Owner and mode are the root directory's. Counters:
 //!
@@ -36,11 +40,13 @@ use granary_core::codec::{Put, Reader};
 use granary_core::policy::{NamespacePolicy, POLICY_NAMES};
 use granary_core::{Ino, NamespaceName, Result};
 
-use crate::types::{Durability, TRASH_MS_DEFAULT};
+use crate::types::{Durability, PackedSource, TRASH_MS_DEFAULT};
 
 const VERSION: u8 = 1;
 const ORPHAN_VERSION: u8 = 2;
-const SETTINGS_VERSION: u8 = 4;
+const SETTINGS_VERSION: u8 = 5;
+/// Where no packed data set is shown.
+const PLAIN_SETTINGS_VERSION: u8 = 4;
 const COUNTERS_VERSION: u8 = 3;
 /// Values of the write policy in versions 2 and 3 of the settings.
 const POLICY_NAMES_OF_3: usize = 8;
@@ -55,6 +61,8 @@ pub struct NamespaceRecord {
     pub policy: NamespacePolicy,
     /// 0: there is no trash.
     pub trash_ms: u64,
+    /// It shows this, and has no files of its own.
+    pub packed: Option<PackedSource>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +92,7 @@ pub enum Orphan {
 
 impl NamespaceRecord {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.put_u8(SETTINGS_VERSION);
+        out.put_u8(if self.packed.is_some() { SETTINGS_VERSION } else { PLAIN_SETTINGS_VERSION });
         out.put_bytes16(self.name.as_str().as_bytes());
         out.put_u8(match self.durability {
             Durability::Local => 1,
@@ -94,6 +102,10 @@ impl NamespaceRecord {
         out.put_u64(self.inodes_max);
         self.policy.values().into_iter().for_each(|value| out.put_u64(value));
         out.put_u64(self.trash_ms);
+        if let Some(packed) = &self.packed {
+            out.put_bytes16(packed.url.as_bytes());
+            out.put_u64(packed.version.unwrap_or(0));
+        }
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<NamespaceRecord> {
@@ -118,7 +130,17 @@ impl NamespaceRecord {
         }
         let policy = NamespacePolicy::from_values(values);
         let trash_ms = if version >= 3 { r.u64()? } else { TRASH_MS_DEFAULT };
-        let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy, trash_ms };
+        let packed = match version >= 5 {
+            true => {
+                let url = std::str::from_utf8(r.bytes16()?).ok().map(str::to_owned);
+                let url = url.ok_or_else(|| r.corrupt("the URL of its data set is no text"))?;
+                let packed = PackedSource { url, version: Some(r.u64()?).filter(|&version| version > 0) };
+                packed.validate().map_err(|e| r.corrupt(&e.to_string()))?;
+                Some(packed)
+            }
+            false => None,
+        };
+        let record = NamespaceRecord { name, durability, bytes_max, inodes_max, policy, trash_ms, packed };
         r.finish()?;
         Ok(record)
     }

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::types::{
-    Attr, Copied, Durability, FileType, NamespacePolicy, ObjectInfo, Place, TRASH_MS_DEFAULT, VolumeInfo,
+    Attr, Copied, Durability, FileType, NamespacePolicy, ObjectInfo, PackedSource, Place, TRASH_MS_DEFAULT,
+    VolumeInfo,
 };
 
 pub(crate) fn time() -> impl Strategy<Value = Timestamp> {
@@ -134,6 +135,11 @@ fn orphan() -> impl Strategy<Value = Orphan> {
     ]
 }
 
+fn packed() -> impl Strategy<Value = Option<PackedSource>> {
+    let source = ("[a-z0-9:/]{1,40}", proptest::option::of(1u64..));
+    proptest::option::of(source.prop_map(|(url, version)| PackedSource { url, version }))
+}
+
 fn record() -> impl Strategy<Value = (Key, Value)> {
     let ino = any::<u64>().prop_map(Ino);
     let id = any::<u128>().prop_map(ObjectId);
@@ -166,8 +172,8 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                 (Key::Listing(dir, cookie), Value::Listing(Listing { ino, kind, name }))
             }
         ),
-        (namespace_name(), any::<bool>(), any::<u64>(), any::<u64>(), any::<[u64; 9]>()).prop_map(
-            |(name, o, bytes_max, inodes_max, values)| {
+        (namespace_name(), any::<bool>(), any::<[u64; 2]>(), any::<[u64; 9]>(), packed()).prop_map(
+            |(name, o, [bytes_max, inodes_max], values, packed)| {
                 let durability = if o { Durability::Object } else { Durability::Local };
                 let policy = NamespacePolicy::from_values(values);
                 let record = NamespaceRecord {
@@ -177,6 +183,7 @@ fn record() -> impl Strategy<Value = (Key, Value)> {
                     inodes_max,
                     policy,
                     trash_ms: values[0] ^ bytes_max,
+                    packed,
                 };
                 (Key::Namespace, Value::Namespace(Arc::new(record)))
             }
@@ -344,6 +351,7 @@ fn settings_of_version_1_leave_all_to_the_nodes() {
         inodes_max: 3,
         policy: NamespacePolicy::default(),
         trash_ms: TRASH_MS_DEFAULT,
+        packed: None,
     };
     let value = Value::Namespace(record.into());
     assert_eq!(Value::decode(&Key::Namespace, &bytes).unwrap(), value);
@@ -362,6 +370,7 @@ fn settings_of_version_3_keep_no_copies() {
         inodes_max: 0,
         policy,
         trash_ms: 5,
+        packed: None,
     };
     let value = Value::Namespace(record.into());
     let now = value.encode();
@@ -369,4 +378,31 @@ fn settings_of_version_3_keep_no_copies() {
     let mut then = [&now[..now.len() - 16], &now[now.len() - 8..]].concat();
     then[0] = 3;
     assert_eq!(Value::decode(&Key::Namespace, &then).unwrap(), value);
+}
+
+#[test]
+fn only_settings_with_a_packed_data_set_are_of_version_5() {
+    let packed = |version| Some(PackedSource { url: "s3://b/images".into(), version });
+    let mut record = NamespaceRecord {
+        name: "dataset/images".parse().unwrap(),
+        durability: Durability::Local,
+        bytes_max: 0,
+        inodes_max: 0,
+        policy: NamespacePolicy::default(),
+        trash_ms: 0,
+        packed: None,
+    };
+    let encode = |record: &NamespaceRecord| Value::Namespace(Arc::new(record.clone())).encode();
+    let plain = encode(&record);
+    record.packed = packed(None);
+    let newest = encode(&record);
+    record.packed = packed(Some(7));
+    let seventh = encode(&record);
+    assert_eq!((plain[0], newest[0], seventh[0]), (4, 5, 5));
+    assert_eq!(seventh[..newest.len() - 8], newest[..newest.len() - 8]);
+    assert_eq!(newest.len(), plain.len() + 2 + "s3://b/images".len() + 8);
+    let mut nowhere = [&plain[..], &[0; 10]].concat();
+    nowhere[0] = 5;
+    let e = Value::decode(&Key::Namespace, &nowhere).unwrap_err();
+    assert!(e.kind() == Kind::Corrupt && e.to_string().contains("URL is empty"), "{e}");
 }

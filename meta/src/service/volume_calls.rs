@@ -53,6 +53,7 @@ fn makes_own(who: &Identity, new: &NewNamespace) -> bool {
         inodes_max: 0,
         durability: Durability::default(),
         trash_ms: TRASH_MS_DEFAULT,
+        packed: None,
         ..new.clone()
     };
     who.may(&new.name) == Some(Rights::ReadWrite) && *new == plain

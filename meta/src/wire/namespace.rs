@@ -11,7 +11,7 @@ use super::{malformed, pb};
 use crate::call::SessionInfo;
 use crate::lease::PeerInfo;
 use crate::types::{
-    Durability, NamespaceChange, NamespaceInfo, NamespacePolicy, NewNamespace, PolicyChange,
+    Durability, NamespaceChange, NamespaceInfo, NamespacePolicy, NewNamespace, PackedSource, PolicyChange,
     TRASH_MS_DEFAULT, VolumeInfo, WriteSettings,
 };
 
@@ -88,6 +88,16 @@ pub fn decode_settings(s: pb::WriteSettings) -> Result<(NamespaceId, WriteSettin
     Ok((NamespaceId(s.ns), settings))
 }
 
+fn encode_packed(p: &PackedSource) -> pb::PackedSource {
+    pb::PackedSource { url: p.url.clone(), version: p.version }
+}
+
+fn decode_packed(p: pb::PackedSource) -> Result<PackedSource> {
+    let packed = PackedSource { url: p.url, version: p.version };
+    packed.validate().map_err(|e| malformed(&e.to_string()))?;
+    Ok(packed)
+}
+
 pub fn encode_new(n: &NewNamespace) -> pb::NewNamespace {
     pb::NewNamespace {
         name: n.name.as_str().to_owned(),
@@ -98,6 +108,7 @@ pub fn encode_new(n: &NewNamespace) -> pb::NewNamespace {
         inodes_max: n.inodes_max,
         durability: encode_durability(n.durability) as i32,
         trash_ms: Some(n.trash_ms),
+        packed: n.packed.as_ref().map(encode_packed),
     }
 }
 
@@ -111,6 +122,7 @@ pub fn decode_new(n: pb::NewNamespace) -> Result<NewNamespace> {
         inodes_max: n.inodes_max,
         durability: decode_durability(n.durability)?,
         trash_ms: n.trash_ms.unwrap_or(TRASH_MS_DEFAULT),
+        packed: n.packed.map(decode_packed).transpose()?,
     })
 }
 
@@ -153,6 +165,7 @@ pub fn encode_info(n: &NamespaceInfo) -> pb::NamespaceInfo {
         usage: Some(encode_usage(&n.usage)),
         policy: own_policy(&n.policy),
         trash_ms: n.trash_ms,
+        packed: n.packed.as_ref().map(encode_packed),
     }
 }
 
@@ -167,6 +180,7 @@ pub fn decode_info(n: pb::NamespaceInfo) -> Result<NamespaceInfo> {
         usage: n.usage.map(decode_usage).unwrap_or_default(),
         policy: decode_own_policy(n.policy),
         trash_ms: n.trash_ms,
+        packed: n.packed.map(decode_packed).transpose()?,
     })
 }
 

@@ -248,8 +248,8 @@ fn call() -> impl Strategy<Value = Call> {
         namespace_name().prop_map(|name| Call::Namespace { name }),
         Just(Call::Namespaces),
         Just(Call::Sessions),
-        (namespace_name(), any::<[u32; 3]>(), any::<[u64; 2]>(), durability()).prop_map(
-            |(name, n, m, durability)| Call::CreateNamespace {
+        (namespace_name(), any::<[u32; 3]>(), any::<[u64; 2]>(), durability(), packed()).prop_map(
+            |(name, n, m, durability, packed)| Call::CreateNamespace {
                 new: NewNamespace {
                     name,
                     uid: n[0],
@@ -259,6 +259,7 @@ fn call() -> impl Strategy<Value = Call> {
                     inodes_max: m[1],
                     durability,
                     trash_ms: m[0] ^ m[1],
+                    packed,
                 }
             }
         ),
@@ -303,9 +304,14 @@ fn policy() -> impl Strategy<Value = PolicyChange> {
     proptest::array::uniform9(option::of(any::<u64>())).prop_map(PolicyChange::from_values)
 }
 
+fn packed() -> impl Strategy<Value = Option<PackedSource>> {
+    let source = ("[a-z0-9:/]{1,40}", option::of(1u64..));
+    option::of(source.prop_map(|(url, version)| PackedSource { url, version }))
+}
+
 fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {
-    (any::<[u32; 4]>(), namespace_name(), durability(), usage(), policy()).prop_map(
-        |(n, name, durability, usage, p)| {
+    (any::<[u32; 4]>(), namespace_name(), durability(), usage(), policy(), packed()).prop_map(
+        |(n, name, durability, usage, p, packed)| {
             let policy = NamespacePolicy::default().changed(&p);
             NamespaceInfo {
                 id: NamespaceId(n[0]),
@@ -316,6 +322,7 @@ fn namespace_info() -> impl Strategy<Value = NamespaceInfo> {
                 durability,
                 policy,
                 trash_ms: usage.bytes,
+                packed,
                 usage,
             }
         },

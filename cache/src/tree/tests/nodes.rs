@@ -87,6 +87,7 @@ impl Nodes {
             inodes_max: 0,
             durability: Durability::Local,
             trash_ms: 0,
+            packed: None,
         };
         let id = volume.create_namespace(new).unwrap().id;
         let runtime = tokio::runtime::Handle::current();

@@ -77,6 +77,7 @@ impl World {
                 inodes_max: 0,
                 durability,
                 trash_ms,
+                packed: None,
             };
             volume.create_namespace(new).unwrap();
         }

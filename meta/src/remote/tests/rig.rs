@@ -86,7 +86,17 @@ impl Rig {
             let (bytes_max, inodes_max, durability) = (0, 0, Durability::Local);
             let name = name.parse().unwrap();
             let (uid, gid, mode, trash_ms) = (0, 0, 0o755, TRASH_MS_DEFAULT);
-            let new = NewNamespace { name, uid, gid, mode, bytes_max, inodes_max, durability, trash_ms };
+            let new = NewNamespace {
+                name,
+                uid,
+                gid,
+                mode,
+                bytes_max,
+                inodes_max,
+                durability,
+                trash_ms,
+                packed: None,
+            };
             volume.create_namespace(new).unwrap();
         }
         rig
