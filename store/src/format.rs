@@ -65,6 +65,7 @@ mod codec;
 mod footer;
 mod frames;
 mod pack;
+mod part;
 mod trailer;
 
 #[cfg(test)]
@@ -80,6 +81,7 @@ pub use codec::Codec;
 pub use footer::{Content, Footer};
 pub use frames::{Compressed, Frames};
 pub use pack::{NewEntry, PackBuilder, PackEntry};
+pub use part::{footer_of_part, part_footer_len};
 pub use trailer::{TRAILER_BYTES, Trailer};
 
 /// The newest format version this program reads, and the one it writes.

@@ -183,7 +183,7 @@ pub(super) fn seal(
 }
 
 /// A footer up to its frames' checksums.
-fn begin((ns, id): (NamespaceId, ObjectId), codec: Codec, crcs: &[u32]) -> Vec<u8> {
+pub(super) fn begin((ns, id): (NamespaceId, ObjectId), codec: Codec, crcs: &[u32]) -> Vec<u8> {
     let mut footer = Vec::with_capacity(64 + 8 * crcs.len());
     footer.put_u128(id.0);
     footer.put_u32(ns.0);
@@ -196,7 +196,7 @@ fn begin((ns, id): (NamespaceId, ObjectId), codec: Codec, crcs: &[u32]) -> Vec<u
 }
 
 /// Appends the trailer; how long the whole object is.
-fn end(id: ObjectId, kind: ObjectKind, stored_len: u64, footer: &mut Vec<u8>) -> Result<u64> {
+pub(super) fn end(id: ObjectId, kind: ObjectKind, stored_len: u64, footer: &mut Vec<u8>) -> Result<u64> {
     let footer_crc = crc32c::crc32c(footer);
     let trailer = Trailer { kind, footer_len: footer.len() as u32, payload_len: stored_len, footer_crc };
     let total_len = trailer.total_len();

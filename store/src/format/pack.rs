@@ -52,7 +52,7 @@ impl PackEntry {
         ))
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.ino.0);
         out.put_u64(self.parent.0);
         out.put_u64(self.file_offset);

@@ -314,3 +314,18 @@ proptest! {
         prop_assert!(decode_object(&junk.into()).is_err());
     }
 }
+
+#[test]
+fn a_part_of_something_else_reads_as_a_pack() {
+    for len in [1, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES - 7, OBJECT_PAYLOAD_MAX] {
+        let payload = bytes(len as usize, 5);
+        let crcs: Vec<u32> = payload.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+        let footer = footer_of_part(NamespaceId(3), id(), len, &crcs).unwrap();
+        assert_eq!(footer.len() as u64, part_footer_len(len));
+        let object = decode_object(&[&payload[..], &footer].concat().into()).unwrap();
+        assert_eq!(object.payload, payload);
+        object.footer.check_identity(NamespaceId(3), ObjectKind::Pack, id()).unwrap();
+        assert_eq!(footer_of_part(NamespaceId(3), id(), len, &crcs[1..]).unwrap_err().kind(), Kind::Bug);
+    }
+    assert_eq!(footer_of_part(NamespaceId(3), id(), 0, &[]).unwrap_err().kind(), Kind::Bug);
+}
