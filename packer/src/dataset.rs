@@ -16,6 +16,7 @@ use crate::index::Index;
 use crate::manifest::{self, Manifest, Shard};
 use crate::place::Place;
 use indexes::Indexes;
+pub use indexes::index_file_name;
 
 /// How indexes of a bucket are kept.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 //! sums, whatever the number of files. All integers are little-endian.
 //!
 //! ```text
-//! index = header | files | samples | sorted | owners | others | names | other names | sums
+//! index = header | files | samples | sorted | owners | others | names | other names | frames | sums
 //! ```
 //!
 //! # Header, version 1: 64 bytes
@@ -14,14 +14,14 @@
 //! | 0 | 8 | magic `granaryX` |
 //! | 8 | 1 | version: 1 |
 //! | 9 | 1 | grouping: 0 files of one stem are a sample (WebDataset), 1 files of one directory |
-//! | 10 | 2 | 0 |
+//! | 10 | 2 | bytes of the shard behind its frames: those of its trailer, which has the checksum of this index |
 //! | 12 | 4 | number of files `f` |
 //! | 16 | 4 | number of samples `s`, at most `f` |
 //! | 20 | 4 | number of others `o` |
 //! | 24 | 4 | number of owners `w`, at most 65,535 |
 //! | 28 | 4 | bytes of names |
 //! | 32 | 4 | bytes of other names |
-//! | 36 | 4 | 0 |
+//! | 36 | 4 | number of frames `n`: of all bytes before those, or 0: there are none |
 //! | 40 | 8 | bytes of the shard, trailer and all |
 //! | 48 | 8 | bytes of all files together |
 //! | 56 | 4 | crc32c of the sums |
@@ -40,6 +40,7 @@
 //! | others | 28 o | directories, links and the like: they are in no sample |
 //! | names | | the files' paths one after another, in the order of files |
 //! | other names | | the others' paths, each followed by its target |
+//! | frames | 4 n | crc32c of each 64 KiB of the shard, headers and all; the last may be short. A mount verifies by them what it reads |
 //! | sums | | crc32c of each 64 KiB of the sections before it; the last may be short |
 //!
 //! A file:
@@ -265,6 +266,22 @@ impl Index {
             return Err(out_of_range("place in the sorted order", place, self.header.files));
         }
         self.number(&self.header.layout().sorted(), place)
+    }
+
+    /// How many bytes of the shard have checksums of their frames: all before its trailer. `None`: the index has none.
+    pub fn framed_bytes(&self) -> Option<u64> {
+        let framed = self.header.shard_bytes - u64::from(self.header.unframed_bytes);
+        (self.header.frames > 0).then_some(framed)
+    }
+
+    /// The crc32c of a frame: 64 KiB of the shard, or what is left at the end.
+    ///
+    /// Errors: `Invalid` when there is no such frame; `Corrupt`.
+    pub fn frame(&self, frame: u32) -> Result<u32> {
+        if frame >= self.header.frames {
+            return Err(out_of_range("frame", frame, self.header.frames));
+        }
+        self.number(&self.header.layout().frames(), frame)
     }
 
     /// A directory, link or the like.

@@ -199,7 +199,7 @@ impl<W: Write> Writer<W> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).map_err(cannot)?;
         self.at += bytes.len() as u64;
-        Ok(())
+        self.builder.bytes(bytes)
     }
 }
 
@@ -260,6 +260,10 @@ mod tests {
         let index = Index::from_bytes(finished.index.to_bytes().unwrap()).unwrap();
         index.verify().unwrap();
         assert_eq!((index.file_count(), index.sample_count(), index.other_count()), (3, 2, 1));
+        let framed = index.framed_bytes().unwrap();
+        assert_eq!(framed, finished.bytes - TRAILER_BYTES as u64);
+        assert_eq!(index.frame(0).unwrap(), crc32c::crc32c(&finished.out[..framed as usize]));
+        assert_eq!(index.frame(1).unwrap_err().kind(), Kind::Invalid);
 
         let mut members = Members::new(&finished.out[..], "s");
         for (n, payload) in payloads.iter().enumerate() {

@@ -56,7 +56,7 @@ impl Indexes {
                 match &self.options.index_folder {
                     None => Ok(index),
                     Some(folder) => keep(folder, shard, &bytes)
-                        .and_then(|()| Index::open(&folder.join(file_name(shard))))
+                        .and_then(|()| Index::open(&folder.join(index_file_name(shard))))
                         // Without room on disk it is kept in memory.
                         .or_else(|e| {
                             tracing::warn!("an index is not kept on disk: {e}");
@@ -92,7 +92,7 @@ impl Indexes {
         }
         let Some(folder) = &self.options.index_folder else { return Ok(None) };
         // A damaged one, or none, is fetched again.
-        Ok(Index::open(&folder.join(file_name(shard))).and_then(|index| checked(index, shard)).ok())
+        Ok(Index::open(&folder.join(index_file_name(shard))).and_then(|index| checked(index, shard)).ok())
     }
 
     fn cell(&self, number: u32, shard: &Shard) -> Arc<OnceCell<Index>> {
@@ -139,12 +139,13 @@ fn checked(index: Index, shard: &Shard) -> Result<Index> {
     ))
 }
 
-fn file_name(shard: &Shard) -> String {
+/// What an index is called in a folder of indexes.
+pub fn index_file_name(shard: &Shard) -> String {
     format!("{:08x}-{}-{}.gidx", shard.index_crc32c, shard.index_bytes, shard.bytes)
 }
 
 fn keep(folder: &Path, shard: &Shard, bytes: &[u8]) -> Result<()> {
-    let name = file_name(shard);
+    let name = index_file_name(shard);
     let cannot = |e: std::io::Error| Error::io(format!("cannot keep an index in {}", folder.display()), e);
     std::fs::create_dir_all(folder).map_err(cannot)?;
     let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(folder).map_err(cannot)?;

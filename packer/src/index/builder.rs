@@ -14,6 +14,9 @@ use super::spool::{Spool, Spooled};
 use crate::key::Grouping;
 use crate::limits::{NAMES_BYTES_MAX, OWNERS_MAX, PATH_BYTES_MAX, SHARD_BYTES_MAX, SHARD_FILES_MAX};
 
+/// Blocks and frames are summed by the same code.
+const _: () = assert!(BLOCK_BYTES == granary_core::limits::FRAME_BYTES);
+
 /// A file as its shard has it.
 #[derive(Clone, Copy, Debug)]
 pub struct NewFile<'a> {
@@ -50,6 +53,8 @@ pub struct Builder {
     names: Spool,
     others: Spool,
     other_names: Spool,
+    frames: Spool,
+    frame: Frame,
     owners: HashMap<(u32, u32), u16>,
     owner_list: Vec<u8>,
     file_count: u32,
@@ -71,6 +76,8 @@ impl Builder {
             names: spool(),
             others: spool(),
             other_names: spool(),
+            frames: spool(),
+            frame: Frame::default(),
             owners: HashMap::new(),
             owner_list: Vec::new(),
             file_count: 0,
@@ -166,6 +173,15 @@ impl Builder {
         Ok(())
     }
 
+    /// The shard's next bytes, for the checksums of its frames: all from its first on, but its trailer. Without any of them the
+    /// index has no frames.
+    ///
+    /// Errors: what the disk says.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let Builder { frame, frames, .. } = self;
+        frame.add(bytes, &mut |crc| frames.append(|out| out.put_u32(crc)))
+    }
+
     fn owner(&mut self, uid: u32, gid: u32) -> Result<u16> {
         let next = self.owners.len();
         match self.owners.entry((uid, gid)) {
@@ -184,7 +200,17 @@ impl Builder {
     /// Sorts the paths. `shard_bytes` is the length of the whole tar, trailer and all.
     ///
     /// Errors: `Exists` when two files have one path; what the disk says.
-    pub fn seal(self, shard_bytes: u64) -> Result<Sealed> {
+    pub fn seal(mut self, shard_bytes: u64) -> Result<Sealed> {
+        let framed = self.frame.total;
+        let unframed_bytes = match framed {
+            0 => 0,
+            _ => shard_bytes.checked_sub(framed).and_then(|n| u16::try_from(n).ok()).ok_or_else(|| {
+                Error::new(Kind::Bug, format!("{framed} bytes of a shard of {shard_bytes} were summed"))
+            })?,
+        };
+        if let Some(crc) = self.frame.end() {
+            self.frames.append(|out| out.put_u32(crc))?;
+        }
         let (files, names) = (self.files.finish()?, self.names.finish()?);
         let name_start = |file: u32| {
             let at = file as usize * FILE_BYTES + 20;
@@ -219,6 +245,8 @@ impl Builder {
             owners: self.owners.len() as u32,
             names_bytes: names.len() as u32,
             other_names_bytes: self.other_names.len() as u32,
+            frames: (self.frames.len() / 4) as u32,
+            unframed_bytes,
             shard_bytes,
             payload_bytes: self.payload_bytes,
             sums_crc: 0,
@@ -233,6 +261,7 @@ impl Builder {
             others: self.others.finish()?,
             names,
             other_names: self.other_names.finish()?,
+            frames: self.frames.finish()?,
         };
         let mut sums = Sums::default();
         parts.each(&mut |bytes| {
@@ -256,6 +285,7 @@ pub(super) struct Parts {
     others: Spooled,
     names: Spooled,
     other_names: Spooled,
+    frames: Spooled,
 }
 
 impl Parts {
@@ -272,7 +302,8 @@ impl Parts {
             to(&self.owners)?;
             to(&self.others)?;
             to(&self.names)?;
-            to(&self.other_names)
+            to(&self.other_names)?;
+            to(&self.frames)
         };
         all().map_err(|e| Error::io("cannot write an index", e))
     }
@@ -318,38 +349,59 @@ impl Sealed {
     }
 }
 
-/// The crc32c of each 64 KiB of a stream.
+/// The checksums of an index's own blocks.
 #[derive(Default)]
 struct Sums {
     out: Vec<u8>,
-    crc: u32,
-    /// Bytes in the block that `crc` is of.
-    filled: usize,
+    frame: Frame,
 }
 
 impl Sums {
-    fn add(&mut self, mut bytes: &[u8]) {
+    fn add(&mut self, bytes: &[u8]) {
+        let out = &mut self.out;
+        let mut put = |crc| {
+            out.put_u32(crc);
+            Ok(())
+        };
+        let _never = self.frame.add(bytes, &mut put);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if let Some(crc) = self.frame.end() {
+            self.out.put_u32(crc);
+        }
+        self.out
+    }
+}
+
+/// The crc32c of each 64 KiB of a stream, told when it is whole.
+#[derive(Debug, Default)]
+struct Frame {
+    crc: u32,
+    /// Bytes that `crc` is of.
+    filled: usize,
+    total: u64,
+}
+
+impl Frame {
+    fn add(&mut self, mut bytes: &[u8], whole: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
+        self.total += bytes.len() as u64;
         while !bytes.is_empty() {
             let (part, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES as usize - self.filled));
             self.crc = crc32c::crc32c_append(self.crc, part);
             self.filled += part.len();
             if self.filled == BLOCK_BYTES as usize {
-                self.end_block();
+                whole(std::mem::take(&mut self.crc))?;
+                self.filled = 0;
             }
             bytes = rest;
         }
+        Ok(())
     }
 
-    fn end_block(&mut self) {
-        self.out.put_u32(self.crc);
-        (self.crc, self.filled) = (0, 0);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        if self.filled > 0 {
-            self.end_block();
-        }
-        self.out
+    /// Of the last, short one.
+    fn end(&mut self) -> Option<u32> {
+        (std::mem::take(&mut self.filled) > 0).then(|| std::mem::take(&mut self.crc))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use granary_core::codec::{Put, Reader};
+use granary_core::limits::FRAME_BYTES;
 use granary_core::{Error, Kind, Result};
 
 use super::body::BLOCK_BYTES;
@@ -24,6 +25,10 @@ pub struct Header {
     pub owners: u32,
     pub names_bytes: u32,
     pub other_names_bytes: u32,
+    /// 0: the index has none.
+    pub frames: u32,
+    /// Behind the frames.
+    pub unframed_bytes: u16,
     pub shard_bytes: u64,
     pub payload_bytes: u64,
     pub sums_crc: u32,
@@ -37,13 +42,13 @@ impl Header {
         out.extend_from_slice(&MAGIC);
         out.put_u8(VERSION);
         out.put_u8(self.grouping.code());
-        out.put_u16(0);
+        out.put_u16(self.unframed_bytes);
         for n in [self.files, self.samples, self.others, self.owners] {
             out.put_u32(n);
         }
         out.put_u32(self.names_bytes);
         out.put_u32(self.other_names_bytes);
-        out.put_u32(0);
+        out.put_u32(self.frames);
         out.put_u64(self.shard_bytes);
         out.put_u64(self.payload_bytes);
         out.put_u32(self.sums_crc);
@@ -71,10 +76,10 @@ impl Header {
         }
         r.version(VERSION)?;
         let grouping = Grouping::from_code(r.u8()?).ok_or_else(|| corrupt("its grouping is unknown"))?;
-        let zero = r.u16()?;
+        let unframed_bytes = r.u16()?;
         let [files, samples, others, owners] = [r.u32()?, r.u32()?, r.u32()?, r.u32()?];
         let [names_bytes, other_names_bytes] = [r.u32()?, r.u32()?];
-        let zero = u32::from(zero) | r.u32()?;
+        let frames = r.u32()?;
         let [shard_bytes, payload_bytes] = [r.u64()?, r.u64()?];
         let header = Header {
             grouping,
@@ -84,12 +89,16 @@ impl Header {
             owners,
             names_bytes,
             other_names_bytes,
+            frames,
+            unframed_bytes,
             shard_bytes,
             payload_bytes,
             sums_crc: r.u32()?,
             crc,
         };
-        if zero != 0
+        let framed = shard_bytes.saturating_sub(u64::from(unframed_bytes)).div_ceil(FRAME_BYTES);
+        if frames > 0 && u64::from(frames) != framed
+            || frames == 0 && unframed_bytes > 0
             || samples > files
             || (samples == 0) != (files == 0)
             || files > SHARD_FILES_MAX
@@ -141,9 +150,12 @@ impl Layout<'_> {
     pub fn other_names(self) -> Range<u64> {
         Self::after(self.names().end, u64::from(self.0.other_names_bytes))
     }
+    pub fn frames(self) -> Range<u64> {
+        Self::after(self.other_names().end, u64::from(self.0.frames) * 4)
+    }
     /// All that the sums cover.
     pub fn body(self) -> Range<u64> {
-        HEADER_BYTES as u64..self.other_names().end
+        HEADER_BYTES as u64..self.frames().end
     }
     pub fn sums(self) -> Range<u64> {
         let body = self.body();
