@@ -280,11 +280,19 @@ pub struct NsArgs {
 #[derive(Debug, Subcommand)]
 pub enum NsCommand {
     /// Make a namespace
-    #[command(after_help = "Example: granary ns create group/asr --bytes-max 10TiB --durability object")]
+    #[command(
+        after_help = "Example: granary ns create group/asr --bytes-max 10TiB --durability object\n         granary ns create dataset/images --packed s3://training/images"
+    )]
     Create {
         name: String,
         #[command(flatten)]
         what: NsFields,
+        /// Show a packed data set, read-only: a folder, or s3://bucket/prefix, which every node that mounts it can read
+        #[arg(long, value_name = "WHERE")]
+        packed: Option<String>,
+        /// The data set's version to show [default: the newest at each mount]
+        #[arg(long, value_name = "N", requires = "packed")]
+        version: Option<u64>,
         #[command(flatten)]
         flags: PlaceFlags,
     },

@@ -7,6 +7,7 @@
 //! | `start`, `client`, `wire`, `progress` | starting a node, talking to it, what is said, what a person sees meanwhile |
 //! | `datasets` | data sets: pack, index, verify, ls, cat, unpack, plan; they need no node |
 //! | `maintenance` | long works on a volume: through the node, or on the metadata's folder |
+//! | `packed` | packed data sets as namespaces: where they are, and what may be shown of them |
 //! | `node` | the node process: its socket, its mounts, its end |
 //! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
 
@@ -20,6 +21,7 @@ pub mod log;
 pub mod maintenance;
 pub mod namespaces;
 pub mod node;
+pub mod packed;
 pub mod policies;
 pub mod progress;
 pub mod randomness;

@@ -1,7 +1,7 @@
 //! What a namespace's name says about its owner, and what may be asked of it: the same through the node and without one.
 
 use granary_core::{Kind, NamespaceKind, NamespaceName};
-use granary_meta::{NamespaceChange, NewNamespace, TRASH_MS_DEFAULT, check_trash_ms};
+use granary_meta::{NamespaceChange, NewNamespace, PackedSource, TRASH_MS_DEFAULT, check_trash_ms};
 
 use crate::exit::{Failure, Outcome};
 use crate::users;
@@ -36,6 +36,7 @@ pub fn by_name(namespace: &NamespaceName) -> CreateRequest {
         inodes_max: 0,
         durability: granary_meta::Durability::default(),
         trash_ms: None,
+        packed: None,
     }
 }
 
@@ -46,6 +47,7 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
     let mode = request.mode.unwrap_or(mode);
     check_mode(mode)?;
     request.trash_ms.map_or(Ok(()), check_trash_ms)?;
+    request.packed.as_ref().map_or(Ok(()), PackedSource::validate)?;
     Ok(NewNamespace {
         name,
         uid: request.uid.unwrap_or(uid),
@@ -55,7 +57,7 @@ pub fn wanted(request: &CreateRequest, caller_uid: u32, caller_gid: u32) -> Outc
         inodes_max: request.inodes_max,
         durability: request.durability,
         trash_ms: request.trash_ms.unwrap_or(TRASH_MS_DEFAULT),
-        packed: None,
+        packed: request.packed.clone(),
     })
 }
 

@@ -8,6 +8,7 @@
 //! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | [`packed`] | namespaces that show a packed data set |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
 //! | [`backups`] | the metadata is saved in the store by itself |
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod mountpoint;
 pub mod mounts;
 pub mod notify;
+pub mod packed;
 pub mod peer;
 pub mod server;
 pub mod shutdown;
@@ -43,6 +45,7 @@ use std::time::Duration;
 use granary_cache::{ReadCache, RecoveryWatch};
 use granary_core::{ByteBudget, Clock, Failpoint, NodeId, SystemClock};
 use granary_meta::VolumeInfo;
+use granary_packed::Router;
 use granary_store::Store;
 use prometheus_client::registry::Registry;
 use rand::Rng;
@@ -88,7 +91,8 @@ pub struct Node {
 pub struct Parts {
     pub settings: Settings,
     pub source: Source,
-    pub store: Arc<dyn Store>,
+    /// The volume's, and those of the packed data sets that are open.
+    pub store: Arc<Router>,
     pub reads: Arc<ReadCache>,
     pub clock: Arc<dyn Clock>,
     pub id: NodeId,
@@ -213,11 +217,12 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let store = volume::store(&info.store_url, &settings, clock.clone(), &mut registry)?;
     volume::check_marker(&*store, &info).await?;
     let memory = ByteBudget::new(settings.limits.memory_bytes_max);
+    let router = Arc::new(Router::new(store.clone()));
     let reads = ReadCache::open_on(
         &settings.cache.join("read"),
         &settings.cache_dirs,
         &settings.limits,
-        store.clone(),
+        router.clone(),
         clock.clone(),
         memory.clone(),
     )?;
@@ -228,7 +233,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         data,
         settings: settings.clone(),
         source: source.clone(),
-        store: store.clone(),
+        store: router,
         reads: reads.clone(),
         clock: clock.clone(),
         id,

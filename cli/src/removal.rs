@@ -12,7 +12,7 @@ use crate::exit::{Failure, Outcome, plain};
 use crate::node::lock::CacheLock;
 use crate::node::source::Source;
 use crate::settings::Settings;
-use crate::volume;
+use crate::{packed, volume};
 
 /// As many keys as S3 lists and deletes in one request.
 const KEYS_AT_ONCE: usize = 1000;
@@ -43,14 +43,15 @@ pub async fn remove_offline(
     remove_objects(&*store, id, name).await
 }
 
-/// What is staged here of a namespace that is removed.
+/// What is staged here of a namespace that is removed, and what is known of the data set that it showed.
 pub fn remove_stage(cache: &Path, id: NamespaceId) {
-    let stage = stage_dir(cache, id);
-    match std::fs::remove_dir_all(&stage) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!("cannot delete {}, which nobody needs any more: {}", stage.display(), plain(&e));
+    for dir in [stage_dir(cache, id), packed::dir(cache, id)] {
+        match std::fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!("cannot delete {}, which nobody needs any more: {}", dir.display(), plain(&e));
+            }
+            _ => {}
         }
-        _ => {}
     }
 }
 

@@ -31,7 +31,7 @@ use granary_core::policy::WritePolicy;
 use granary_maintain::fsck::FsckOptions;
 use granary_maintain::garbage::GcOptions;
 use granary_maintain::progress::Step;
-use granary_meta::{Durability, NamespaceChange, Usage};
+use granary_meta::{Durability, NamespaceChange, PackedSource, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
@@ -170,6 +170,9 @@ pub struct CreateRequest {
     /// A day when it is left out; 0: no trash.
     #[serde(default)]
     pub trash_ms: Option<u64>,
+    /// A packed data set to show. Left out, so that an older node refuses only what it cannot do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedSource>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -375,6 +378,9 @@ pub struct SpaceStatus {
     /// The connection to the metadata service that it works through; `None`: the node has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,
+    /// The packed data set that it shows, in the version that is open.
+    #[serde(default)]
+    pub packed: Option<PackedSource>,
 }
 
 /// One connection of a node to the metadata service.

@@ -1,7 +1,7 @@
 //! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
 
 use granary_core::{Kind, NamespaceName};
-use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PolicyChange, check_trash_ms};
+use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PackedSource, PolicyChange, check_trash_ms};
 
 use crate::args::{DurabilityArg, NsArgs, NsCommand, NsFields, PlaceFlags, PolicyFields};
 use crate::client::{Client, block_on};
@@ -10,11 +10,14 @@ use crate::node::source::Source;
 use crate::settings::Settings;
 use crate::units::{parse_bytes, parse_period_ms, show_bytes, show_wait};
 use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
-use crate::{log, namespaces, policies, removal, users};
+use crate::{log, namespaces, packed, policies, removal, users};
 
 pub fn run(args: &NsArgs) -> Outcome<()> {
     match &args.command {
-        NsCommand::Create { name, what, flags } => create(name, what, flags),
+        NsCommand::Create { name, what, packed, version, flags } => {
+            let packed = packed.as_deref().map(|place| packed::source(place, *version)).transpose()?;
+            create(name, what, packed, flags)
+        }
         NsCommand::List { json, flags } => list(*json, flags),
         NsCommand::Show { name, json, flags } => show_one(name, *json, flags),
         NsCommand::Set { name, what, policy, flags } => set(name, what, policy, flags),
@@ -39,7 +42,7 @@ fn with_source<T>(settings: &Settings, work: impl AsyncFnOnce(&Source) -> Outcom
     })
 }
 
-fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
+fn create(name: &str, what: &NsFields, packed: Option<PackedSource>, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let name: NamespaceName = name.parse()?;
     let change = fields(what)?;
@@ -51,6 +54,7 @@ fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
         inodes_max: change.inodes_max.unwrap_or(0),
         durability: change.durability.unwrap_or_default(),
         trash_ms: change.trash_ms,
+        packed,
         ..namespaces::by_name(&name)
     };
     let info: NamespaceInfo = match node(&settings)? {
@@ -58,7 +62,10 @@ fn create(name: &str, what: &NsFields, flags: &PlaceFlags) -> Outcome<()> {
         None => {
             let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
             let new = namespaces::wanted(&request, uid, gid)?;
-            with_source(&settings, async |source| source.create(None, new).await)?
+            with_source(&settings, async |source| {
+                packed::check(new.packed.as_ref(), &settings).await?;
+                source.create(None, new).await
+            })?
         }
     };
     super::print(&show(&[info]))
@@ -222,6 +229,9 @@ fn details(info: &NamespaceInfo) -> String {
             format!("{} in {} files and folders", show_bytes(usage.trash_bytes), usage.trash_inodes),
         ],
     ];
+    if let Some(source) = &info.packed {
+        rows.push(["packed".to_owned(), packed::show(source)]);
+    }
     rows.extend(policies::lines(&info.policy).map(|(name, value)| [name.to_owned(), value]));
     super::columns(&rows)
 }

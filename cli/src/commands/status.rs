@@ -7,9 +7,9 @@ use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use granary_meta::Durability;
 
-use crate::policies;
 use crate::units::{show_bytes, show_period_ms};
 use crate::wire::{LinkStatus, MountStatus, SpaceStatus, Status};
+use crate::{packed, policies};
 
 pub fn run(args: &StatusArgs) -> Outcome<()> {
     let settings = args.flags.sources().resolve()?;
@@ -105,6 +105,12 @@ fn details(space: &SpaceStatus) -> Vec<String> {
         show_bytes(space.usage.bytes),
         space.usage.inodes
     )];
+    if let Some(packed) = &space.packed {
+        lines.insert(0, format!("shows the packed data set {}", packed::show(packed)));
+        lines.push(cached(space));
+        lines.extend(space.service.iter().flat_map(link));
+        return lines;
+    }
     lines.push(if space.dirty_files == 0 {
         "all of it is in the store".to_owned()
     } else {
@@ -235,6 +241,7 @@ mod tests {
                 waiting_calls: 2,
                 fenced: Some(FencedStatus { why: "not heard of for 10 s".into(), ago_ms: 9_000 }),
             }),
+            packed: None,
         };
         Status {
             version: "1".into(),
@@ -295,6 +302,17 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_packed_data_set_is_told_with_its_version() {
+        let mut status = status();
+        let packed = granary_meta::PackedSource { url: "s3://b/images".into(), version: Some(3) };
+        let space = &mut status.mounts[0].space;
+        (space.packed, space.usage.bytes_max) = (Some(packed), 0);
+        let text = show(&status);
+        assert!(text.contains("shows the packed data set s3://b/images, version 3\n"), "{text}");
+        assert!(text.contains("holds 5.0 GiB in 12 files"), "{text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::table::Space;
 use super::{Node, blocking, empty, metrics};
 use crate::exit::{Failure, Outcome};
 use crate::wire::*;
-use crate::{namespaces, removal};
+use crate::{namespaces, packed, removal};
 
 /// A request's body is at most this long.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -184,6 +184,7 @@ fn show_space(node: &Node, space: &Space) -> SpaceStatus {
         durability: space.durability,
         policy: space.status.policy,
         service: space.service.clone(),
+        packed: space.packed.clone(),
     }
 }
 
@@ -335,6 +336,7 @@ async fn create(
 ) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("make namespaces")?;
     let new = blocking(move || namespaces::wanted(&request, peer.uid, peer.gid)).await?;
+    packed::check(new.packed.as_ref(), &node.settings).await?;
     Ok(Json(node.source.create(None, new).await?))
 }
 

@@ -21,13 +21,14 @@ use std::time::Duration;
 use granary_cache::{CacheShare, RecoveryWatch, Tree, TreeParts};
 use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
 use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
+use granary_meta::PackedSource;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::mountpoint::check_own;
 use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
-use super::{Parts, blocking};
+use super::{Parts, blocking, packed};
 use crate::exit::{Failure, Outcome};
 use crate::recovery;
 use crate::removal::{self, stage_dir};
@@ -209,10 +210,19 @@ impl Keeper {
         }
         // Before its first read.
         parts.reads.set_share(id, parts.settings.cache_shares.of(&info.name));
+        let opened = match &info.packed {
+            Some(source) => Some(packed::open(parts, &info, source).await?),
+            None => None,
+        };
+        let meta = opened.as_ref().map_or(meta, |opened| opened.meta.clone());
+        let (stage_dir, limits) = match &opened {
+            Some(_) => packed::tree_of(&parts.settings, id),
+            None => (stage_dir(&parts.settings.cache, id), parts.settings.limits.clone()),
+        };
         let tree_parts = TreeParts {
-            stage_dir: stage_dir(&parts.settings.cache, id),
+            stage_dir,
             node: parts.id,
-            limits: parts.settings.limits.clone(),
+            limits,
             meta: meta.clone(),
             store: parts.store.clone(),
             reads: parts.reads.clone(),
@@ -222,11 +232,13 @@ impl Keeper {
             runtime: tokio::runtime::Handle::current(),
         };
         let tree = Tree::open_watched(tree_parts, &parts.watch).await?;
-        if let Some(data) = &parts.data {
+        if let Some(data) = parts.data.as_ref().filter(|_| opened.is_none()) {
             data.connect(id, &tree, &meta);
         }
         let metrics = granary_fuse::Metrics::new(info.name.as_str());
-        let served = Served { name: info.name, meta, link, tree, mounted: None, metrics, points: Vec::new() };
+        let packed = opened.map(|opened| opened.shown);
+        let (name, mounted, points) = (info.name, None, Vec::new());
+        let served = Served { name, meta, link, tree, mounted, packed, metrics, points };
         self.table.lock().insert(id, served.clone());
         Ok(served)
     }
@@ -247,6 +259,10 @@ impl Keeper {
         let reached = self.parts.source.find(order.token.as_ref(), &order.name).await?;
         order.options.read_only |= reached.read_only;
         let id = reached.info.id;
+        if let Some(source) = reached.info.packed.clone() {
+            self.renew(id, &source).await?;
+            order.options.read_only = true;
+        }
         let served = self.open(reached).await?;
         order.options.transport.get_or_insert(self.parts.settings.transport);
         let wanted = order.options.mode_for(order.name.kind());
@@ -264,6 +280,22 @@ impl Keeper {
         }
         tracing::info!(namespace = %order.name, dir = %order.dir.display(), mode = done.mode, bound = done.bound, "mounted");
         Ok(done)
+    }
+
+    /// What shows a packed data set and is not mounted is opened anew, if there is another version by now.
+    async fn renew(&self, id: NamespaceId, source: &PackedSource) -> Outcome<()> {
+        let Some(served) = self.table.get(id).filter(|served| served.session().is_none()) else {
+            return Ok(());
+        };
+        if let Some(shown) = &served.packed
+            && packed::is_current(shown, source, &self.parts).await?
+        {
+            return Ok(());
+        }
+        served.tree.shutdown().await?;
+        self.table.lock().remove(&id);
+        self.parts.store.remove(id);
+        Ok(())
     }
 
     async fn mount_first(
@@ -390,6 +422,7 @@ impl Keeper {
         if let Some(served) = open {
             served.tree.shutdown().await?;
             self.table.lock().remove(&id);
+            self.parts.store.remove(id);
         }
         if let Err(failure) = self.parts.source.remove(&name, force).await {
             if was_open {

@@ -9,8 +9,9 @@ use granary_cache::{ServedFrom, Tree, TreeStatus};
 use granary_core::{NamespaceId, NamespaceName};
 use granary_fuse::mount::holders;
 use granary_fuse::{Mode, Mounted};
-use granary_meta::{Durability, Metadata, Usage};
+use granary_meta::{Durability, Metadata, PackedSource, Usage};
 
+use super::packed::Shown;
 use super::source::Link;
 use crate::wire::LinkStatus;
 
@@ -23,6 +24,8 @@ pub(super) struct Served {
     pub(super) link: Option<Link>,
     pub(super) tree: Arc<Tree>,
     pub(super) mounted: Option<Arc<Mounted>>,
+    /// What it shows, if that is a packed data set.
+    pub(super) packed: Option<Shown>,
     /// Kept from mount to mount, so that counters only go up.
     pub(super) metrics: Arc<granary_fuse::Metrics>,
     /// How its mountpoints were asked for.
@@ -64,6 +67,8 @@ pub struct Space {
     pub durability: Durability,
     pub status: TreeStatus,
     pub service: Option<LinkStatus>,
+    /// The packed data set that it shows, and the version.
+    pub packed: Option<PackedSource>,
     /// Directories, and whether each was asked to be read-only.
     pub dirs: Vec<(PathBuf, bool)>,
     /// Of its mounts; empty while there is none.
@@ -104,6 +109,7 @@ impl Table {
             durability: served.meta.durability(),
             status: served.tree.status(),
             service: served.link.as_ref().map(|link| link()),
+            packed: served.packed.as_ref().map(Shown::source),
             dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
             transport: served.session().map_or("", |session| session.carrier().name()),

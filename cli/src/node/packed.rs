@@ -1,0 +1,63 @@
+//! Namespaces that show a packed data set: opened with the node's own credentials, in one version until they are not mounted any
+//! more.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use granary_core::NamespaceId;
+use granary_core::limits::Limits;
+use granary_meta::{Metadata, NamespaceInfo, PackedSource};
+use granary_packed::{Owner, manifest_of};
+
+use super::Parts;
+use crate::exit::Outcome;
+use crate::packed::{dir, place};
+use crate::settings::Settings;
+
+/// Which version of which data set is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    url: String,
+    data_set: [u8; 16],
+    version: u64,
+}
+
+impl Shown {
+    pub(super) fn source(&self) -> PackedSource {
+        PackedSource { url: self.url.clone(), version: Some(self.version) }
+    }
+}
+
+pub(super) struct Opened {
+    pub(super) meta: Arc<dyn Metadata>,
+    pub(super) shown: Shown,
+}
+
+/// From now on the node's read cache has the namespace's objects from the data set's shards.
+pub(super) async fn open(parts: &Parts, info: &NamespaceInfo, source: &PackedSource) -> Outcome<Opened> {
+    let place = place(source, &parts.settings)?;
+    let manifest = manifest_of(&place, source).await?;
+    let owner = Owner { uid: info.uid, gid: info.gid, mode: info.mode, time: parts.clock.now() };
+    let dir = dir(&parts.settings.cache, info.id);
+    let opened = granary_packed::open(info.id, place, manifest, owner, &dir).await?;
+    parts.store.add(info.id, opened.store);
+    tracing::info!(
+        namespace = %info.name, version = opened.version, entries = opened.meta.usage().inodes,
+        "showing the packed data set {}", source.url
+    );
+    let shown = Shown { url: source.url.clone(), data_set: opened.data_set, version: opened.version };
+    Ok(Opened { meta: opened.meta, shown })
+}
+
+/// Whether a mount now would show the same.
+pub(super) async fn is_current(shown: &Shown, source: &PackedSource, parts: &Parts) -> Outcome<bool> {
+    let manifest = manifest_of(&place(source, &parts.settings)?, source).await?;
+    Ok((manifest.data_set(), manifest.version()) == (shown.data_set, shown.version))
+}
+
+/// Where its tree's stage is, in which nothing ever lies: not among those that a start brings back. And limits by which its
+/// objects, which are not ours, are never rewritten.
+pub(super) fn tree_of(settings: &Settings, id: NamespaceId) -> (PathBuf, Limits) {
+    let limits = Limits { compaction_bytes_per_s: 0, ..settings.limits.clone() };
+    (dir(&settings.cache, id).join("stage"), limits)
+}
