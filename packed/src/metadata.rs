@@ -1,6 +1,9 @@
 //! A packed data set as a namespace's metadata: reads are answered from the tree, every change is refused with EROFS. Each
 //! future is ready at its first poll; what may take long is a page of an index that the kernel has to read.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 
