@@ -79,6 +79,7 @@
 
 mod body;
 mod builder;
+mod frames;
 mod header;
 mod record;
 mod spool;
@@ -93,6 +94,7 @@ use bytes::Bytes;
 use granary_core::{Error, Kind, Result};
 
 pub use builder::{Builder, NewFile, NewOther, Sealed};
+pub use frames::{Summed, Summing, sums_at};
 pub use header::Header;
 pub use record::{File, Other};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 
 use granary_core::{Error, Kind, Result};
 use tokio::runtime::Handle;
@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::{Options, compressed, compressed_bytes, shard_of};
 use crate::blocking::ShardBytes;
 use crate::counts::Counts;
-use crate::index::{Builder, Index, NewFile, NewOther};
+use crate::index::{Builder, Index, NewFile, NewOther, Summing};
 use crate::key::Grouping;
 use crate::manifest::{Shard, index_path};
 use crate::place::Place;
@@ -142,9 +142,21 @@ struct Reading {
 }
 
 impl Reading {
+    /// All members, and the checksums of all bytes, whatever of them is taken.
     fn all(&mut self, bytes: &ShardBytes, counts: &Counts) -> Result<()> {
-        let reader = BufReader::with_capacity(256 << 10, bytes.sequential());
-        let mut members = Members::new(reader, &self.name);
+        let mut summing = Summing::new(bytes.sequential());
+        let read = self.members(&mut summing, bytes.bytes(), counts);
+        if read.as_ref().is_err_and(|e| !self.skip || !is_of_the_tar(e)) {
+            return read;
+        }
+        let sums = summing.finish().map_err(|e| Error::io(format!("cannot read {}", self.name), e))?;
+        self.builder.summed(&sums)?;
+        read
+    }
+
+    fn members(&mut self, from: impl Read, tar_bytes: u64, counts: &Counts) -> Result<()> {
+        let name = self.name.clone();
+        let mut members = Members::new(BufReader::with_capacity(256 << 10, from), &name);
         let mut buffer = vec![0; 256 << 10];
         let mut before = 0;
         while let Some(member) = members.next_member()? {
@@ -188,7 +200,7 @@ impl Reading {
             self.builder.push(&file).map_err(|e| e.context(&self.name))?;
             counts.add(1, 0);
         }
-        counts.add(0, bytes.bytes().saturating_sub(before));
+        counts.add(0, tar_bytes.saturating_sub(before));
         Ok(())
     }
 

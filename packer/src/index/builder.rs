@@ -8,14 +8,12 @@ use granary_core::codec::Put;
 use granary_core::{Error, Kind, Result};
 
 use super::body::BLOCK_BYTES;
+use super::frames::{Frame, Summed};
 use super::header::{HEADER_BYTES, Header, too_large};
 use super::record::{FILE_BYTES, FileRecord, OtherRecord};
 use super::spool::{Spool, Spooled};
 use crate::key::Grouping;
 use crate::limits::{NAMES_BYTES_MAX, OWNERS_MAX, PATH_BYTES_MAX, SHARD_BYTES_MAX, SHARD_FILES_MAX};
-
-/// Blocks and frames are summed by the same code.
-const _: () = assert!(BLOCK_BYTES == granary_core::limits::FRAME_BYTES);
 
 /// A file as its shard has it.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +178,15 @@ impl Builder {
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         let Builder { frame, frames, .. } = self;
         frame.add(bytes, &mut |crc| frames.append(|out| out.put_u32(crc)))
+    }
+
+    /// The same of bytes that were summed elsewhere.
+    ///
+    /// Errors: what the disk says.
+    pub fn summed(&mut self, sums: &[Summed]) -> Result<()> {
+        let Builder { frame, frames, .. } = self;
+        sums.iter()
+            .try_for_each(|&sum| frame.add_summed(sum, &mut |crc| frames.append(|out| out.put_u32(crc))))
     }
 
     fn owner(&mut self, uid: u32, gid: u32) -> Result<u16> {
@@ -371,37 +378,6 @@ impl Sums {
             self.out.put_u32(crc);
         }
         self.out
-    }
-}
-
-/// The crc32c of each 64 KiB of a stream, told when it is whole.
-#[derive(Debug, Default)]
-struct Frame {
-    crc: u32,
-    /// Bytes that `crc` is of.
-    filled: usize,
-    total: u64,
-}
-
-impl Frame {
-    fn add(&mut self, mut bytes: &[u8], whole: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
-        self.total += bytes.len() as u64;
-        while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(bytes.len().min(BLOCK_BYTES as usize - self.filled));
-            self.crc = crc32c::crc32c_append(self.crc, part);
-            self.filled += part.len();
-            if self.filled == BLOCK_BYTES as usize {
-                whole(std::mem::take(&mut self.crc))?;
-                self.filled = 0;
-            }
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    /// Of the last, short one.
-    fn end(&mut self) -> Option<u32> {
-        (std::mem::take(&mut self.filled) > 0).then(|| std::mem::take(&mut self.crc))
     }
 }
 

@@ -12,7 +12,7 @@ use super::entry::{Content, Entry};
 use super::output::Output;
 use super::plan::ShardPlan;
 use super::segment::{Done, Piece};
-use crate::index::{Builder, NewFile, NewOther};
+use crate::index::{Builder, NewFile, NewOther, Summed};
 use crate::key::Grouping;
 use crate::manifest::{Runs, Shard, index_path};
 use crate::place::Place;
@@ -49,7 +49,7 @@ struct State {
     builder: Option<Builder>,
     /// The first segment that is not in the index yet, and those after it that are made.
     next: u32,
-    waiting: BTreeMap<u32, Vec<Done>>,
+    waiting: BTreeMap<u32, (Vec<Done>, Vec<Summed>)>,
     /// How many there are, known with the last.
     total: Option<u32>,
     /// The last: its number, where it begins, its bytes.
@@ -125,13 +125,13 @@ impl Making {
         Ok(())
     }
 
-    /// What came of a segment; of the last also its bytes. With the last of all that was missing comes what the shard is finished of.
+    /// What came of a segment, and the checksums of its bytes; of the last also its bytes. With the last of all that was missing comes what the shard is finished of.
     ///
     /// Errors: those of [`Builder::push`].
     pub fn done(
         &self,
         number: u32,
-        done: Vec<Done>,
+        (done, sums): (Vec<Done>, Vec<Summed>),
         failed: Vec<(Piece, Error)>,
         tail: Option<(u64, Vec<u8>)>,
     ) -> Result<Option<Ready>> {
@@ -145,14 +145,17 @@ impl Making {
             state.total = Some(number + 1);
             state.tail = Some((number, at, bytes));
         }
-        state.waiting.insert(number, done);
+        state.waiting.insert(number, (done, sums));
         let next = state.next;
         let mut at = next;
-        while let Some(done) = state.waiting.remove(&at) {
+        while let Some((done, sums)) = state.waiting.remove(&at) {
             // With a file missing no index is made of it.
             if state.failed.is_empty() {
                 for done in done {
                     state.index(done)?;
+                }
+                if let Some(builder) = &mut state.builder {
+                    builder.summed(&sums)?;
                 }
             }
             at += 1;
@@ -173,12 +176,13 @@ impl Making {
     ///
     /// Errors: what the disk or the store says; nothing half-written has a shard's name.
     pub fn finish(&self, common: &Common<'_>, ready: Ready) -> Result<Outcome> {
-        let Ready { builder, tail: (number, at, mut tail), failed } = ready;
+        let Ready { mut builder, tail: (number, at, mut tail), failed } = ready;
         if !failed.is_empty() {
             self.output.abort();
             return Ok(Outcome::Failed(failed));
         }
         tail.extend_from_slice(&tar::END);
+        builder.bytes(&tar::END)?;
         let tar_bytes = at + tail.len() as u64;
         let bytes = tar_bytes + crate::trailer::TRAILER_BYTES as u64;
         let index = builder.seal(bytes)?;

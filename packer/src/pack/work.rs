@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::progress::Progress;
 use super::segment::{Dealer, Segment, render};
 use crate::from::{Skipped, Source};
+use crate::index::sums_at;
 use crate::manifest::Shard;
 
 /// A shard's segments that may be made before its oldest one is: what they gave waits in memory.
@@ -264,6 +265,7 @@ impl Work<'_> {
         let payload = done.iter().map(|done| done.piece.len).sum();
         self.progress.add(files, payload);
         making.count(files, payload);
+        let sums = sums_at(at, &buffer[..bytes]);
         let tail = match is_last {
             // Held until the shard's end can follow it.
             true => Some((at, buffer[..bytes].to_vec())),
@@ -272,7 +274,9 @@ impl Work<'_> {
                 None
             }
         };
-        let Some(ready) = making.done(number, done, failed, tail)? else { return Ok(Box::new(|_| ())) };
+        let Some(ready) = making.done(number, (done, sums), failed, tail)? else {
+            return Ok(Box::new(|_| ()));
+        };
         let at = making.number as usize;
         match making.finish(&self.common, ready)? {
             Outcome::Made(shard) => {
