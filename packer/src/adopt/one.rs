@@ -115,9 +115,12 @@ fn index_there(
         Some(path) => Index::open(&path),
         None => runtime.block_on(place.get(&name, 0..index_meta.size)).and_then(Index::from_bytes),
     };
-    // A damaged one is made anew.
+    // A damaged one is made anew, and one that a mount could not use.
     let good = index.ok().filter(|index| {
-        index.shard_bytes() == tar_bytes && index.grouping() == grouping && index.verify().is_ok()
+        index.shard_bytes() == tar_bytes
+            && index.framed_bytes().is_some()
+            && index.grouping() == grouping
+            && index.verify().is_ok()
     });
     Ok(good)
 }

@@ -110,6 +110,29 @@ fn tars_become_a_data_set() {
 }
 
 #[test]
+fn all_bytes_of_a_tar_are_summed() {
+    let names: Vec<String> = (0..200).map(|n| format!("{n:0>240}.jpg")).collect();
+    let mut tar = tar_of(&names.iter().map(|name| &**name).collect::<Vec<_>>());
+    tar.resize(tar.len().next_multiple_of(10_240), 0);
+    let cut = tar[..tar.len() / 2 + 100].to_vec();
+    for world in [World::folder(), World::bucket()] {
+        world.put("whole.tar", tar.clone());
+        world.put("cut.tar", cut.clone());
+        assert_eq!(world.skipping().shards, 2);
+        let data = world.data();
+        for (shard, bytes) in [(0, &cut), (1, &tar)] {
+            let index = world.runtime.block_on(data.index(shard)).unwrap();
+            assert_eq!(index.framed_bytes(), Some(bytes.len() as u64));
+            let frames: Vec<u32> = bytes.chunks(64 << 10).map(crc32c::crc32c).collect();
+            assert!(frames.len() > 1);
+            for (n, want) in frames.iter().enumerate() {
+                assert_eq!(index.frame(n as u32).unwrap(), *want);
+            }
+        }
+    }
+}
+
+#[test]
 fn named_tars_are_added() {
     let world = World::folder();
     for name in ["a.tar", "b.tar", "c.tar"] {

@@ -43,7 +43,8 @@ fn look(common: &Common<'_>, plan: &Plan, number: u32, name: &str) -> Result<Opt
         == (common.data_set, name, number)
         && (trailer.index_crc32c, trailer.index_bytes) == (index.crc32c(), index.bytes())
         && index.shard_bytes() == planned.bytes
-        && index.grouping() == common.grouping;
+        && index.grouping() == common.grouping
+        && index.framed_bytes().is_some();
     if !is_its_own || !says_the_same(plan, number, &index)? {
         return Ok(None);
     }

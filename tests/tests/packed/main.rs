@@ -87,7 +87,10 @@ fn is_the_tree_that_was_packed(store: StoreKind) {
     let space = rustix::fs::statvfs(&dir).expect("statvfs");
     assert!(
         (space.f_blocks * space.f_frsize).abs_diff(bytes) <= space.f_frsize && space.f_bfree == 0,
-        "{space:?}"
+        "{} blocks of {}, {} free",
+        space.f_blocks,
+        space.f_frsize,
+        space.f_bfree
     );
     node.ok(&["explain", dir.join("large.bin").to_str().expect("utf-8")]);
 
