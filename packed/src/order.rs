@@ -32,6 +32,16 @@ mod tests;
 pub use file::Order;
 pub use merge::{Shard, Skipped, make};
 
+/// An order of files of the first shard, as they are given.
+#[cfg(test)]
+pub fn write_for_tests(path: &std::path::Path, of: Identity, files: impl Iterator<Item = u32>) {
+    let mut out = file::Writer::new(path, of).unwrap();
+    for file in files {
+        out.push(Entry { shard: 0, of: Of::File(file) }).unwrap();
+    }
+    out.finish().unwrap();
+}
+
 /// Set in an entry's number when it is a directory, link or the like.
 const OTHER: u32 = 1 << 31;
 

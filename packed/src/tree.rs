@@ -290,10 +290,10 @@ impl Tree {
     /// a hard link to nothing.
     fn listed(&self, dir: &Directory, place: u64, with_attr: bool) -> Result<Option<DirEntry>> {
         let path = self.path(place)?;
-        let rest = &path[dir.path.len()..];
-        if rest.is_empty() {
+        // Without the prefix in an index whose order is a lie.
+        let Some(rest) = path.strip_prefix(&dir.path[..]).filter(|rest| !rest.is_empty()) else {
             return Ok(None);
-        }
+        };
         let name = rest.split(|&b| b == b'/').next().unwrap_or(rest).to_vec();
         if name.len() < rest.len() {
             let bare = &path[..dir.path.len() + name.len()];

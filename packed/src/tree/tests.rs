@@ -82,6 +82,38 @@ fn a_file_hides_a_directory_of_its_name() {
     assert_eq!(at(&tree, "a").unwrap().kind, FileType::File);
 }
 
+/// An order that is not one: nothing is found where it should be, and nothing worse happens.
+#[test]
+fn an_order_that_lies_gives_errors_or_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let members: Vec<Member> =
+        ["b/x", "a", "c/d/e", "b/a", "c", "b/x/y"].iter().map(|path| file(path, b"")).collect();
+    let index = Index::from_bytes(shard(0, &members).index).unwrap();
+    let of = crate::order::Identity { data_set: [0; 16], version: 1, digest: 1 };
+    let path = dir.path().join("order");
+    for turn in 0..6u32 {
+        let places = (0..6).map(|n| (n + turn) % 6).chain([turn]);
+        crate::order::write_for_tests(&path, of, places);
+        let order = Order::open(&path, &of).unwrap();
+        let tree = Tree::new(order, vec![index.clone()], crate::rig::owner()).unwrap();
+        let mut todo = vec![Ino::ROOT];
+        for _ in 0..50 {
+            let Some(ino) = todo.pop() else { break };
+            for cookie in 0..9 {
+                let listed = tree.readdir(ino, cookie, 20, true).unwrap_or_default();
+                todo.extend(listed.iter().map(|entry| entry.ino));
+                for entry in &listed {
+                    let _ = tree.lookup(ino, &entry.name);
+                }
+            }
+            for name in [&b"a"[..], b"b", b"c", b"x"] {
+                let _ = tree.lookup(ino, name);
+            }
+            let _ = (tree.parent(ino), tree.getattr(ino));
+        }
+    }
+}
+
 #[test]
 fn numbers_that_are_nobodys_are_stale() {
     let dir = tempfile::tempdir().unwrap();

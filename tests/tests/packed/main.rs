@@ -110,6 +110,40 @@ fn is_the_tree_that_was_packed(store: StoreKind) {
     node.stop();
 }
 
+/// Directories are in tars of others; `granary pack` keeps files and links.
+fn without_directories(mut tree: Tree) -> Tree {
+    tree.retain(|_, (mode, _)| *mode & 0o170_000 != 0o040_000);
+    tree
+}
+
+#[test]
+fn what_the_command_packed_and_what_was_adopted_mount_as_the_same_tree() {
+    let seed = seed();
+    let node = Node::new(StoreKind::Folder);
+    let root = original(&node, seed);
+    let before = read_tree(&root);
+    let (packed, adopted) = (node.path("packed"), node.path("adopted"));
+    let text = |path: &Path| path.to_str().expect("utf-8").to_owned();
+
+    node.ok(&["pack", &text(&root), &text(&packed), "--shard-size", "1MiB"]);
+    create(&node, NAME, &text(&packed), &[]);
+    let dir = node.mount(NAME, "");
+    let (want, found) = (without_directories(before.clone()), without_directories(read_tree(&dir)));
+    assert!(found == want, "the tree differs");
+    assert_eq!(attributes(&dir, &found), attributes(&root, &want));
+    random_reads(&root.join("large.bin"), &dir.join("large.bin"), seed);
+
+    // As GNU tar makes it of a directory: every name begins with ./
+    run_ok("mkdir $2; tar -cf $2/images.tar --sort=name -C $1 .", &[&root, &adopted]);
+    node.ok(&["index", &text(&adopted)]);
+    create(&node, "dataset/adopted", &text(&adopted), &[]);
+    let dir = node.mount("dataset/adopted", "");
+    let found = read_tree(&dir);
+    assert!(found == before, "the adopted tree differs");
+    assert_eq!(attributes(&dir, &found), attributes(&root, &before));
+    run_ok("cmp $1/.shards/images.tar $2/images.tar", &[&dir, &adopted]);
+}
+
 fn random_reads(original: &Path, shown: &Path, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (a, b) = (fs::File::open(original).expect("open"), fs::File::open(shown).expect("open"));
