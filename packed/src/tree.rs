@@ -125,7 +125,7 @@ impl Tree {
         let Entry { shard, of } = self.order.entry(place)?;
         let index = self.index(shard)?;
         let (path, is_directory) = match of {
-            Of::File(file) => (index.file(file)?.path, false),
+            Of::File(file) => (index.path(file)?, false),
             Of::Other(other) => {
                 let other = index.other(other)?;
                 (other.path, other.kind == b'5')

@@ -170,13 +170,7 @@ impl Index {
     /// Errors: `Invalid` when there is no such file; `Corrupt`.
     pub fn file(&self, file: u32) -> Result<File<'_>> {
         let record = self.record(file)?;
-        let names = self.header.layout().names();
-        let end = if file + 1 < self.header.files {
-            self.record(file + 1)?.name_start.into()
-        } else {
-            names.end - names.start
-        };
-        let path = self.part(&names, u64::from(record.name_start)..end)?;
+        let path = self.path_of(file, &record)?;
         let (uid, gid) = self.owner(record.owner)?;
         if record.sample >= self.header.samples || record.end() > self.header.shard_bytes {
             return Err(corrupt(format!("its file {file} lies outside of its shard or of every sample")));
@@ -192,6 +186,23 @@ impl Index {
             uid,
             gid,
         })
+    }
+
+    /// A file's path alone, for searches.
+    ///
+    /// Errors: as [`Index::file`].
+    pub fn path(&self, file: u32) -> Result<&[u8]> {
+        self.path_of(file, &self.record(file)?)
+    }
+
+    fn path_of(&self, file: u32, record: &FileRecord) -> Result<&[u8]> {
+        let names = self.header.layout().names();
+        let end = if file + 1 < self.header.files {
+            self.record(file + 1)?.name_start.into()
+        } else {
+            names.end - names.start
+        };
+        self.part(&names, u64::from(record.name_start)..end)
     }
 
     /// The files of a sample: at least one.
@@ -252,7 +263,7 @@ impl Index {
         let (mut low, mut high) = (0, self.header.files);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.file(self.sorted(middle)?)?.path < path {
+            match self.path(self.sorted(middle)?)? < path {
                 true => low = middle + 1,
                 false => high = middle,
             }

@@ -108,7 +108,7 @@ impl<'a> Stream<'a> {
                     if shard.dead_files.contains(file) {
                         continue;
                     }
-                    match clean(shard.index.file(file)?.path) {
+                    match clean(shard.index.path(file)?) {
                         Some(path) => {
                             let entry = Entry { shard: *number, of: Of::File(file) };
                             return Ok(Some((Cow::Borrowed(path), entry)));

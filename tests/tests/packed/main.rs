@@ -5,7 +5,7 @@ mod making;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use granary_tests::{Node, StoreKind, Tree, drop_page_cache, fill, read_tree, run, run_ok, seed};
@@ -197,13 +197,7 @@ fn nothing_can_be_changed() {
     assert_eq!(errno(fs::rename(&b, dir.join("c"))), Some(EROFS));
     assert_eq!(errno(fs::hard_link(&b, dir.join("c"))), Some(EROFS));
     assert_eq!(errno(std::os::unix::fs::symlink("b", dir.join("c"))), Some(EROFS));
-    assert_eq!(
-        errno(fs::set_permissions(
-            &b,
-            fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        )),
-        Some(EROFS)
-    );
+    assert_eq!(errno(fs::set_permissions(&b, fs::Permissions::from_mode(0o600))), Some(EROFS));
     assert_eq!(fs::read_to_string(&b).expect("read"), "one\n");
     // Asked to be writable, it is not.
     let other = node.path("rw");
