@@ -18,6 +18,7 @@ pub mod nodes;
 pub mod pages;
 pub mod predict;
 pub mod recent;
+pub mod rights;
 
 mod atime;
 mod attributes;
@@ -295,7 +296,7 @@ impl Vfs {
     }
 
     /// Whether access control lists are kept.
-    fn keeps_acls(&self) -> bool {
+    pub fn keeps_acls(&self) -> bool {
         self.acl.load(Ordering::Relaxed)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use granary_tests::{Node, StoreKind, drop_page_cache, run, until};
+use granary_tests::{Node, Output, StoreKind, drop_page_cache, run, until};
 use serde_json::Value;
 
 const SMALL: usize = 120;
@@ -137,35 +137,108 @@ fn in_the_background_it_is_told_by_status_and_another_namespace_in_the_same_comm
     node.stop();
 }
 
+/// A user's own copy of the binary, to run as that user: the test's directory, and the binary's, are root's alone.
+struct Daemon {
+    binary: PathBuf,
+    uid: u32,
+}
+
+impl Daemon {
+    fn new(node: &Node, home: &Path) -> Daemon {
+        let uid = fs::metadata(home).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).expect("stat");
+        let (root, binary) = (node.path(""), node.path("granary"));
+        chmod(&root, 0o755);
+        fs::copy(node.command(&[]).get_program(), &binary).expect("copy");
+        Daemon { binary, uid }
+    }
+
+    fn warmup(&self, node: &Node, args: &[&str]) -> Output {
+        let command = node.command(&[&["warmup", "--json"], args].concat());
+        let mut theirs = std::process::Command::new(&self.binary);
+        theirs.args(command.get_args()).uid(self.uid).gid(self.uid);
+        theirs.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        run(&mut theirs)
+    }
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("chmod");
+}
+
 #[test]
 fn users_warm_what_they_may_read() {
     let node = Node::new(StoreKind::Folder);
     let dir = node.mount("user/daemon", "");
-    let uid = fs::metadata(&dir).map(|m| std::os::unix::fs::MetadataExt::uid(&m)).expect("stat");
+    let daemon = Daemon::new(&node, &dir);
     fs::write(dir.join("secret"), "x").expect("write"); // root's
-    fs::set_permissions(dir.join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
-        .expect("chmod");
+    chmod(&dir.join("secret"), 0o600);
     fs::write(dir.join("plain"), "y").expect("write");
     let foreign = node.mount("dataset/asr", "");
-    // The test's directory, and the binary's, are root's alone.
-    let (root, binary) = (node.path(""), node.path("granary"));
-    fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-    fs::copy(node.command(&[]).get_program(), &binary).expect("copy");
-    let by_daemon = |path: &Path| {
-        let command = node.command(&["warmup", "--json", "--check", text(path)]);
-        let mut theirs = std::process::Command::new(&binary);
-        theirs.args(command.get_args()).uid(uid).gid(uid);
-        theirs.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        run(&mut theirs)
-    };
-    let out = by_daemon(&dir);
+    let out = daemon.warmup(&node, &["--check", text(&dir)]);
     let found: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
     assert_eq!(
         (out.code, found[0]["files"].as_u64(), found[0]["denied"].as_u64()),
         (Some(1), Some(1), Some(1))
     );
-    let out = by_daemon(&foreign);
+    let out = daemon.warmup(&node, &["--check", text(&foreign)]);
     assert!(out.code == Some(1) && out.stderr.contains("nothing of this node is mounted"), "{out:?}");
+}
+
+/// Gives a file an access control list: owner, a user, the group, the mask, others; permissions as `chmod` has them.
+fn set_acl(path: &Path, uid: u32, [owner, user, group, mask, others]: [u16; 5]) {
+    let nobody = u32::MAX;
+    let entries =
+        [(1, owner, nobody), (2, user, uid), (4, group, nobody), (0x10, mask, nobody), (0x20, others, nobody)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in entries {
+        list.extend(u16::to_le_bytes(tag));
+        list.extend(u16::to_le_bytes(perm));
+        list.extend(u32::to_le_bytes(id));
+    }
+    rustix::fs::setxattr(path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty())
+        .expect("setxattr");
+}
+
+#[test]
+fn access_control_lists_give_and_take() {
+    let node = Node::new(StoreKind::Folder);
+    let dir = node.mount("user/daemon", "");
+    let daemon = Daemon::new(&node, &dir);
+    let at = |name: &str| dir.join(name);
+    for name in ["given", "taken", "masked", "plain"] {
+        fs::write(at(name), name).expect("write");
+        chmod(&at(name), 0o600);
+    }
+    for name in ["closed", "open"] {
+        fs::create_dir(at(name)).expect("mkdir");
+        fs::write(at(name).join("file"), name).expect("write");
+    }
+    chmod(&at("plain"), 0o644);
+    set_acl(&at("given"), daemon.uid, [6, 4, 0, 4, 0]);
+    set_acl(&at("taken"), daemon.uid, [6, 0, 4, 4, 4]);
+    set_acl(&at("masked"), daemon.uid, [6, 4, 0, 2, 0]);
+    set_acl(&at("closed"), daemon.uid, [7, 0, 5, 5, 5]);
+    set_acl(&at("open"), daemon.uid, [7, 5, 0, 5, 0]);
+    node.sync(&dir);
+    // What the kernel says, first: its word is what counts.
+    let may_read = |name: &str| {
+        let mut cat = std::process::Command::new("cat");
+        run(cat.arg(at(name)).uid(daemon.uid).gid(daemon.uid)).code == Some(0)
+    };
+    let all = ["given", "taken", "masked", "plain", "closed/file", "open/file"];
+    let readable: Vec<_> = all.into_iter().filter(|name| may_read(name)).collect();
+    assert_eq!(readable, ["given", "plain", "open/file"]);
+    let files = |args: &[&str]| {
+        let out = daemon.warmup(&node, args);
+        let found: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+        let number = |key: &str| found[0][key].as_u64().expect("a number");
+        (number("files"), number("denied"), number("failed"))
+    };
+    assert_eq!(files(&["--check", text(&dir)]), (3, 3, 0), "two files and a directory are not theirs");
+    let list = node.path("list");
+    fs::write(&list, all.join("\n")).expect("write");
+    chmod(&list, 0o644);
+    assert_eq!(files(&["--files-from", text(&list), text(&dir)]), (3, 2, 1), "what is in `closed` is not there");
 }
 
 #[test]

@@ -153,6 +153,13 @@ impl Table {
         self.lock().values().find(|served| served.name == *name).map(|served| served.meta.clone())
     }
 
+    /// Whether access control lists count where a namespace is mounted.
+    pub fn keeps_acls(&self, name: &NamespaceName) -> bool {
+        let all = self.lock();
+        let served = all.values().find(|served| served.name == *name);
+        served.and_then(Served::session).is_some_and(|session| session.vfs().keeps_acls())
+    }
+
     pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {
         self.lock().values().find(|served| served.name == *name).map(|served| served.tree.clone())
     }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use granary_core::Kind;
+use granary_fuse::vfs::rights::Rights;
 use tokio::sync::mpsc;
 
 use super::{Ask, On, PROGRESS_INTERVAL, Who, as_lines, space_at};
@@ -14,7 +15,7 @@ use crate::exit::{Failure, Outcome};
 use crate::node::peer::missing;
 use crate::node::warmup::job::{Ground, Job};
 use crate::node::warmup::pins::PinnedTree;
-use crate::node::warmup::walk::{self, Rights, Target};
+use crate::node::warmup::walk::{self, Target};
 use crate::wire::{WarmCancelRequest, WarmLine, WarmRequest, WarmStatus, WarmWork};
 
 /// A request's body, with a list of files, is at most this long.
@@ -55,7 +56,9 @@ pub async fn warm(
 ) -> Outcome<Response> {
     let (name, tree, dir) = space_at(&node, &peer, &request.path).await?;
     let meta = node.mounts.table().meta(&name).ok_or_else(|| missing(&name))?;
-    let (path, rights) = (PathBuf::from(&request.path), Rights::of(&peer));
+    let lists = node.mounts.table().keeps_acls(&name);
+    let rights = Rights { uid: peer.uid, gids: peer.gids.clone(), all: peer.administrator, lists };
+    let path = PathBuf::from(&request.path);
     let inside = within(&dir, &path, "")?;
     let top = walk::resolve(&*meta, &rights, &inside).await.map_err(|e| match e.kind() {
         Kind::NotFound => Failure::of_kind(

@@ -10,10 +10,11 @@ use granary_cache::Tree;
 use granary_cache::prefetch::pinned::PinnedChunks;
 use granary_cache::prefetch::warm::Counts;
 use granary_core::{Clock, Error, Ino, Kind, Result};
+use granary_fuse::vfs::rights::Rights;
 use granary_meta::Metadata;
 use tokio_util::sync::CancellationToken;
 
-use super::walk::{Rights, Target, Walk};
+use super::walk::{Target, Walk};
 use crate::exit::Failure;
 use crate::wire::{WarmStatus, WarmWork};
 

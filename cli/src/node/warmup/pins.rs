@@ -22,11 +22,12 @@ use std::time::Duration;
 
 use granary_cache::prefetch::pinned::PinnedChunks;
 use granary_core::{Clock, Ino, Kind, NamespaceName};
+use granary_fuse::vfs::rights::Rights;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Ground, Job};
-use super::walk::{Rights, Target};
+use super::walk::Target;
 use crate::exit::{Failure, Outcome};
 use crate::node::peer::Peer;
 use crate::node::table::Table;

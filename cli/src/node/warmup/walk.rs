@@ -1,54 +1,19 @@
 //! The regular files below a directory, or on a list, as somebody with certain rights may see them.
 //!
-//! Rights are permission bits, as POSIX applies them: of the owner, else of the groups, else of others. An access control list
-//! shows in the group's bits as what it grants at most; a right that only the list gives is not seen, and the file left out.
+//! What they may is decided as the kernel decides it, access control lists included: [`Rights`].
 
 use std::collections::VecDeque;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
 use granary_core::{EntryName, Error, Ino, Kind, Result};
+use granary_fuse::vfs::rights::{READ, Rights, SEARCH};
 use granary_meta::{Attr, DirEntry, FileType, Metadata};
-
-use crate::node::peer::Peer;
 
 /// Entries of a directory asked for at once.
 const PAGE: usize = 256;
 /// Directories within each other, at most.
 const DEPTH_MAX: usize = 4096;
-
-const READ: u32 = 4;
-const SEARCH: u32 = 1;
-
-/// On whose behalf.
-#[derive(Clone, Debug)]
-pub struct Rights {
-    uid: u32,
-    gids: Vec<u32>,
-    all: bool,
-}
-
-impl Rights {
-    pub fn of(peer: &Peer) -> Rights {
-        Rights { uid: peer.uid, gids: peer.gids.clone(), all: peer.administrator }
-    }
-
-    /// Of the node itself.
-    pub fn all() -> Rights {
-        Rights { uid: 0, gids: Vec::new(), all: true }
-    }
-
-    fn may(&self, attr: &Attr, want: u32) -> bool {
-        let bits = if attr.uid == self.uid {
-            attr.mode >> 6
-        } else if self.gids.contains(&attr.gid) {
-            attr.mode >> 3
-        } else {
-            attr.mode
-        };
-        self.all || bits & want == want
-    }
-}
 
 /// What a path of a namespace leads to. Every directory on the way must let the caller through.
 ///
@@ -67,7 +32,7 @@ pub async fn resolve(meta: &dyn Metadata, rights: &Rights, path: &Path) -> Resul
                 ));
             }
         };
-        if attr.kind != FileType::Directory || !rights.may(&attr, SEARCH) {
+        if attr.kind != FileType::Directory || !rights.may(meta, &attr, SEARCH).await? {
             return Err(missing());
         }
         attr = match meta.lookup(attr.ino, EntryName::new(name)?).await {
@@ -127,14 +92,14 @@ impl Walk {
                         Err(e) => return Err(e),
                     },
                 };
-                if let Some(file) = self.enter(attr) {
+                if let Some(file) = self.enter(attr).await? {
                     return Ok(Some(file));
                 }
                 continue;
             };
             if let Some(entry) = level.page.pop_front() {
                 let Some(attr) = entry.attr else { continue };
-                if let Some(file) = self.enter(attr) {
+                if let Some(file) = self.enter(attr).await? {
                     return Ok(Some(file));
                 }
                 continue;
@@ -157,58 +122,24 @@ impl Walk {
     }
 
     /// A regular file is given back; a directory is what the walk goes on in.
-    fn enter(&mut self, attr: Attr) -> Option<Attr> {
+    async fn enter(&mut self, attr: Attr) -> Result<Option<Attr>> {
         let want = match attr.kind {
             FileType::File => READ,
             FileType::Directory => READ | SEARCH,
-            _ => return None,
+            _ => return Ok(None),
         };
-        if !self.rights.may(&attr, want) || self.levels.len() >= DEPTH_MAX {
+        let may = match self.rights.may(&*self.meta, &attr, want).await {
+            Err(e) if matches!(e.kind(), Kind::Stale | Kind::NotFound) => return Ok(None),
+            may => may?,
+        };
+        if !may || self.levels.len() >= DEPTH_MAX {
             self.denied += 1;
-            return None;
+            return Ok(None);
         }
         if attr.kind == FileType::File {
-            return Some(attr);
+            return Ok(Some(attr));
         }
         self.levels.push(Level { dir: attr.ino, cookie: 0, page: VecDeque::new(), last: false });
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn attr(mode: u32) -> Attr {
-        let time = granary_core::Timestamp::default();
-        Attr {
-            ino: Ino(5),
-            kind: FileType::File,
-            mode,
-            uid: 10,
-            gid: 20,
-            nlink: 1,
-            rdev: 0,
-            size: 0,
-            stored: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            version: 1,
-            staged_seq: 0,
-        }
-    }
-
-    #[test]
-    fn the_first_class_that_fits_decides() {
-        let rights = |uid, gids: &[u32]| Rights { uid, gids: gids.to_vec(), all: false };
-        assert!(rights(10, &[]).may(&attr(0o400), READ));
-        assert!(!rights(10, &[20]).may(&attr(0o077), READ), "the owner is not of the group or of the others");
-        assert!(rights(11, &[7, 20]).may(&attr(0o040), READ) && !rights(11, &[20]).may(&attr(0o704), READ));
-        assert!(
-            rights(11, &[7]).may(&attr(0o005), READ | SEARCH) && !rights(11, &[7]).may(&attr(0o004), SEARCH)
-        );
-        assert!(Rights::all().may(&attr(0), READ));
+        Ok(None)
     }
 }
