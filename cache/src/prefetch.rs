@@ -7,8 +7,10 @@
 //! | `history` | in which order objects were read, for the next pass over the same tree |
 //! | `credit` | how much may be fetched on a guess |
 //! | `pinned` | trees that stay on the node |
+//! | `announced` | orders in which programs said that they will read |
 //! | `warm` | `granary warmup`: files fetched, counted and dropped without being read |
 
+pub mod announced;
 pub(crate) mod credit;
 pub(crate) mod history;
 pub(crate) mod objects;

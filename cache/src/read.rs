@@ -44,7 +44,7 @@ use granary_store::Store;
 use tokio::runtime::Handle;
 
 use disk::{ChunkKey, Disk, DiskLimits};
-use fetch::Fetcher;
+use fetch::{Class, Fetcher};
 use memory::MemoryFrames;
 use sums::FrameSums;
 
@@ -65,6 +65,15 @@ const GUESS_SHARE: u64 = 64;
 const GUESS_BYTES: Range<u64> = 64 << 20..1 << 30;
 /// Objects at whose end reads go on in another one, until somebody looks which one that is.
 const BEYOND_MAX: usize = 64;
+
+/// How much what nobody waits for yet may wait itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Somebody said that they will read it soon.
+    Announced,
+    /// Some time.
+    Background,
+}
 
 /// The node's cache of immutable objects' payloads, shared by all its mounts. Survives restarts.
 #[derive(Debug)]
@@ -256,9 +265,19 @@ impl ReadCache {
     /// when it is there.
     ///
     /// Errors: those of [`read`](Self::read); `NoSpace` when the cache does not keep it.
-    pub async fn warm(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Result<u64> {
+    pub async fn bring(
+        &self,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        range: Range<u64>,
+        patience: Patience,
+    ) -> Result<u64> {
         let range = range.start..range.end.min(object.payload_len);
-        self.fetcher.warm(ns, object, chunks_within(&range)).await
+        let class = match patience {
+            Patience::Announced => Class::Announced,
+            Patience::Background => Class::Background,
+        };
+        self.fetcher.bring(ns, object, chunks_within(&range), class).await
     }
 
     /// How many of these bytes of an object's payload are on disk.
@@ -388,6 +407,11 @@ impl ReadCache {
     /// Bytes that may lie on the node's disks, in all folders.
     pub fn bytes_max(&self) -> u64 {
         self.fetcher.disk.bytes_max()
+    }
+
+    /// Bytes that a namespace may have of the cache, as its share says.
+    pub(crate) fn bytes_max_of(&self, ns: NamespaceId) -> u64 {
+        self.fetcher.disk.bytes_max_of(ns)
     }
 
     /// Bytes of pinned chunks beside the stage.

@@ -32,6 +32,7 @@ use crate::drain;
 use crate::file::explain::{Below, Explanation};
 use crate::file::{File, PageCache};
 use crate::peer::Peers;
+use crate::prefetch::announced::follow;
 use crate::read::ReadCache;
 use crate::recover::{self, RecoveryStep, RecoveryWatch};
 use crate::stage::disk::{Disk, SystemDisk};
@@ -104,9 +105,9 @@ pub struct Tree {
 struct Tasks {
     /// Ends when it is told, after its uploads have.
     drain: JoinHandle<()>,
-    /// The committer, compaction, the one that deletes dead objects, and those that verify and make clean copies: may be aborted
-    /// anywhere.
-    others: [JoinHandle<()>; 5],
+    /// The committer, compaction, the one that deletes dead objects, those that verify and make clean copies, and the one that fetches
+    /// what was announced: may be aborted anywhere.
+    others: [JoinHandle<()>; 6],
 }
 
 impl fmt::Debug for Tree {
@@ -179,6 +180,7 @@ impl Tree {
             runtime.spawn(drain::dead::run(shared.clone())),
             runtime.spawn(scrub::run(shared.clone())),
             runtime.spawn(gather::run(shared.clone())),
+            runtime.spawn(follow::run(shared.clone())),
         ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
         Ok(Arc::new(Tree { shared, recovered, tasks }))
@@ -187,6 +189,7 @@ impl Tree {
     /// The file's state, loaded from metadata if nobody has it; counts one user. Every `open` or `create` is matched by
     /// one `close`.
     pub async fn file(&self, attr: &Attr, hint: Option<PathHint>) -> Result<Arc<File>> {
+        self.note_read(attr.ino);
         self.shared.open(attr, hint).await
     }
 

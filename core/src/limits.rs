@@ -22,6 +22,11 @@ pub const XATTR_BYTES_MAX: usize = 65_536;
 pub const SYMLINK_BYTES_MAX: usize = 4095;
 /// Bytes of the longest file of which the metadata may keep a copy beside its inode.
 pub const INLINE_BYTES_MAX: u64 = 2048;
+/// Files of one namespace that programs announced and did not read yet, on one node: about 50 bytes of memory each.
+pub const ANNOUNCED_FILES_MAX: usize = 1 << 20;
+/// Orders that they may be in, of all users and of one.
+pub const ANNOUNCED_ORDERS_MAX: usize = 64;
+pub const ANNOUNCED_ORDERS_OF_USER_MAX: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -5,7 +5,9 @@ mod attributes;
 pub mod config;
 mod convert;
 mod files;
+mod groups;
 pub mod histogram;
+mod ioctl;
 mod locks;
 pub mod metrics;
 mod names;
@@ -133,7 +135,7 @@ impl Service for Adapter {
             Operation::Releasedir(_) => self.answer_now(Op::Releasedir, ino, reply, || Ok(()), reply_done),
             Operation::Fsyncdir { .. } => self.fsyncdir(ino, reply),
             Operation::Syncfs => self.syncfs(ino, reply),
-            Operation::Ioctl => self.refuse(Op::Ioctl, reply, libc::ENOTTY),
+            Operation::Ioctl(call) => self.ioctl(self.cx(request, 0), ino, call, reply),
             // The kernel checks permissions itself; regular files are always ready.
             Operation::Access { .. } | Operation::Poll | Operation::Other => {
                 self.refuse(Op::Other, reply, libc::ENOSYS);

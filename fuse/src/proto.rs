@@ -18,6 +18,7 @@
 //!
 //! What follows is in the tables of each module. Whatever the bytes are, parsing ends with a value or [`wire::Malformed`].
 
+pub mod announce;
 pub mod answer;
 pub mod init;
 pub mod listing;

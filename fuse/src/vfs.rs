@@ -20,12 +20,14 @@ pub mod predict;
 pub mod recent;
 pub mod rights;
 
+mod announce;
 mod atime;
 mod attributes;
 mod copy;
 mod files;
 mod locks;
 mod names;
+mod paths;
 mod privileges;
 mod shared;
 mod stateless;
@@ -43,6 +45,7 @@ use granary_core::error::fail;
 use granary_core::{Clock, Ino, Kind, Result, Timestamp};
 use granary_meta::{Attr, FileType, Metadata};
 
+pub use announce::Reading;
 pub use atime::Atime;
 pub use copy::CopyRange;
 pub use files::{Access, WriteFlags};

@@ -1,9 +1,17 @@
 //! Requests of the kernel: whatever they are, parsing ends, and what is borrowed lies within the message.
 #![no_main]
 
+use granary_fuse::proto::announce::Announcement;
 use granary_fuse::proto::request::Dialect;
 use granary_fuse::proto::{Operation, Request};
 use libfuzzer_sys::fuzz_target;
+
+/// What is understood is written the same way.
+fn announcement(bytes: &[u8]) {
+    if let Ok(one) = Announcement::parse(bytes) {
+        assert_eq!(one.encode(), bytes);
+    }
+}
 
 fn check(bytes: &[u8]) {
     for setxattr_ext in [false, true] {
@@ -12,6 +20,10 @@ fn check(bytes: &[u8]) {
         match request.operation {
             Operation::Write(write) => assert!(write.data.len() < bytes.len()),
             Operation::BatchForget(forgets) => assert!(forgets.iter().count() * 16 < bytes.len()),
+            Operation::Ioctl(call) => {
+                assert!(call.data.len() < bytes.len());
+                announcement(call.data);
+            }
             Operation::Lookup { name } => assert!(!name.is_empty() && !name.contains(&0)),
             _ => {}
         }
@@ -19,6 +31,7 @@ fn check(bytes: &[u8]) {
 }
 
 fuzz_target!(|data: &[u8]| {
+    announcement(data);
     check(data);
     // With a true length, which is checked first.
     if data.len() >= 4 {

@@ -11,6 +11,7 @@ use granary_core::limits::CHUNK_BYTES;
 use granary_core::{Ino, Kind, ObjectId, Result};
 use granary_meta::{Attr, Extent, Place};
 
+use crate::read::Patience;
 use crate::stage::Shape;
 use crate::tree::{Shared, Tree};
 
@@ -104,7 +105,36 @@ impl Shared {
         }
     }
 
-    async fn warm_object(&self, id: ObjectId, parts: &[Range<u64>]) -> Result<u64> {
+    /// Fetches these parts of objects, in the order in which the objects come first; how many bytes came.
+    pub(super) async fn bring(
+        &self,
+        spans: impl IntoIterator<Item = (ObjectId, Range<u64>)>,
+        patience: Patience,
+        objects_at_once: usize,
+    ) -> Result<u64> {
+        let mut order: Vec<(ObjectId, Vec<Range<u64>>)> = Vec::new();
+        let mut places: HashMap<ObjectId, usize> = HashMap::new();
+        for (id, range) in spans {
+            let at = *places.entry(id).or_insert(order.len());
+            if at == order.len() {
+                order.push((id, Vec::new()));
+            }
+            order[at].1.push(range);
+        }
+        // Collected first: with the closure in it, the future could not be proven to be Send.
+        let fetches: Vec<_> = order
+            .into_iter()
+            .map(|(id, parts)| async move { self.bring_parts(id, &merge(parts), patience).await })
+            .collect();
+        let mut fetches = futures::stream::iter(fetches).buffered(objects_at_once);
+        let mut bytes = 0;
+        while let Some(fetched) = fetches.next().await {
+            bytes += fetched?;
+        }
+        Ok(bytes)
+    }
+
+    async fn bring_parts(&self, id: ObjectId, parts: &[Range<u64>], patience: Patience) -> Result<u64> {
         let object = match self.object(id).await {
             Ok(object) => object,
             Err(e) if e.kind() == Kind::NotFound => return Ok(0), // its files moved to another one meanwhile
@@ -112,7 +142,7 @@ impl Shared {
         };
         let mut fetched = 0;
         for part in parts {
-            fetched += self.reads.warm(self.ns, &object, part.clone()).await?;
+            fetched += self.reads.bring(self.ns, &object, part.clone(), patience).await?;
         }
         Ok(fetched)
     }
@@ -157,26 +187,9 @@ impl Tree {
         for &ino in files {
             found.extend(shared.whereabouts(ino).await?);
         }
-        let mut order: Vec<(ObjectId, Vec<Range<u64>>)> = Vec::new();
-        let mut places: HashMap<ObjectId, usize> = HashMap::new();
-        for (id, range) in found.iter().flat_map(|file| &file.spans) {
-            let at = *places.entry(*id).or_insert(order.len());
-            if at == order.len() {
-                order.push((*id, Vec::new()));
-            }
-            order[at].1.push(range.clone());
-        }
-        // Collected first: with the closure in it, the future could not be proven to be Send.
-        let fetches: Vec<_> = order
-            .into_iter()
-            .map(|(id, parts)| async move { shared.warm_object(id, &merge(parts)).await })
-            .collect();
-        let mut fetches = futures::stream::iter(fetches).buffered(OBJECTS_AT_ONCE);
-        let mut counts = Counts::default();
-        while let Some(fetched) = fetches.next().await {
-            counts.bytes_fetched += fetched?;
-        }
-        drop(fetches);
+        let spans = found.iter().flat_map(|file| file.spans.clone());
+        let bytes_fetched = shared.bring(spans, Patience::Background, OBJECTS_AT_ONCE).await?;
+        let mut counts = Counts { bytes_fetched, ..Counts::default() };
         found.iter().for_each(|file| shared.count(file, &mut counts));
         Ok(counts)
     }

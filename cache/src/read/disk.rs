@@ -136,6 +136,11 @@ impl Disk {
         self.folders.iter().map(Folder::minimums).fold(0, u64::saturating_add) <= bytes_max
     }
 
+    /// Bytes that a namespace may have.
+    pub fn bytes_max_of(&self, ns: NamespaceId) -> u64 {
+        self.folders.iter().map(|folder| folder.bytes_max_of(ns)).fold(0, u64::saturating_add)
+    }
+
     /// Bytes that are known to be the namespace's.
     pub fn bytes_of(&self, ns: NamespaceId) -> u64 {
         self.folders.iter().map(|folder| folder.bytes_of(ns)).sum()

@@ -285,21 +285,26 @@ impl Fetcher {
         chunks.end.saturating_sub(chunks.start)
     }
 
-    /// Fetches in the background what of these chunks is not here, and returns when all is on disk: how many bytes came. What
-    /// was on its way is waited for, too.
+    /// Fetches in its class, announced or background, what of these chunks is not here, and returns when all is on disk: how many
+    /// bytes came. What was on its way is waited for, too.
     ///
     /// Errors: those of a read; `NoSpace` when the cache does not keep what came.
-    pub async fn warm(
+    pub async fn bring(
         self: &Arc<Self>,
         ns: NamespaceId,
         object: &ObjectInfo,
         chunks: Range<u32>,
+        class: Class,
     ) -> Result<u64> {
+        let counter = match class {
+            Class::Announced => &self.stats.announced_bytes,
+            _ => &self.stats.warmed_bytes,
+        };
         let (mut wanted, mut bytes) = (chunks.start, 0);
         while wanted < chunks.end {
             let run = self.first_missing_run(object.id, wanted..chunks.end);
             self.join(object.id, wanted..run.start).await?;
-            let departed = self.depart_run(ns, object, run.clone(), Class::Background);
+            let departed = self.depart_run(ns, object, run.clone(), class);
             // None: somebody else was faster, and is waited for in the next turn.
             wanted = run.start + departed.len() as u32;
             for (index, flight) in run.zip(departed) {
@@ -313,7 +318,7 @@ impl Fetcher {
                 }
                 self.disk.settle(ChunkKey { object: object.id, index });
                 bytes += flight.len;
-                add(&self.stats.warmed_bytes, flight.len);
+                add(counter, flight.len);
             }
         }
         Ok(bytes)

@@ -167,6 +167,11 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         self.owners.find(ns).map_or(0, Owner::bytes)
     }
 
+    /// Bytes that an owner may have, as its share says.
+    pub fn bytes_max_of(&self, ns: NamespaceId) -> u64 {
+        self.owners.find(ns).map_or(u64::MAX, |owner| owner.share.bytes_max)
+    }
+
     /// Bytes that the owner can keep beside what it has, without one of its own leaving; and beside what is pinned of its own.
     pub fn room_of(&self, ns: NamespaceId) -> (u64, u64) {
         let Some(owner) = self.owners.find(ns) else { return (u64::MAX, u64::MAX) };

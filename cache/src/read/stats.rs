@@ -60,6 +60,8 @@ counters! {
     prefetch_refused_bytes,
     /// Bytes fetched by `granary warmup`.
     warmed_bytes,
+    /// Bytes fetched because a program announced that it will read them.
+    announced_bytes,
     /// Chunks that could not be kept on disk (full, failing, or larger than the budget).
     uncached,
 }

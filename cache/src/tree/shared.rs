@@ -25,6 +25,7 @@ use super::{PathHint, TreeParts};
 use crate::drain::Drain;
 use crate::file::File;
 use crate::peer::Peers;
+use crate::prefetch::announced::follow::Orders;
 use crate::read::ReadCache;
 use crate::room::Level;
 use crate::stage::disk::Disk;
@@ -68,6 +69,7 @@ pub(crate) struct Shared {
     pub dirty: Dirty,
     pub drain: Drain,
     pub served: Served,
+    pub orders: Orders,
     /// A verified record of the log that is read part by part, of at most 4 MiB: its segment, offset and bytes. Records never
     /// change, nor is a segment's number used twice.
     pub last_record: Mutex<Option<(u64, u64, Bytes)>>,
@@ -132,6 +134,7 @@ impl Shared {
             dirty: Dirty::default(),
             drain,
             served: Served::default(),
+            orders: Orders::default(),
             last_record: Mutex::default(),
             many,
             peers: OnceLock::new(),

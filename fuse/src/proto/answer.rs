@@ -171,6 +171,11 @@ pub fn count_64(n: u64) -> Body {
     Body::default().u64(n)
 }
 
+/// What an ioctl returns, when nothing is to be written to the caller's memory.
+pub fn ioctl(result: i32) -> Body {
+    Body::default().u32(result as u32).u32(0).u32(0).u32(0)
+}
+
 pub fn lock(l: &FileLock) -> Body {
     Body::default().u64(l.start).u64(l.end).u32(l.kind).u32(l.pid)
 }
@@ -193,9 +198,10 @@ mod tests {
             count(1),
             count_64(1),
             lock(&FileLock::default()),
+            ioctl(1),
         ]
         .map(|body| body.as_slice().len());
-        assert_eq!(lengths, [88, 128, 16, 144, 104, 288, 80, 8, 8, 24]);
+        assert_eq!(lengths, [88, 128, 16, 144, 104, 288, 80, 8, 8, 24, 16]);
     }
 
     #[test]

@@ -32,6 +32,7 @@
 //! | LSEEK | fh 8, offset 8, whence 4, `_4` | |
 //! | COPY_FILE_RANGE, .._64 | fh 8, offset 8, inode to 8, fh to 8, offset to 8, length 8, flags 8 | |
 //! | SYNCFS | `_8` | |
+//! | IOCTL | fh 8, flags 4, number 4, argument 8, bytes in 4, bytes out 4 | bytes in |
 
 mod parse;
 #[cfg(test)]
@@ -201,6 +202,18 @@ pub struct CopyFileRange {
     pub wide: bool,
 }
 
+/// With the bytes that its number says are to be copied from the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ioctl<'a> {
+    pub fh: u64,
+    pub flags: u32,
+    pub cmd: u32,
+    pub argument: u64,
+    pub data: &'a [u8],
+    /// Bytes that may be written to the caller.
+    pub out_bytes: u32,
+}
+
 /// The inodes of a BATCH_FORGET: their count was checked against the length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forgets<'a>(&'a [u8]);
@@ -329,7 +342,7 @@ pub enum Operation<'a> {
         whence: u32,
     },
     CopyFileRange(CopyFileRange),
-    Ioctl,
+    Ioctl(Ioctl<'a>),
     Poll,
     /// Not served here: BMAP, DAX mappings, what later kernels know.
     Other,

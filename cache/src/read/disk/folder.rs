@@ -333,6 +333,11 @@ impl Folder {
         self.state().policy.minimums()
     }
 
+    /// Bytes that a namespace may have here.
+    pub fn bytes_max_of(&self, ns: NamespaceId) -> u64 {
+        self.state().policy.bytes_max_of(ns)
+    }
+
     /// Bytes that are known to be the namespace's.
     pub fn bytes_of(&self, ns: NamespaceId) -> u64 {
         self.state().policy.bytes_of(ns)

@@ -173,7 +173,7 @@ impl Landing {
                 add(&self.fetcher.stats.prefetched_bytes, chunk.len() as u64);
             }
             let kept = disk.insert(self.ns, key, &[&chunk], sums.of_chunk(key.index), ahead);
-            if !kept && !ahead && flight.class != Class::Background {
+            if !kept && matches!(flight.class, Class::Demand) {
                 for (i, frame) in chunk.chunks(FRAME_BYTES as usize).enumerate() {
                     self.fetcher.frames.insert(
                         id,

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | demand | somebody waits for the bytes | first; nothing overtakes it, not even what needs fewer slots |
 //! | ahead | somebody may ask for them soon | while no demand waits, within the share of what is fetched ahead; refused when too many wait |
+//! | announced | a program said that it will ask for them | as ahead, after all of that: what goes on from a read is wanted sooner |
 //! | background | `granary warmup` | as ahead, after all of that |
 //!
 //! A fetch that somebody begins to wait for is *raised* to demand, to the front of its namespace's queue.
@@ -23,6 +24,7 @@ const AHEAD_MAX: usize = 512;
 pub(in crate::read) enum Class {
     Demand,
     Ahead,
+    Announced,
     Background,
 }
 
@@ -99,11 +101,12 @@ impl Lane {
 pub(super) struct Turns {
     slots_max: u32,
     free: u32,
-    /// Slots that fetches ahead and in the background may hold together, and do.
+    /// Slots that all but demand may hold together, and do.
     ahead_max: u32,
     ahead_held: u32,
     demand: Lane,
     ahead: Lane,
+    announced: Lane,
     background: Lane,
     /// Where those who wait are.
     waiting: HashMap<u64, (Class, NamespaceId)>,
@@ -119,6 +122,7 @@ impl Turns {
             ahead_held: 0,
             demand: Lane::default(),
             ahead: Lane::default(),
+            announced: Lane::default(),
             background: Lane::default(),
             waiting: HashMap::new(),
             next: 0,
@@ -134,6 +138,7 @@ impl Turns {
         match class {
             Class::Demand => &mut self.demand,
             Class::Ahead => &mut self.ahead,
+            Class::Announced => &mut self.announced,
             Class::Background => &mut self.background,
         }
     }
@@ -157,7 +162,7 @@ impl Turns {
         if let Some(first) = self.demand.first() {
             return if first.slots <= self.free { self.begin(Class::Demand) } else { None };
         }
-        for class in [Class::Ahead, Class::Background] {
+        for class in [Class::Ahead, Class::Announced, Class::Background] {
             let Some(first) = self.lane(class).first() else { continue };
             // One that wants more than the share, which became smaller, runs alone.
             let within = self.ahead_held + first.slots <= self.ahead_max || self.ahead_held == 0;

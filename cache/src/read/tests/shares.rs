@@ -28,7 +28,7 @@ async fn what_is_not_kept_is_read_all_the_same() {
     assert!(pinned <= 5 * MIB, "{pinned}");
     let whole = (0..4).filter(|at| b.cache.has(other.id, at * MIB..(at + 1) * MIB)).count();
     assert!(whole < 4 && b.cache.usage().1 <= kept.1 + 1 + whole);
-    let e = b.cache.warm(NS, &other, 0..4 * MIB).await.unwrap_err();
+    let e = b.cache.bring(NS, &other, 0..4 * MIB, Patience::Background).await.unwrap_err();
     assert!(e.kind() == Kind::NoSpace && e.to_string().contains("cache_shares"), "{e}");
     // After a restart its chunks are its own when they are read.
     b.reopen().await;

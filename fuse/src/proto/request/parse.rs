@@ -129,10 +129,7 @@ fn handles<'a>(number: u32, c: &mut Cursor<'a>) -> Result<Option<Operation<'a>>,
             flags: c.u64()?,
             wide: number == opcode::COPY_FILE_RANGE_64,
         }),
-        opcode::IOCTL => {
-            c.skip(c.len())?;
-            Operation::Ioctl
-        }
+        opcode::IOCTL => Operation::Ioctl(ioctl(c)?),
         opcode::POLL => {
             c.skip(24)?;
             Operation::Poll
@@ -227,6 +224,12 @@ fn lock(c: &mut Cursor<'_>) -> Result<LockCall, Malformed> {
     let (fh, owner) = (c.u64()?, c.u64()?);
     let lock = FileLock { start: c.u64()?, end: c.u64()?, kind: c.u32()?, pid: c.u32()? };
     Ok(LockCall { fh, owner, lock, flags: padded(c)? })
+}
+
+fn ioctl<'a>(c: &mut Cursor<'a>) -> Result<Ioctl<'a>, Malformed> {
+    let (fh, flags, cmd, argument) = (c.u64()?, c.u32()?, c.u32()?, c.u64()?);
+    let (in_bytes, out_bytes) = (c.u32()?, c.u32()?);
+    Ok(Ioctl { fh, flags, cmd, argument, data: c.bytes(in_bytes as usize)?, out_bytes })
 }
 
 fn forgets<'a>(c: &mut Cursor<'a>) -> Result<Forgets<'a>, Malformed> {

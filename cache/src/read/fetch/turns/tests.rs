@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn bounds_hold_and_nobody_is_forgotten(
         slots in 1u32..6, share in 1u32..6,
-        steps in proptest::collection::vec((0u8..6, 0u8..4, 1u32..4, any::<prop::sample::Index>()), 1..200),
+        steps in proptest::collection::vec((0u8..7, 0u8..4, 1u32..4, any::<prop::sample::Index>()), 1..200),
     ) {
         let share = share.min(slots);
         let mut turns = Turns::new(slots, share);
@@ -102,16 +102,16 @@ proptest! {
         };
         for (step, ns, want, at) in steps {
             match step {
-                0..=2 => {
-                    let class = [Class::Demand, Class::Ahead, Class::Background][step as usize];
+                0..=3 => {
+                    let class = [Class::Demand, Class::Ahead, Class::Announced, Class::Background][step as usize];
                     waiting.extend(turns.enter(NamespaceId(u32::from(ns)), class, want));
                 }
-                3 if !held.is_empty() => {
+                4 if !held.is_empty() => {
                     let g = held.swap_remove(at.index(held.len()));
                     turns.give_back(g.class, g.slots);
                 }
-                4 if !waiting.is_empty() => { turns.raise(waiting[at.index(waiting.len())]); }
-                5 if !waiting.is_empty() => turns.cancel(waiting.swap_remove(at.index(waiting.len()))),
+                5 if !waiting.is_empty() => { turns.raise(waiting[at.index(waiting.len())]); }
+                6 if !waiting.is_empty() => turns.cancel(waiting.swap_remove(at.index(waiting.len()))),
                 _ => {}
             }
             settle(&mut turns, &mut held, &mut waiting);
@@ -122,6 +122,6 @@ proptest! {
         }
         prop_assert!(waiting.is_empty() && turns.waiting.is_empty());
         prop_assert_eq!((turns.free, turns.ahead_held), (slots, 0));
-        prop_assert_eq!(turns.demand.len + turns.ahead.len + turns.background.len, 0);
+        prop_assert_eq!(turns.demand.len + turns.ahead.len + turns.announced.len + turns.background.len, 0);
     }
 }
