@@ -189,6 +189,8 @@ pub(crate) async fn rewrite(shared: &Arc<Shared>, group: &[LiveObject]) -> Resul
     drop(slot);
     let mut written = 0;
     for upload in &uploads {
+        // Before its chunks come, so that they come as pinned.
+        shared.pin_moved(upload.sealed.info.id, &upload.moves);
         if cached {
             shared.keep_for_reading(upload);
         }

@@ -26,6 +26,7 @@ use crate::drain::Drain;
 use crate::file::File;
 use crate::peer::Peers;
 use crate::prefetch::announced::follow::Orders;
+use crate::prefetch::pinned::PinnedSets;
 use crate::read::ReadCache;
 use crate::room::Level;
 use crate::stage::disk::Disk;
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     pub drain: Drain,
     pub served: Served,
     pub orders: Orders,
+    pub pinned: PinnedSets,
     /// A verified record of the log that is read part by part, of at most 4 MiB: its segment, offset and bytes. Records never
     /// change, nor is a segment's number used twice.
     pub last_record: Mutex<Option<(u64, u64, Bytes)>>,
@@ -135,6 +137,7 @@ impl Shared {
             drain,
             served: Served::default(),
             orders: Orders::default(),
+            pinned: PinnedSets::default(),
             last_record: Mutex::default(),
             many,
             peers: OnceLock::new(),

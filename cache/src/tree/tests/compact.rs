@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::limits::Limits;
-use granary_core::{EntryName, Ino, Kind, ObjectId};
+use bytes::Bytes;
+use granary_core::limits::{CHUNK_BYTES, Limits};
+use granary_core::{EntryName, Ino, Kind, NamespaceId, ObjectId};
 use granary_meta::types::Durability;
-use granary_meta::{CopyRange, LiveObject, Metadata, RenameMode};
-use granary_store::format::{Content, decode_object};
+use granary_meta::{CopyRange, LiveObject, Metadata, ObjectInfo, RenameMode};
+use granary_store::format::{BlockBuilder, BlockInfo, Content, decode_object};
 use granary_store::{Fault, Operation, Store};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -15,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use super::world::{World, limits, pattern};
 use crate::drain::compact::{rewrite, run_once};
 use crate::drain::dead::delete_dead;
+use crate::prefetch::pinned::PinnedChunks;
 
 const FILES: u64 = 1500;
 const LEN: usize = 8000;
@@ -106,6 +108,56 @@ async fn bytes_shared_by_a_copy_stay_with_their_object() {
     assert_eq!(w.memory_store.count(), 2, "the new one, and the one with the copy");
     assert_eq!(run_once(shared).await.unwrap(), 0, "it is left alone");
     assert_eq!(w.content("copy").await, pattern(0, LEN));
+    assert_contents(&w, &left).await;
+    w.check().await;
+}
+
+/// More chunks than the cache has room for, of another namespace.
+fn scan(w: &World) {
+    let reads = &w.tree_ref().shared.reads;
+    for id in 0..3 * reads.bytes_max() / CHUNK_BYTES {
+        let (ns, id) = (NamespaceId(99), ObjectId(1 << 100 | u128::from(id)));
+        let mut block = BlockBuilder::new(ns, id, BlockInfo { ino: Ino(5), file_offset: 0, version: 1 });
+        block.push(Bytes::from(vec![id.0 as u8; CHUNK_BYTES as usize])).unwrap();
+        let sealed = block.seal().unwrap();
+        let (payload_len, total_len) = (sealed.info.payload_len, sealed.info.total_len);
+        let info = ObjectInfo { id, kind: sealed.info.kind, payload_len, total_len };
+        reads.insert(ns, &info, &sealed.payload, &sealed.footer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_tree_stays_wholly_in_the_cache_when_its_packs_are_compacted() {
+    let limits = Limits { log_segment_bytes_max: 32 << 20, cache_bytes_max: 40 << 20, ..limits() };
+    let w = World::with(limits, 0, Durability::Local).await;
+    for i in 0..FILES {
+        w.write_new(&name(i), &pattern(i, LEN)).await;
+        if i % 500 == 499 {
+            w.tree_ref().sync().await.unwrap();
+        }
+    }
+    let left = mostly_deleted(&w).await;
+    // Every second of those that are left is in the pinned tree; all of them move into one pack.
+    let mut files = Vec::new();
+    for i in left.iter().step_by(2) {
+        files.push(w.attr(&name(*i)).await.unwrap().ino);
+    }
+    let pinned = Arc::new(PinnedChunks::default());
+    let here = w.tree_ref().pin(&files, &pinned).await.unwrap();
+    assert_eq!((here.files, here.files_here), (files.len() as u64, files.len() as u64));
+    let shared = &w.tree_ref().shared;
+    assert_eq!(run_once(shared).await.unwrap(), 1);
+    w.clock.advance(Duration::from_secs(61));
+    delete_dead(shared).await.unwrap();
+    assert_eq!(w.memory_store.count(), 1);
+    scan(&w);
+    let now = w.tree_ref().residence(&files).await.unwrap();
+    assert_eq!((now.files_here, now.bytes_here), (here.files_here, here.bytes_here));
+    // What is let go goes, with the pack that it was moved to.
+    w.tree_ref().unpin(&pinned);
+    assert_eq!((pinned.bytes(), shared.reads.pinned_bytes()), (0, 0));
+    scan(&w);
+    assert_eq!(w.tree_ref().residence(&files).await.unwrap().bytes_here, 0);
     assert_contents(&w, &left).await;
     w.check().await;
 }
