@@ -278,3 +278,42 @@ fn a_machine_without_dev_fuse() {
 fn a_process_that_may_not_mount() {
     mount_fails_within(r#"exec setpriv --bounding-set=-sys_admin "$@""#, "CAP_SYS_ADMIN");
 }
+
+#[test]
+fn a_mode_that_is_not_said_is_the_kinds_or_that_of_the_first_mountpoint() {
+    let node = Node::new(StoreKind::Folder);
+    let dir = |name: &str| {
+        let dir = node.path(name);
+        fs::create_dir(&dir).expect("mkdir");
+        dir
+    };
+    let mode = |dir: &Path| {
+        let status = node.status();
+        let mounts = status["mounts"].as_array().expect("a list");
+        let found = mounts.iter().find(|mount| mount["dir"] == *dir.to_string_lossy()).expect("it is mounted");
+        found["mode"].as_str().expect("a mode").to_owned()
+    };
+    let (first, second, third) = (dir("first"), dir("second"), dir("third"));
+    for (namespace, expected) in [("dataset/asr", "data"), ("user/alice", "work")] {
+        node.mount_at(namespace, &first, "mode=auto");
+        assert_eq!(mode(&first), expected, "{namespace}");
+        node.umount(&first);
+    }
+    // The first mountpoint is in the mode that is not its kind's: `auto` and nothing follow it, another is refused.
+    node.mount_at("dataset/asr", &first, "mode=work");
+    node.mount_at("dataset/asr", &second, "mode=auto");
+    assert_eq!((mode(&first), mode(&second)), ("work".to_owned(), "work".to_owned()));
+    let third_text = third.to_string_lossy().into_owned();
+    node.fails(&["mount", "dataset/asr", &third_text, "-o", "mode=data"], "is mounted at");
+    node.mount_at("dataset/asr", &third, "");
+    fs::write(first.join("file"), "seen at all").expect("write");
+    assert_eq!(fs::read_to_string(second.join("file")).expect("read"), "seen at all");
+    // The first one made may go; the mode stays that of the mount.
+    node.umount(&first);
+    assert_eq!(fs::read_to_string(third.join("file")).expect("read"), "seen at all");
+    node.mount_at("dataset/asr", &first, "mode=auto");
+    assert_eq!(mode(&first), "work");
+    [first, second, third].iter().for_each(|dir| node.umount(dir));
+    node.mount_at("dataset/asr", &node.path("first"), "mode=auto");
+    assert_eq!(mode(&node.path("first")), "data");
+}
