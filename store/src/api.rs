@@ -59,6 +59,10 @@ pub trait Store: Send + Sync + Debug + 'static {
     async fn abort(&self, parts: &PartsId) -> Result<()> {
         Err(whole_only(self.describe(), &parts.key))
     }
+    /// GETs that may be under way at once now, where that is limited; more wait, whoever waits for them.
+    fn gets_at_once(&self) -> Option<u32> {
+        None
+    }
     /// For messages: `s3://bucket/prefix at http://host` or `file:///path`.
     fn describe(&self) -> String;
 }

@@ -276,6 +276,10 @@ impl Store for FaultStore {
         self.run(Operation::Abort, fault, self.inner.abort(parts)).await
     }
 
+    fn gets_at_once(&self) -> Option<u32> {
+        self.inner.gets_at_once()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -235,6 +235,10 @@ impl Store for HedgeStore {
         self.inner.abort(parts).await
     }
 
+    fn gets_at_once(&self) -> Option<u32> {
+        self.inner.gets_at_once()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

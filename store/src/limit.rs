@@ -77,6 +77,11 @@ impl Limiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Places in all, now.
+    fn limit(&self) -> u32 {
+        self.state().policy.limit() as u32
+    }
+
     /// A place that is free now and nobody waits for.
     pub fn try_take(&self) -> Option<Place<'_>> {
         self.places.try_acquire().ok().map(|permit| self.place(permit))
@@ -275,6 +280,10 @@ impl Store for LimitStore {
     async fn abort(&self, parts: &PartsId) -> Result<()> {
         let _place = self.other(Operation::Abort).await;
         self.inner.abort(parts).await
+    }
+
+    fn gets_at_once(&self) -> Option<u32> {
+        Some(self.gets.limit())
     }
 
     fn describe(&self) -> String {

@@ -185,6 +185,10 @@ impl Store for MeterStore {
         self.measure(Operation::Abort, self.inner.abort(parts), |()| 0).await
     }
 
+    fn gets_at_once(&self) -> Option<u32> {
+        self.inner.gets_at_once()
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -11,9 +11,11 @@
 //! [`ReadCache::read`](super::ReadCache::read) must not hold a part of the budget, because the read may wait for it.
 //!
 //! Demand goes first ([`turns`]): what is fetched ahead waits behind it, takes at most three quarters of the slots, as many as
-//! bandwidth and latency of the store call for ([`pace`]), and is given up when its turn comes while half of the memory is
-//! taken or the disk has no room for what nobody has asked for yet. A chunk that somebody begins to wait for is raised.
+//! bandwidth and latency of the store call for ([`pace`]), fewer while somebody waits who would wait for them ([`courtesy`]), and is
+//! given up when its turn comes while half of the memory is taken or the disk has no room for what nobody has asked for yet. A
+//! chunk that somebody begins to wait for is raised.
 
+mod courtesy;
 mod flight;
 mod pace;
 mod slots;
@@ -22,7 +24,7 @@ mod turns;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use courtesy::Courtesy;
 use flight::{Flight, Landing};
 use pace::Pace;
 use slots::{Gate, Place, Slots};
@@ -77,6 +80,10 @@ pub(super) struct Fetcher {
     /// Guards what is known of the store's throughput; and what it says, for those who only look.
     pace: Mutex<Pace>,
     window: AtomicU64,
+    /// Guards what is known of how long readers wait.
+    courtesy: Mutex<Courtesy>,
+    /// Slots for what is fetched ahead, as the gate was told last.
+    ahead_slots: AtomicU32,
     /// Guards the table of chunks on their way; taken before the disk's lock, never after it.
     flights: Mutex<HashMap<ChunkKey, Arc<Flight>>>,
     /// Guards the checksums of objects used last.
@@ -112,6 +119,8 @@ impl Fetcher {
             slots_max,
             window: AtomicU64::new(pace.window()),
             pace: Mutex::new(pace),
+            courtesy: Mutex::new(Courtesy::new()),
+            ahead_slots: AtomicU32::new(0),
             flights: Mutex::default(),
             sums: Mutex::new(Lru::new(SUMS_MAX)),
             footers: Mutex::default(),
@@ -377,7 +386,9 @@ impl Fetcher {
             },
         };
         let raise = landing.board(place.ticket);
-        self.tasks.spawn_on(self.clone().fly(landing, place, apart && self.slots_max > 1), &self.runtime);
+        let asked = (class == Class::Demand).then(|| self.note_asked());
+        self.tasks
+            .spawn_on(self.clone().fly(landing, place, apart && self.slots_max > 1, asked), &self.runtime);
         if let Some(ticket) = raise {
             self.gate.raise(ticket);
         }
@@ -456,14 +467,17 @@ impl Fetcher {
         Some((landing, memory))
     }
 
-    /// One fetch, from its place in the queue to disk.
-    async fn fly(self: Arc<Self>, landing: Landing, place: Place, parallel: bool) {
+    /// One fetch, from its place in the queue to disk. `asked`: since when somebody waits for it.
+    async fn fly(self: Arc<Self>, landing: Landing, place: Place, parallel: bool, asked: Option<Duration>) {
         let Some(slots) = place.turn().await else { return };
         let Some((landing, memory)) = self.memory_for(landing, slots.class).await else { return };
         let permits = Permits { _slots: slots, _memory: memory, parallel };
         match self.fetch(&landing, permits.parallel).await {
             Ok(fetched) => {
                 landing.publish(&fetched);
+                if let Some(asked) = asked {
+                    self.note_waited(fetched.bytes.len() as u64, asked);
+                }
                 let keep = self.runtime.spawn_blocking(move || landing.keep(&fetched));
                 if let Err(e) = keep.await
                     && e.is_panic()
@@ -484,9 +498,39 @@ impl Fetcher {
             pace.on_fetched(bytes, took, now);
             pace.window()
         };
-        if self.window.swap(window, Ordering::Relaxed) != window {
-            self.gate.set_ahead_max(ahead_slots(self.slots_max, window));
+        self.window.store(window, Ordering::Relaxed);
+        self.courtesy.lock().unwrap_or_else(PoisonError::into_inner).on_got(bytes, took);
+        self.adjust_ahead(now);
+    }
+
+    /// Somebody begins to wait: since when.
+    fn note_asked(&self) -> Duration {
+        let now = self.clock.monotonic();
+        self.courtesy.lock().unwrap_or_else(PoisonError::into_inner).on_asked(now);
+        self.adjust_ahead(now);
+        now
+    }
+
+    /// Somebody waited for these bytes since `asked`.
+    fn note_waited(&self, bytes: u64, asked: Duration) {
+        let now = self.clock.monotonic();
+        self.courtesy.lock().unwrap_or_else(PoisonError::into_inner).on_demand(bytes, asked, now);
+        self.adjust_ahead(now);
+    }
+
+    /// What is fetched ahead never takes all places that the store has for us: who comes then would wait in front of it.
+    fn adjust_ahead(&self, now: Duration) {
+        let places = self.store.gets_at_once().map_or(self.slots_max, |places| places.min(self.slots_max));
+        let most = ahead_slots(places.max(1), self.window());
+        let slots = self.courtesy.lock().unwrap_or_else(PoisonError::into_inner).slots(most, now);
+        if self.ahead_slots.swap(slots, Ordering::Relaxed) != slots {
+            self.gate.set_ahead_max(slots);
         }
+    }
+
+    #[cfg(test)]
+    pub fn gives_way_to_nobody(&self) {
+        *self.courtesy.lock().unwrap_or_else(PoisonError::into_inner) = Courtesy::none();
     }
 
     /// Bytes that are worth having under way.

@@ -1,6 +1,7 @@
 //! The read cache over a store in memory whose requests are counted, held back, and made to fail.
 
 mod compressed;
+mod courtesy;
 mod disk_faults;
 mod epochs;
 mod flights;

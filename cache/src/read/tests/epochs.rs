@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use super::*;
 
 const FILE: u64 = 100 << 10;
-const PACK: u64 = 15 * MIB;
-const FIRST_BYTE: Duration = Duration::from_millis(30);
+pub(super) const PACK: u64 = 15 * MIB;
+pub(super) const FIRST_BYTE: Duration = Duration::from_millis(30);
 
 /// Tokio's clock, which a test stops.
 #[derive(Debug)]
-struct VirtualClock(Instant);
+pub(super) struct VirtualClock(pub Instant);
 
 impl Clock for VirtualClock {
     fn now(&self) -> Timestamp {
@@ -27,12 +27,24 @@ impl Clock for VirtualClock {
 
 /// A first byte after 30 ms, then all requests share one link.
 #[derive(Debug)]
-struct FarStore {
-    inner: MemoryStore,
+pub(super) struct FarStore {
+    pub inner: MemoryStore,
     bytes_per_s: u64,
     link_free: Mutex<Instant>,
     gets: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl FarStore {
+    pub fn new(bytes_per_s: u64) -> FarStore {
+        FarStore {
+            inner: MemoryStore::default(),
+            bytes_per_s,
+            link_free: Mutex::new(Instant::now()),
+            gets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
 }
 
 #[async_trait]
@@ -77,13 +89,7 @@ struct World {
 impl World {
     async fn new(packs: u128, bytes_per_s: u64) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(FarStore {
-            inner: MemoryStore::default(),
-            bytes_per_s,
-            link_free: Mutex::new(Instant::now()),
-            gets: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        });
+        let store = Arc::new(FarStore::new(bytes_per_s));
         let limits = Limits { cache_free_bytes_min: 0, cache_free_percent_min: 0, ..Limits::default() };
         let clock = Arc::new(VirtualClock(Instant::now()));
         let memory = ByteBudget::new(limits.memory_bytes_max);

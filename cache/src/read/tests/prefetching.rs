@@ -173,9 +173,16 @@ async fn warming_fetches_what_is_missing_in_the_background_and_each_chunk_once()
     assert_eq!(b.store.gets_of_chunks(&object), (0..11).map(|chunk| (chunk, 1)).collect());
     b.store.set_dead(true);
     b.check(&object, 0..10 * MIB + 7).await;
-    assert_eq!(b.cache.fetcher.bring(NS, &object, 0..11, Class::Background).await.unwrap(), 0, "all is there");
+    assert_eq!(
+        b.cache.fetcher.bring(NS, &object, 0..11, Class::Background).await.unwrap(),
+        0,
+        "all is there"
+    );
     let gone = b.object(2, MIB).await;
-    assert_eq!(b.cache.fetcher.bring(NS, &gone, 0..1, Class::Background).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(
+        b.cache.fetcher.bring(NS, &gone, 0..1, Class::Background).await.unwrap_err().kind(),
+        Kind::Unavailable
+    );
 }
 
 #[tokio::test]
