@@ -290,7 +290,8 @@ fn a_mode_that_is_not_said_is_the_kinds_or_that_of_the_first_mountpoint() {
     let mode = |dir: &Path| {
         let status = node.status();
         let mounts = status["mounts"].as_array().expect("a list");
-        let found = mounts.iter().find(|mount| mount["dir"] == *dir.to_string_lossy()).expect("it is mounted");
+        let found =
+            mounts.iter().find(|mount| mount["dir"] == *dir.to_string_lossy()).expect("it is mounted");
         found["mode"].as_str().expect("a mode").to_owned()
     };
     let (first, second, third) = (dir("first"), dir("second"), dir("third"));

@@ -187,8 +187,13 @@ fn users_warm_what_they_may_read() {
 /// Gives a file an access control list: owner, a user, the group, the mask, others; permissions as `chmod` has them.
 fn set_acl(path: &Path, uid: u32, [owner, user, group, mask, others]: [u16; 5]) {
     let nobody = u32::MAX;
-    let entries =
-        [(1, owner, nobody), (2, user, uid), (4, group, nobody), (0x10, mask, nobody), (0x20, others, nobody)];
+    let entries = [
+        (1, owner, nobody),
+        (2, user, uid),
+        (4, group, nobody),
+        (0x10, mask, nobody),
+        (0x20, others, nobody),
+    ];
     let mut list = 2_u32.to_le_bytes().to_vec();
     for (tag, perm, id) in entries {
         list.extend(u16::to_le_bytes(tag));
@@ -238,7 +243,11 @@ fn access_control_lists_give_and_take() {
     let list = node.path("list");
     fs::write(&list, all.join("\n")).expect("write");
     chmod(&list, 0o644);
-    assert_eq!(files(&["--files-from", text(&list), text(&dir)]), (3, 2, 1), "what is in `closed` is not there");
+    assert_eq!(
+        files(&["--files-from", text(&list), text(&dir)]),
+        (3, 2, 1),
+        "what is in `closed` is not there"
+    );
 }
 
 #[test]

@@ -102,7 +102,9 @@ impl Order {
 
     /// Whether the reader got further by reading this file.
     fn on_read(&mut self, ino: Ino) -> bool {
-        let Some(&(_, number)) = self.places.range((ino.0, 0)..=(ino.0, u64::MAX)).next() else { return false };
+        let Some(&(_, number)) = self.places.range((ino.0, 0)..=(ino.0, u64::MAX)).next() else {
+            return false;
+        };
         if number >= self.next.max(self.first) + BAND_FILES {
             return false;
         }
@@ -121,7 +123,8 @@ impl Order {
     fn next(&mut self, window_bytes: u64) -> Option<Batch> {
         let mut batch = Batch { order: self.serial, first: self.next, pieces: Vec::new() };
         let mut bytes = 0;
-        while batch.pieces.len() < BATCH_FILES && bytes < BATCH_BYTES && self.next < self.first + AHEAD_FILES {
+        while batch.pieces.len() < BATCH_FILES && bytes < BATCH_BYTES && self.next < self.first + AHEAD_FILES
+        {
             let (number, from) = (self.next, self.within);
             let Some(file) = self.file(number) else { break };
             let piece = from..file.size.min(from + BATCH_BYTES - bytes);
@@ -184,8 +187,8 @@ impl Announced {
         let is_known = self.find(id).is_some();
         let fits = |all: &Announced| {
             let mine = all.orders.iter().filter(|order| order.id.uid == id.uid).count();
-            let may_begin = is_known
-                || all.orders.len() < ANNOUNCED_ORDERS_MAX && mine < ANNOUNCED_ORDERS_OF_USER_MAX;
+            let may_begin =
+                is_known || all.orders.len() < ANNOUNCED_ORDERS_MAX && mine < ANNOUNCED_ORDERS_OF_USER_MAX;
             (may_begin, all.files() + files <= ANNOUNCED_FILES_MAX)
         };
         if fits(self) != (true, true) {

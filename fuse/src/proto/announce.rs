@@ -111,7 +111,12 @@ mod tests {
 
     #[test]
     fn bytes_are_where_the_table_says() {
-        let one = Announcement { number: 0x0102, anew: true, end: false, names: vec![b"a/b".to_vec(), b"c".to_vec()] };
+        let one = Announcement {
+            number: 0x0102,
+            anew: true,
+            end: false,
+            names: vec![b"a/b".to_vec(), b"c".to_vec()],
+        };
         let bytes = one.encode();
         assert_eq!(bytes, b"\x01\x01\x02\0\0\0\0\0\x02\x01\0\0\0\0\0\0a/b\0c\0");
         assert_eq!(number(bytes.len()), Some(0x4000_6701 + 22 * 65536));

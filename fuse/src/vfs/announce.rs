@@ -63,7 +63,9 @@ impl Vfs {
                 let from = if dir.starts_with(b"/") { Ino::ROOT } else { base };
                 let found = resolve(&*self.meta, rights, from, dir).await?;
                 let passable = match &found {
-                    Some(dir) => dir.kind == FileType::Directory && rights.may(&*self.meta, dir, SEARCH).await?,
+                    Some(dir) => {
+                        dir.kind == FileType::Directory && rights.may(&*self.meta, dir, SEARCH).await?
+                    }
                     None => false,
                 };
                 dirs.insert(dir, found.filter(|_| passable));

@@ -76,7 +76,10 @@ fn cold() -> (Node, PathBuf) {
 }
 
 fn read(dir: &Path, i: usize) {
-    assert!(fs::read(dir.join(name(i))).unwrap_or_else(|e| panic!("file {i}: {e}")) == content(i), "file {i}");
+    assert!(
+        fs::read(dir.join(name(i))).unwrap_or_else(|e| panic!("file {i}: {e}")) == content(i),
+        "file {i}"
+    );
 }
 
 #[test]
@@ -152,9 +155,12 @@ fn only_what_the_caller_may_read_is_taken() {
     make("plain", 0o644);
     make("closed/file", 0o644);
     make("grouped", 0o640);
-    fs::set_permissions(dir.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("chmod");
+    fs::set_permissions(dir.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("chmod");
     std::os::unix::fs::chown(dir.join("grouped"), None, Some(12_345)).expect("chown");
-    for (link, to) in [("to_plain", "plain"), ("to_secret", "secret"), ("round", "round"), ("away", "/etc/passwd")] {
+    for (link, to) in
+        [("to_plain", "plain"), ("to_secret", "secret"), ("round", "round"), ("away", "/etc/passwd")]
+    {
         std::os::unix::fs::symlink(to, dir.join(link)).expect("symlink");
     }
     let script = "
