@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::state::Place;
 use super::*;
+use crate::read::stats::ReadStats;
 
 const BUDGET: u64 = 1000;
 
