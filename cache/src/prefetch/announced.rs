@@ -1,7 +1,8 @@
 //! Orders in which files will be read, as programs announced them. Decides only; does no I/O.
 //!
 //! An *order* is a list of files that grows at its end and shrinks at its front: a file that is read takes all before it out. What
-//! is fetched goes along it, ahead of what was read, at most so many bytes and files; several orders take turns.
+//! is fetched goes along it, ahead of what was read, at most so many bytes and files. Several orders take turns, and have equal parts of
+//! those bytes, so that one whose program ended without a word keeps its part only until it is forgotten.
 //!
 //! Several readers share one order, and none keeps it to the letter (the workers of a data loader each have a batch of their own), so
 //! the file furthest on counts as where they are, unless it is further than [`BAND_FILES`] from there or from what was fetched: then
@@ -35,8 +36,8 @@ const BATCH_BYTES: u64 = 32 << 20;
 const AHEAD_FILES: u64 = 16_384;
 /// How far from where they are readers may be seen: 16 workers with a batch of 256 files each.
 const BAND_FILES: u64 = 4096;
-/// An order that nobody followed for so long makes room for others.
-const IDLE: Duration = Duration::from_secs(600);
+/// An order that nobody followed for so long is forgotten.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// Whose order it is, and which of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,10 @@ impl Order {
     fn next(&mut self, window_bytes: u64) -> Option<Batch> {
         let mut batch = Batch { order: self.serial, first: self.next, pieces: Vec::new() };
         let mut bytes = 0;
-        while batch.pieces.len() < BATCH_FILES && bytes < BATCH_BYTES && self.next < self.first + AHEAD_FILES
+        while self.cost < window_bytes
+            && batch.pieces.len() < BATCH_FILES
+            && bytes < BATCH_BYTES
+            && self.next < self.first + AHEAD_FILES
         {
             let (number, from) = (self.next, self.within);
             let Some(file) = self.file(number) else { break };
@@ -137,9 +141,6 @@ impl Order {
             (bytes, self.cost) = (bytes + len, self.cost + cost);
             batch.pieces.push((ino, piece));
             (self.next, self.within) = if is_whole { (number + 1, 0) } else { (number, from + len) };
-            if self.cost >= window_bytes {
-                break;
-            }
         }
         (!batch.pieces.is_empty()).then_some(batch)
     }
@@ -180,21 +181,20 @@ impl Announced {
         self.orders.iter_mut().find(|order| order.id == id)
     }
 
+    /// Forgets orders that nobody follows.
+    fn forget_idle(&mut self, now: Duration) {
+        self.orders.retain(|order| now.saturating_sub(order.touched) < IDLE);
+    }
+
     /// Whether so many files more would be taken.
     ///
     /// Errors: `WouldBlock` when there is room only once some were read; `NoSpace` when there are too many orders.
     pub fn check_room(&mut self, id: OrderId, files: usize, now: Duration) -> Result<()> {
-        let is_known = self.find(id).is_some();
-        let fits = |all: &Announced| {
-            let mine = all.orders.iter().filter(|order| order.id.uid == id.uid).count();
-            let may_begin =
-                is_known || all.orders.len() < ANNOUNCED_ORDERS_MAX && mine < ANNOUNCED_ORDERS_OF_USER_MAX;
-            (may_begin, all.files() + files <= ANNOUNCED_FILES_MAX)
-        };
-        if fits(self) != (true, true) {
-            self.orders.retain(|order| order.id == id || now.saturating_sub(order.touched) < IDLE);
-        }
-        match fits(self) {
+        self.forget_idle(now);
+        let mine = self.orders.iter().filter(|order| order.id.uid == id.uid).count();
+        let may_begin = self.orders.len() < ANNOUNCED_ORDERS_MAX && mine < ANNOUNCED_ORDERS_OF_USER_MAX;
+        let has_order = may_begin || self.find(id).is_some();
+        match (has_order, self.files() + files <= ANNOUNCED_FILES_MAX) {
             (true, true) => Ok(()),
             (false, _) => Err(Error::new(
                 Kind::NoSpace,
@@ -258,13 +258,13 @@ impl Announced {
     }
 
     /// What to fetch now: while less than `window_bytes` were fetched that are ahead of their readers.
-    pub fn next(&mut self, window_bytes: u64) -> Option<Batch> {
-        if self.orders.iter().map(|order| order.cost).sum::<u64>() >= window_bytes {
-            return None;
-        }
+    pub fn next(&mut self, window_bytes: u64, now: Duration) -> Option<Batch> {
+        self.forget_idle(now);
+        let unread = self.orders.iter().filter(|order| !order.files.is_empty()).count();
+        let each = window_bytes / unread.max(1) as u64;
         for _ in 0..self.orders.len() {
             self.turn = (self.turn + 1) % self.orders.len();
-            let batch = self.orders[self.turn].next(window_bytes);
+            let batch = self.orders[self.turn].next(each);
             if batch.is_some() {
                 return batch;
             }

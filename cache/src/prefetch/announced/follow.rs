@@ -127,8 +127,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < BATCHES_AT_ONCE {
-            let window = shared.announced_window();
-            let Some(batch) = shared.orders.change(|all| all.next(window)) else { break };
+            let (window, now) = (shared.announced_window(), shared.clock.monotonic());
+            let Some(batch) = shared.orders.change(|all| all.next(window, now)) else { break };
             let shared = shared.clone();
             under_way.push(async move {
                 let fetched = shared.fetch_announced(&batch).await;
@@ -139,6 +139,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             ended = under_way.next(), if !under_way.is_empty() => ended,
             () = shared.orders.changed.notified() => None,
         };
+        tokio::task::yield_now().await; // in process, what is here already costs no waiting
         let Some((batch, fetched)) = ended else { continue };
         match fetched {
             Ok(bytes) => shared.orders.change(|all| all.on_fetched(&batch, bytes)),

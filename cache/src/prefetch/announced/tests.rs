@@ -23,7 +23,7 @@ fn one(list: &[(Ino, u64)]) -> Announced {
 /// Fetches all that may be: the files, in order.
 fn fetch(all: &mut Announced, window: u64) -> Vec<u64> {
     let mut fetched = Vec::new();
-    while let Some(batch) = all.next(window) {
+    while let Some(batch) = all.next(window, NOW) {
         let bytes = batch.pieces.iter().map(|(_, piece)| piece.end - piece.start).sum();
         fetched.extend(batch.pieces.iter().map(|(ino, _)| ino.0));
         all.on_fetched(&batch, bytes);
@@ -62,13 +62,13 @@ fn a_read_far_away_is_somebody_elses() {
 fn what_costs_nothing_is_looked_at_and_no_further_than_so_many_files() {
     let mut all = one(&files(10..50_000, MIB));
     let mut seen = 0;
-    while let Some(batch) = all.next(200 * MIB) {
+    while let Some(batch) = all.next(200 * MIB, NOW) {
         seen += batch.pieces.len() as u64;
         all.on_fetched(&batch, 0);
     }
     assert_eq!(seen, AHEAD_FILES);
     let mut all = one(&files(10..50, 100));
-    let batch = all.next(100 * MIB).unwrap();
+    let batch = all.next(100 * MIB, NOW).unwrap();
     assert_eq!(batch.pieces.len(), 40);
     // Neighbours: all of them lay in one chunk.
     all.on_fetched(&batch, MIB);
@@ -79,7 +79,7 @@ fn what_costs_nothing_is_looked_at_and_no_further_than_so_many_files() {
 fn a_large_file_is_fetched_piece_by_piece() {
     let mut all = one(&[(Ino(7), 100 * MIB), (Ino(8), 0), (Ino(9), MIB)]);
     let mut pieces = Vec::new();
-    while let Some(batch) = all.next(50 * MIB) {
+    while let Some(batch) = all.next(50 * MIB, NOW) {
         pieces.extend(batch.pieces.clone());
         let bytes = batch.pieces.iter().map(|(_, piece)| piece.end - piece.start).sum();
         all.on_fetched(&batch, bytes);
@@ -104,7 +104,7 @@ fn the_second_pass_over_the_same_files_comes_behind_the_first() {
 fn orders_take_turns_and_end() {
     let mut all = one(&files(100..300, MIB));
     all.append(id(2, 1), false, &files(500..700, MIB), NOW).unwrap();
-    let (a, b) = (all.next(1 << 40).unwrap(), all.next(1 << 40).unwrap());
+    let (a, b) = (all.next(1 << 40, NOW).unwrap(), all.next(1 << 40, NOW).unwrap());
     assert_ne!(a.pieces[0].0.0 < 400, b.pieces[0].0.0 < 400);
     all.end(id(1, 1));
     all.on_fetched(&a, 0);
@@ -115,10 +115,20 @@ fn orders_take_turns_and_end() {
     assert_eq!((fetch(&mut all, 1 << 40), all.files()), (vec![800], 1));
     let batch = {
         all.append(id(2, 1), false, &files(900..901, MIB), NOW).unwrap();
-        all.next(1 << 40).unwrap()
+        all.next(1 << 40, NOW).unwrap()
     };
     all.on_refused(&batch);
     assert!(all.is_empty());
+}
+
+#[test]
+fn an_order_whose_program_is_gone_keeps_its_part_until_it_is_forgotten() {
+    let mut all = one(&files(100..300, MIB));
+    assert_eq!(fetch(&mut all, 20 * MIB).len(), 20);
+    all.append(id(2, 1), false, &files(500..700, MIB), NOW + IDLE / 2).unwrap();
+    assert_eq!(fetch(&mut all, 20 * MIB), (500..510).collect::<Vec<_>>());
+    let batch = all.next(20 * MIB, NOW + IDLE).unwrap();
+    assert_eq!((batch.pieces.len(), all.orders.len()), (10, 1), "all is the other's now");
 }
 
 #[test]
@@ -134,6 +144,9 @@ fn both_limits_hold_and_idle_orders_give_way() {
     all.append(id(2, 999), false, &vec![(Ino(5), 1); room], NOW).unwrap();
     let e = all.append(id(2, 999), false, &[(Ino(5), 1)], NOW).unwrap_err();
     assert_eq!((e.kind(), e.errno()), (Kind::WouldBlock, 11));
+    all.orders[ANNOUNCED_ORDERS_OF_USER_MAX].touched = NOW + IDLE / 2;
+    let e = all.append(id(2, 999), false, &vec![(Ino(5), 1); 17], NOW + IDLE).unwrap_err();
+    assert_eq!(e.kind(), Kind::WouldBlock);
     all.append(id(2, 999), false, &[(Ino(5), 1)], NOW + IDLE).unwrap();
     assert_eq!(all.orders.len(), 1, "the others were idle");
 }
@@ -148,7 +161,7 @@ proptest! {
             match what {
                 0 => all.append(id(1, order), ino == 0, &files(ino..ino + 50, ino * 50_000), NOW).unwrap(),
                 1 => drop(all.on_read(Ino(ino), NOW)),
-                2 => under_way.extend(all.next(64 * MIB)),
+                2 => under_way.extend(all.next(64 * MIB, NOW)),
                 3 => if let Some(batch) = under_way.pop() { all.on_fetched(&batch, ino << 18) },
                 _ => all.end(id(1, order)),
             }
