@@ -43,6 +43,9 @@ pub use warmup::{PinStatus, WarmCancelRequest, WarmLine, WarmRequest, WarmStatus
 #[serde(deny_unknown_fields)]
 pub struct MountRequest {
     pub namespace: String,
+    /// Only this tree of it, relative to its top directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<String>,
     /// Absolute and without symbolic links.
     pub dir: String,
     /// As after `-o`.

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use granary_core::{Error, Kind, Result};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use tokio::sync::watch;
 
@@ -363,17 +364,58 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<()> {
 /// the first mount's, and the rest may be stricter.
 pub fn bind(from: &Path, to: &Path, options: &MountOptions) -> Result<PathBuf> {
     let from = check::absolute(from)?;
-    let source = match table::at(&from)? {
-        Some(mount) if mount.is_ours() => mount.source,
-        _ => {
-            return Err(Error::new(
-                Kind::Invalid,
-                format!("cannot mount {}: it is no mounted namespace", from.display()),
-            ));
-        }
+    let source = source_of(&from)?;
+    bind_as(&from, &source, to, options)
+}
+
+/// Shows one tree of the mount at `from`, a path relative to it, at `to`. No symbolic link on the way is followed: whoever writes
+/// in the namespace cannot make it lead elsewhere.
+///
+/// Errors: `NotFound`, `NotDirectory`; as of [`bind`].
+pub fn bind_tree(from: &Path, tree: &str, to: &Path, options: &MountOptions) -> Result<PathBuf> {
+    let from = check::absolute(from)?;
+    let source = source_of(&from)?;
+    let cannot = |e: rustix::io::Errno| {
+        let kind = match e {
+            rustix::io::Errno::NOENT => Kind::NotFound,
+            rustix::io::Errno::NOTDIR => Kind::NotDirectory,
+            // What ResolveFlags forbid.
+            rustix::io::Errno::LOOP | rustix::io::Errno::XDEV => Kind::Invalid,
+            _ => Kind::Io,
+        };
+        Error::new(
+            kind,
+            format!(
+                "cannot mount the tree {tree:?} of {source}: {e}; give a directory of it, without links on the way"
+            ),
+        )
     };
-    let to = check::prepare(to, &source, options.nonempty)?;
-    rustix::mount::mount_bind(&from, &to).map_err(|e| check::mount_failed(&to, e.into()))?;
+    let top = rustix::fs::open(
+        &from,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(cannot)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let tree = rustix::fs::openat2(&top, tree, flags, rustix::fs::Mode::empty(), resolve).map_err(cannot)?;
+    bind_as(Path::new(&format!("/proc/self/fd/{}", tree.as_raw_fd())), &source, to, options)
+}
+
+/// The namespace that is mounted there.
+fn source_of(from: &Path) -> Result<String> {
+    match table::at(from)? {
+        Some(mount) if mount.is_ours() => Ok(mount.source),
+        _ => Err(Error::new(
+            Kind::Invalid,
+            format!("cannot mount {}: it is no mounted namespace", from.display()),
+        )),
+    }
+}
+
+fn bind_as(from: &Path, source: &str, to: &Path, options: &MountOptions) -> Result<PathBuf> {
+    let to = check::prepare(to, source, options.nonempty)?;
+    rustix::mount::mount_bind(from, &to).map_err(|e| check::mount_failed(&to, e.into()))?;
     if let Err(e) = rustix::mount::mount_remount(&to, MountFlags::BIND | options.flags(), "") {
         let _best = rustix::mount::unmount(&to, UnmountFlags::DETACH);
         return Err(check::mount_failed(&to, e.into()));

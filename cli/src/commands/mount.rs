@@ -69,6 +69,7 @@ pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags
     let dir = super::real_dir(dir)?;
     check_dir(&dir)?;
     let request = MountRequest {
+        tree: None,
         namespace: namespace.to_string(),
         dir: super::text_of(&dir)?,
         options: options.mount.join(","),

@@ -232,6 +232,7 @@ async fn mount(
     let created = node.source.find_or_create(request.token.as_ref(), new).await?;
     let order = MountOrder {
         name: name.clone(),
+        tree: request.tree,
         dir,
         options,
         token: request.token,

@@ -13,6 +13,7 @@
 //!
 //! A tree stays open until the node stops: the next mount of it finds everything as it was.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ const SESSION_END_WAIT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct MountOrder {
     pub name: NamespaceName,
+    /// Only this tree of it, relative to its top directory.
+    pub tree: Option<String>,
     pub dir: PathBuf,
     pub options: MountOptions,
     /// Who asks, for the metadata service; `None`: the node does.
@@ -257,27 +260,20 @@ impl Keeper {
             blocking(move || check_own(&dir, uid)).await?;
         }
         let reached = self.parts.source.find(order.token.as_ref(), &order.name).await?;
-        order.options.read_only |= reached.read_only;
+        let read_only = reached.read_only || reached.info.packed.is_some();
+        order.options.read_only |= read_only;
         let id = reached.info.id;
         if let Some(source) = reached.info.packed.clone() {
             self.renew(id, &source).await?;
-            order.options.read_only = true;
         }
         let served = self.open(reached).await?;
         order.options.transport.get_or_insert(self.parts.settings.transport);
         let wanted = order.options.mode_for(order.name.kind());
         let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
-        let done = match served.session().cloned() {
-            // Where the mount does not say how, it is as the first one.
-            Some(session) => self.bind(&served, &session, &order, order.options.mode.map(|_| mode)).await?,
-            None => self.mount_first(id, &served, &order, mode).await?,
+        let done = match &order.tree {
+            None => self.mount_whole(id, &served, &order, mode, false).await?,
+            Some(tree) => self.mount_tree(id, &served, &order, tree, mode, read_only).await?,
         };
-        let mut table = self.table.lock();
-        if let Some(served) = table.get_mut(&id) {
-            served.points.retain(|point| point.dir != order.dir);
-            let (dir, read_only, owner) = (order.dir.clone(), order.options.read_only, order.owner);
-            served.points.push(Point { dir, read_only, owner });
-        }
         tracing::info!(namespace = %order.name, dir = %order.dir.display(), mode = done.mode, bound = done.bound, "mounted");
         Ok(done)
     }
@@ -296,6 +292,94 @@ impl Keeper {
         self.table.lock().remove(&id);
         self.parts.store.remove(id);
         Ok(())
+    }
+
+    /// All of the namespace. `own`: for the node alone.
+    async fn mount_whole(
+        &self,
+        id: NamespaceId,
+        served: &Served,
+        order: &MountOrder,
+        mode: Mode,
+        own: bool,
+    ) -> Outcome<MountDone> {
+        let done = match served.session().cloned() {
+            // Where the mount does not say how, it is as the first one.
+            Some(session) => self.bind(served, &session, order, order.options.mode.map(|_| mode)).await?,
+            None => self.mount_first(id, served, order, mode).await?,
+        };
+        self.note(id, order, own);
+        Ok(done)
+    }
+
+    fn note(&self, id: NamespaceId, order: &MountOrder, own: bool) {
+        if let Some(served) = self.table.lock().get_mut(&id) {
+            served.points.retain(|point| point.dir != order.dir);
+            let (dir, read_only, owner) = (order.dir.clone(), order.options.read_only, order.owner);
+            served.points.push(Point { dir, read_only, owner, own });
+        }
+    }
+
+    /// One tree of it: shown from a mountpoint of the node's own, which is there as long as one that is not.
+    async fn mount_tree(
+        &self,
+        id: NamespaceId,
+        served: &Served,
+        order: &MountOrder,
+        tree: &str,
+        mode: Mode,
+        read_only: bool,
+    ) -> Outcome<MountDone> {
+        let base = self.base(id);
+        let mut served = served.clone();
+        if !served.dirs().contains(&base) {
+            let dir = base.clone();
+            blocking(move || {
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&dir)
+                    .map_err(|e| Failure::io(format!("cannot make {}", dir.display()), &e))
+            })
+            .await?;
+            let options = MountOptions { read_only, ..order.options.clone() };
+            let whole = MountOrder { dir: base.clone(), tree: None, options, owner: None, ..order.clone() };
+            self.mount_whole(id, &served, &whole, mode, true).await?;
+            served = self.table.get(id).unwrap_or(served);
+        }
+        let (tree, to, options) = (tree.to_owned(), order.dir.clone(), order.options.clone());
+        let bound = blocking(move || Ok(granary_fuse::bind_tree(&base, &tree, &to, &options)?)).await;
+        match bound {
+            Ok(_) => {
+                self.note(id, order, false);
+                let mode = served.session().map_or(mode, |session| session.vfs().mode());
+                Ok(MountDone { mode: mode_name(mode), bound: true })
+            }
+            Err(failure) => {
+                self.release_base(id).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Where the node itself mounts a namespace to show trees of it.
+    fn base(&self, id: NamespaceId) -> PathBuf {
+        // As the kernel lists it. The node's cache directory is there while the node runs.
+        let cache = &self.parts.settings.cache;
+        cache.canonicalize().unwrap_or_else(|_| cache.clone()).join("mounts").join(id.to_string())
+    }
+
+    /// Unmounts the node's own mountpoint when nothing else shows the namespace.
+    async fn release_base(&self, id: NamespaceId) {
+        let base = self.base(id);
+        let Some(served) = self.table.get(id) else { return };
+        if served.dirs() != [base.clone()] {
+            return;
+        }
+        let detached = blocking(move || Ok(granary_fuse::unmount(&base, false)?)).await;
+        if let Err(failure) = detached {
+            tracing::warn!("{failure}");
+        }
     }
 
     async fn mount_first(
@@ -339,7 +423,7 @@ impl Keeper {
         mode: Option<Mode>,
     ) -> Outcome<MountDone> {
         let name = &served.name;
-        let Some(from) = served.dirs().into_iter().next() else {
+        let Some(from) = served.whole_dir() else {
             return Err(Failure::of_kind(
                 Kind::Busy,
                 format!(
@@ -390,6 +474,7 @@ impl Keeper {
         let target = dir.clone();
         blocking(move || Ok(granary_fuse::unmount(&target, lazy)?)).await?;
         tracing::info!(namespace = %served.name, dir = %dir.display(), lazy, "unmounted");
+        self.release_base(served.meta.namespace()).await;
         let Some(session) = served.mounted.filter(|_| !lazy) else { return Ok(()) };
         if !session.mountpoints()?.is_empty() {
             return Ok(());

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use granary_cache::{ServedFrom, Tree, TreeStatus};
 use granary_core::{NamespaceId, NamespaceName};
 use granary_fuse::mount::holders;
+use granary_fuse::mount::table::Mount;
 use granary_fuse::{Mode, Mounted};
 use granary_meta::{Durability, Metadata, PackedSource, Usage};
 
@@ -39,6 +40,8 @@ pub(super) struct Point {
     pub(super) read_only: bool,
     /// The user who asked, when that was not an administrator.
     pub(super) owner: Option<u32>,
+    /// The node's own, from which trees are shown elsewhere: it is told to nobody.
+    pub(super) own: bool,
 }
 
 impl Served {
@@ -49,12 +52,26 @@ impl Served {
 
     /// Where the kernel shows it, the first made first.
     pub(super) fn dirs(&self) -> Vec<PathBuf> {
-        let Some(session) = self.session() else { return Vec::new() };
-        let mut dirs: Vec<_> =
-            session.mountpoints().unwrap_or_default().into_iter().map(|mount| mount.path).collect();
-        dirs.reverse();
+        let mut dirs: Vec<_> = self.mountpoints().into_iter().map(|mount| mount.path).collect();
         dirs.dedup();
         dirs
+    }
+
+    /// A mountpoint that shows all of it: the first made.
+    pub(super) fn whole_dir(&self) -> Option<PathBuf> {
+        self.mountpoints().into_iter().find(Mount::is_whole).map(|mount| mount.path)
+    }
+
+    /// The first made first.
+    fn mountpoints(&self) -> Vec<Mount> {
+        let mut mounts =
+            self.session().map_or(Vec::new(), |session| session.mountpoints().unwrap_or_default());
+        mounts.reverse();
+        mounts
+    }
+
+    pub(super) fn is_own(&self, dir: &Path) -> bool {
+        self.points.iter().any(|point| point.own && point.dir == dir)
     }
 }
 
@@ -110,7 +127,7 @@ impl Table {
             status: served.tree.status(),
             service: served.link.as_ref().map(|link| link()),
             packed: served.packed.as_ref().map(Shown::source),
-            dirs: served.dirs().into_iter().map(|dir| (dir.clone(), served.is_read_only(&dir))).collect(),
+            dirs: served.told_dirs(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
             transport: served.session().map_or("", |session| session.carrier().name()),
             metrics: served.metrics.clone(),
@@ -166,6 +183,12 @@ impl Table {
 }
 
 impl Served {
+    /// With whether each is read-only.
+    fn told_dirs(&self) -> Vec<(PathBuf, bool)> {
+        let told = self.dirs().into_iter().filter(|dir| !self.is_own(dir));
+        told.map(|dir| (dir.clone(), self.is_read_only(&dir))).collect()
+    }
+
     fn is_read_only(&self, dir: &Path) -> bool {
         self.session().is_some_and(|session| session.vfs().options().read_only)
             || self.points.iter().any(|point| point.read_only && point.dir == dir)

@@ -186,6 +186,7 @@ mod tests {
             id: 1,
             major: 0,
             minor: 1,
+            root: "/".into(),
             path: "/m".into(),
             fs_type: fs_type.into(),
             source: source.into(),

@@ -18,6 +18,8 @@ pub struct Mount {
     /// Device number of the file system: the same for all its (bind) mounts.
     pub major: u32,
     pub minor: u32,
+    /// What of the file system is seen there: `/` is all of it.
+    pub root: PathBuf,
     pub path: PathBuf,
     pub fs_type: String,
     /// For ours: the namespace's name.
@@ -27,6 +29,11 @@ pub struct Mount {
 impl Mount {
     pub fn is_ours(&self) -> bool {
         self.fs_type == FS_TYPE
+    }
+
+    /// Whether it shows all of the file system, and not one tree of it.
+    pub fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
     }
 }
 
@@ -54,7 +61,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut words = line.split(|&b| b == b' ');
     let id = text(words.next()?)?.parse().ok()?;
     let (major, minor) = text(words.nth(1)?)?.split_once(':')?;
-    let path = unescape(words.nth(1)?);
+    let (root, path) = (unescape(words.next()?), unescape(words.next()?));
     let mut after = words.skip_while(|word| *word != b"-").skip(1);
     let fs_type = text(after.next()?)?.to_owned();
     let source = String::from_utf8_lossy(&unescape(after.next()?)).into_owned();
@@ -62,6 +69,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         id,
         major: major.parse().ok()?,
         minor: minor.parse().ok()?,
+        root: PathBuf::from(OsString::from_vec(root)),
         path: PathBuf::from(OsString::from_vec(path)),
         fs_type,
         source,
@@ -103,7 +111,9 @@ mod tests {
         let mount = parse_line(line).unwrap();
         assert_eq!((mount.id, mount.major, mount.minor), (36, 0, 47));
         assert_eq!(mount.path, Path::new("/mnt/my data"));
-        assert_eq!((mount.is_ours(), mount.source.as_str()), (true, "user/alice"));
+        assert_eq!((mount.is_ours(), mount.is_whole(), mount.source.as_str()), (true, true, "user/alice"));
+        let tree = parse_line(b"37 35 0:47 /a/b /mnt/b rw - fuse.granary user/alice rw").unwrap();
+        assert_eq!((tree.root.as_path(), tree.is_whole()), (Path::new("/a/b"), false));
         let without_tags = parse_line(b"1 0 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!((without_tags.path.as_path(), without_tags.is_ours()), (Path::new("/"), false));
         for bad in [&b""[..], b"x", b"36 35 0:47 / /mnt rw shared:2", b"36 35 047 / /mnt rw - a b"] {
