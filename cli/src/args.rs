@@ -41,6 +41,7 @@ pub enum Command {
     Trace(TraceArgs),
     Explain(ExplainArgs),
     Doctor(DoctorArgs),
+    Csi(CsiArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),
@@ -237,6 +238,33 @@ pub struct DoctorArgs {
     pub json: bool,
     #[command(flatten)]
     pub flags: NodeFlags,
+}
+
+/// Serve the Container Storage Interface: namespaces as volumes of Kubernetes' pods
+///
+/// A thin client of the node process, which makes the mounts: it may end and be started again while pods use them.
+/// Runs until SIGTERM.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: granary csi --endpoint unix:///csi/csi.sock --node-id worker-7")]
+pub struct CsiArgs {
+    /// The socket to serve at, which kubelet and the provisioner are told
+    #[arg(long, value_name = "unix:///PATH", env = "CSI_ENDPOINT")]
+    pub endpoint: String,
+    /// What Kubernetes calls this node
+    #[arg(long, value_name = "NAME", env = "KUBE_NODE_NAME", default_value = "")]
+    pub node_id: String,
+    /// Services to serve beside identity
+    #[arg(long, value_enum, default_value_t = CsiRole::Both)]
+    pub serve: CsiRole,
+    #[command(flatten)]
+    pub flags: PlaceFlags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CsiRole {
+    Controller,
+    Node,
+    Both,
 }
 
 /// Measure a mounted file system, Granary or any other

@@ -1,6 +1,7 @@
 //! One file a command. Each resolves its settings, does its work, and prints what a person or program wants to know.
 
 pub mod bench;
+pub mod csi;
 pub mod doctor;
 pub mod explain;
 pub mod fsck;

@@ -1,0 +1,129 @@
+//! What a volume is called: its namespace, perhaps one tree of it, and whether the driver made it.
+//!
+//! ```text
+//! user/alice                  a namespace that exists (a PV made by hand, an inline volume)
+//! group/asr:corpora/2026      a tree in it
+//! made:bucket/pvc-8c1f…       a namespace that CreateVolume made, and DeleteVolume deletes
+//! ```
+//!
+//! A PV that somebody wrote by hand and forgot to `Retain` must not take a user's files with it: only what is `made:` is deleted.
+
+use std::fmt;
+use std::str::FromStr;
+
+use granary_core::{EntryName, Error, NamespaceName, Result};
+
+use crate::status::invalid;
+
+/// Of a volume id, as the interface bounds it.
+pub const HANDLE_BYTES_MAX: usize = 128;
+
+const MADE: &str = "made:";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle {
+    pub namespace: NamespaceName,
+    /// Relative, of plain names.
+    pub tree: Option<String>,
+    pub made: bool,
+}
+
+impl Handle {
+    /// Of a namespace that CreateVolume makes.
+    pub fn made(namespace: NamespaceName) -> Handle {
+        Handle { namespace, tree: None, made: true }
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.made { MADE } else { "" }, self.namespace)?;
+        self.tree.as_ref().map_or(Ok(()), |tree| write!(f, ":{tree}"))
+    }
+}
+
+impl FromStr for Handle {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Handle> {
+        if text.len() > HANDLE_BYTES_MAX {
+            return invalid(format!(
+                "a volume handle has {} bytes, {HANDLE_BYTES_MAX} are allowed",
+                text.len()
+            ));
+        }
+        let (made, rest) = text.strip_prefix(MADE).map_or((false, text), |rest| (true, rest));
+        let (namespace, tree) = match rest.split_once(':') {
+            Some((namespace, tree)) => (namespace, Some(check_tree(tree)?)),
+            None => (rest, None),
+        };
+        if made && tree.is_some() {
+            return invalid(format!(
+                "volume handle {text:?} cannot be: a volume that was made is a whole namespace"
+            ));
+        }
+        Ok(Handle { namespace: namespace.parse()?, tree, made })
+    }
+}
+
+/// A path below a namespace's top directory: plain names, so that it leads nowhere else.
+pub fn check_tree(tree: &str) -> Result<String> {
+    for name in tree.split('/') {
+        EntryName::new(name.as_bytes()).map_err(|e| {
+            Error::new(
+                e.kind(),
+                format!("the tree {tree:?} of a volume cannot be used: {e}; write it as a/b/c"),
+            )
+        })?;
+    }
+    Ok(tree.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use granary_core::Kind;
+
+    use super::*;
+
+    #[test]
+    fn handles_say_what_they_are() {
+        for text in ["user/alice", "group/asr:corpora/2026", "made:bucket/pvc-1"] {
+            assert_eq!(text.parse::<Handle>().unwrap().to_string(), text);
+        }
+        let tree: Handle = "group/asr:a/b".parse().unwrap();
+        assert_eq!(
+            (tree.namespace.as_str(), tree.tree.as_deref(), tree.made),
+            ("group/asr", Some("a/b"), false)
+        );
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_namespace() {
+        for bad in [
+            "",
+            "alice",
+            "user/../group/x",
+            "user/alice:",
+            "user/alice:/etc",
+            "user/alice:a/../..",
+            "user/alice:a//b",
+            "user/alice:.",
+            "made:user/alice:a",
+            &format!("user/alice:{}", "x".repeat(120)),
+        ] {
+            let e = bad.parse::<Handle>().unwrap_err();
+            assert!(matches!(e.kind(), Kind::Invalid | Kind::NameTooLong), "{bad}: {e}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_understood_is_written_the_same(text in "(made:)?(user|bucket)/[a-z.]{1,8}(:[a-z./]{0,12})?") {
+            if let Ok(handle) = text.parse::<Handle>() {
+                prop_assert_eq!(handle.to_string(), text);
+            }
+        }
+    }
+}
