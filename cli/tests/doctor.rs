@@ -1,4 +1,5 @@
 //! `granary doctor`: it tries what a node needs, and leaves nothing behind. Needs root and /dev/fuse, since it mounts.
+#![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `granary plan`, with the real binary.
+#![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! One tree of a namespace, mounted by itself: for a volume that is not to show the rest. Needs root and /dev/fuse.
+#![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
 mod common;
 
