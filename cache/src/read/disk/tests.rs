@@ -127,7 +127,8 @@ fn chunks_are_spread_by_size_and_found_after_a_restart() {
     assert_eq!(counts.iter().sum::<usize>(), 600);
     for (n, count) in counts.iter().enumerate() {
         let fair = 100 * (n + 1);
-        assert!(count.abs_diff(fair) < 40, "{counts:?}");
+        // Folders have names by chance: five standard deviations of 600 draws.
+        assert!(count.abs_diff(fair) < 60, "{counts:?}");
     }
     assert_eq!(disk.bytes_max(), 120 * MIB);
     drop(disk);
