@@ -19,6 +19,8 @@ use crate::source::Source;
 /// Stretches looked at of each rank, and ranks.
 const STRETCHES: u64 = 8;
 const RANKS: u32 = 4;
+/// Of a tar.
+const HEADER_BYTES: u64 = 512;
 
 /// Of one data set and one epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -115,7 +117,9 @@ fn requests(stream: &Stream, options: &Options, stretch: u64) -> Result<(u64, u6
                     let shard = pick.spot.shard;
                     let each = shape.shard_bytes(shard) / u64::from(shape.shard_samples(shard).max(1));
                     let start = u64::from(pick.spot.sample) * each;
-                    needs.push(Need { item: needs.len(), shard, range: start..start + each });
+                    // A sample is asked for from behind its first header on.
+                    let end = start + each.saturating_sub(HEADER_BYTES).max(1);
+                    needs.push(Need { item: needs.len(), shard, range: start..end });
                 }
             }
             seen += needs.len() as u64;

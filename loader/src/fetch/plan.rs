@@ -1,16 +1,18 @@
 //! Which ranges of which shards are asked for. A pure function.
 //!
-//! Ranges that are near each other become one request: a gap is asked for too if it is shorter than what a request costs, or if most of
-//! the request is wanted anyway.
+//! Ranges that are near each other become one request: a gap is asked for too if it is shorter than what a request costs and half of
+//! the request is wanted, or if most of it is wanted anyway.
 
 use std::ops::Range;
 
 /// When two ranges are one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// A gap up to this is always asked for: about what moves in the time of a first byte (30 ms) over one of many connections (10 MB/s).
-    pub gap_bytes_min: u64,
-    /// A longer one if of the request at least so many percent are wanted.
+    /// About what moves in the time of a first byte (30 ms) over one of many connections (10 MB/s).
+    pub short_gap_bytes_max: u64,
+    /// A short gap is asked for if of the request at least so many percent are wanted: bytes of all connections share a link.
+    pub short_gap_percent_min: u64,
+    /// The same for a longer one.
     pub wanted_percent_min: u64,
     /// No request becomes longer by joining.
     pub request_bytes_max: u64,
@@ -18,7 +20,12 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { gap_bytes_min: 256 << 10, wanted_percent_min: 75, request_bytes_max: 8 << 20 }
+        Rules {
+            short_gap_bytes_max: 256 << 10,
+            short_gap_percent_min: 50,
+            wanted_percent_min: 75,
+            request_bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -58,8 +65,12 @@ pub fn plan(items: usize, mut needs: Vec<Need>, rules: &Rules) -> Plan {
             let more = need.range.end.saturating_sub(last.range.end.max(need.range.start));
             let whole = end - last.range.start;
             let inside = end == last.range.end;
-            let near =
-                gap <= rules.gap_bytes_min || (wanted + more) * 100 >= whole * rules.wanted_percent_min;
+            let percent_min = match gap {
+                0 => 0,
+                gap if gap <= rules.short_gap_bytes_max => rules.short_gap_percent_min,
+                _ => rules.wanted_percent_min,
+            };
+            let near = (wanted + more) * 100 >= whole * percent_min;
             if inside || (near && whole <= rules.request_bytes_max) {
                 last.range.end = end;
                 wanted += more;
@@ -100,7 +111,12 @@ mod tests {
 
     #[test]
     fn near_ranges_are_one_request_and_far_ones_are_not() {
-        let rules = Rules { gap_bytes_min: 10, wanted_percent_min: 75, request_bytes_max: 1000 };
+        let rules = Rules {
+            short_gap_bytes_max: 10,
+            short_gap_percent_min: 50,
+            wanted_percent_min: 75,
+            request_bytes_max: 1000,
+        };
         let needs = vec![
             need(0, 1, 500..600), // 100 behind item 1's 300: 80 % are wanted
             need(1, 1, 100..400),
@@ -117,8 +133,22 @@ mod tests {
     }
 
     #[test]
+    fn many_short_gaps_do_not_make_a_request_of_gaps() {
+        let rules = Rules { short_gap_bytes_max: 100, short_gap_percent_min: 50, ..Rules::default() };
+        let sparse = (0..20).map(|n| need(n as usize, 0, n * 100..n * 100 + 10)).collect();
+        assert_eq!(plan(20, sparse, &rules).requests.len(), 20);
+        let dense = (0..20).map(|n| need(n as usize, 0, n * 100..n * 100 + 60)).collect();
+        assert_eq!(plan(20, dense, &rules).requests.len(), 1);
+    }
+
+    #[test]
     fn joining_ends_at_the_bound_and_one_longer_range_stays_whole() {
-        let rules = Rules { gap_bytes_min: 10, wanted_percent_min: 75, request_bytes_max: 100 };
+        let rules = Rules {
+            short_gap_bytes_max: 10,
+            short_gap_percent_min: 0,
+            wanted_percent_min: 75,
+            request_bytes_max: 100,
+        };
         let plan = plan(3, vec![need(0, 0, 0..60), need(1, 0, 60..120), need(2, 0, 120..1000)], &rules);
         assert_eq!(
             plan.requests.iter().map(|r| r.range.clone()).collect::<Vec<_>>(),
@@ -131,9 +161,10 @@ mod tests {
         #[test]
         fn every_need_is_met(
             needs in proptest::collection::vec((0_usize..20, 0_u32..3, 0_u64..5000, 1_u64..400), 0..60),
-            gap_bytes_min in 0_u64..200, wanted_percent_min in 0_u64..101, request_bytes_max in 100_u64..3000,
+            short_gap_bytes_max in 0_u64..200, short_gap_percent_min in 0_u64..101,
+            wanted_percent_min in 0_u64..101, request_bytes_max in 100_u64..3000,
         ) {
-            let rules = Rules { gap_bytes_min, wanted_percent_min, request_bytes_max };
+            let rules = Rules { short_gap_bytes_max, short_gap_percent_min, wanted_percent_min, request_bytes_max };
             let needs: Vec<Need> =
                 needs.into_iter().map(|(item, shard, start, len)| need(item, shard, start..start + len)).collect();
             let plan = plan(20, needs.clone(), &rules);

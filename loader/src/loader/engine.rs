@@ -16,6 +16,7 @@ use crate::cache::{Cache, Cached, Oracle};
 use crate::depth::Depth;
 use crate::fetch::{self, Direct, Fetched, Ranges, Rules};
 use crate::options::Options;
+use crate::order::shuffle::Method;
 use crate::order::stream::Pick;
 use crate::source::{Home, Want};
 use crate::stats::Counters;
@@ -171,6 +172,12 @@ pub(crate) fn bounds(options: &Options, line: &Line, mapped: &[bool]) -> (u64, D
     let own_lanes = lanes.div_ceil(u64::from(options.ranks)).max(1);
     let fits = (options.memory_bytes_max / batch_bytes).max(1);
     let long = (REQUEST_BYTES * own_lanes).div_ceil(batch_bytes);
+    // Samples from anywhere are near each other only when most of the data set is wanted.
+    let whole = mapped
+        .iter()
+        .enumerate()
+        .any(|(source, mapped)| !mapped && line.stream().order(source).method() == Method::Full);
+    let long = if whole { line.epoch_end() } else { long };
     // No further than the next epoch: what is small is not fetched again and again for nothing.
     let stretch = long.min(fits / STRETCHES).min(max / 2).min(line.epoch_end()).max(1);
     (stretch, Depth::new(min.max(2 * stretch), max.min(fits)))

@@ -12,6 +12,16 @@ const RUNS: u64 = 1;
 const WITHIN: u64 = 2;
 const SAMPLES: u64 = 3;
 
+/// Runs become no shorter than this for want of data: about what moves in the time of a first byte.
+const RUN_BYTES_MIN: u64 = 1 << 20;
+/// Runs of a lane, at least: with one each, the same samples would come at the same time in every epoch.
+const LANE_RUNS_MIN: u64 = 2;
+
+/// Bytes of a run in a data set of so many: shorter than is asked for where lanes would have none.
+fn run_bytes(bytes: u64, lanes: u64, wanted: u64) -> u64 {
+    wanted.min((bytes / (LANE_RUNS_MIN * lanes)).max(RUN_BYTES_MIN))
+}
+
 /// The order of all epochs of one data set: what does not change from epoch to epoch.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -20,6 +30,8 @@ pub struct Order {
     runs: Option<Arc<Runs>>,
     shuffle: Shuffle,
     method: Method,
+    /// Of a window's runs, about.
+    run_bytes: u64,
     seed: u64,
     /// Samples of this data set in a global batch.
     batch: u64,
@@ -31,16 +43,21 @@ impl Order {
     pub fn new(shape: Arc<Shape>, shuffle: Shuffle, seed: u64, batch: u64) -> Order {
         let lanes = shuffle.lanes_of(batch);
         let (mut method, mut runs) = (shuffle.method, None);
+        let run_bytes = run_bytes(shape.bytes(), lanes, shuffle.run_bytes);
         match method {
             Method::Shards => runs = Some(Arc::new(Runs::of_shards(&shape))),
             Method::Window => {
-                let cut = Runs::of_bytes(&shape, shuffle.run_bytes);
+                let cut = Runs::of_bytes(&shape, run_bytes);
                 // Lanes without a run each hold nothing apart: the whole is not much more than what is open at once.
-                if cut.count() < 2 * lanes { method = Method::Full } else { runs = Some(Arc::new(cut)) }
+                if cut.count() < LANE_RUNS_MIN * lanes {
+                    method = Method::Full
+                } else {
+                    runs = Some(Arc::new(cut))
+                }
             }
             Method::None | Method::Full => {}
         }
-        Order { shape, runs, shuffle, method, seed, batch: batch.max(1), lanes }
+        Order { shape, runs, shuffle, method, run_bytes, seed, batch: batch.max(1), lanes }
     }
 
     pub fn shape(&self) -> &Arc<Shape> {
@@ -70,7 +87,7 @@ impl Order {
     /// Neighbours of a shard that are mixed: no more than an eighth of a run, so that they are got together.
     fn mix(&self, shard: u32) -> u32 {
         let samples = u64::from(self.shape.shard_samples(shard));
-        let of_bytes = self.shuffle.run_bytes / 8 * samples / self.shape.shard_bytes(shard).max(1);
+        let of_bytes = self.run_bytes / 8 * samples / self.shape.shard_bytes(shard).max(1);
         self.shuffle.mix_samples.min(of_bytes.clamp(1, 1 << 20) as u32)
     }
 

@@ -49,7 +49,8 @@ impl std::str::FromStr for Method {
 #[serde(deny_unknown_fields, default)]
 pub struct Shuffle {
     pub method: Method,
-    /// Bytes of neighbours in a shard that stay together in time. Longer: fewer shards' indexes are needed at once.
+    /// Bytes of neighbours in a shard that stay together in time. Longer: fewer shards' indexes are needed at once. In a data set that
+    /// has not two such runs for each lane they are shorter, down to 1 MiB; a smaller one is shuffled as a whole.
     pub run_bytes: u64,
     /// Runs open at once, over all ranks; 0: one for each sample of a global batch up to 64, beyond that one for eight.
     pub lanes: u32,
