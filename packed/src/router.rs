@@ -63,6 +63,11 @@ impl Store for Router {
         self.volume.list(prefix, after, max).await
     }
 
+    /// The volume's: those of data sets are not counted together with it.
+    fn gets_at_once(&self) -> Option<u32> {
+        self.volume.gets_at_once()
+    }
+
     fn describe(&self) -> String {
         self.volume.describe()
     }
