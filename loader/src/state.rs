@@ -11,7 +11,7 @@
 //! | `order` | the version of [`order`] |
 //! | `data` | digest of data sets, versions, selections, weights and the epoch's length |
 //! | `seed`, `shuffle`, `batch_samples` | as in the options |
-//! | `epoch`, `batch` | the first global batch that was not given |
+//! | `epoch`, `batch` | the first global batch that was not given; a rank without a part of an uneven last batch may be at the next epoch's beginning already |
 //! | `given` | batches behind it that were given, since others straggled; only with `overtake`, and then each rank has its own |
 
 use serde::{Deserialize, Serialize};
