@@ -6,7 +6,7 @@ use granary_core::{Error, Kind, NamespaceName};
 use tonic::{Request, Response, Status};
 
 use crate::access::Access;
-use crate::handle::Handle;
+use crate::handle::{Handle, MADE, is_made};
 use crate::parameters::{Class, Context};
 use crate::proto::controller_server::Controller;
 use crate::proto::controller_service_capability::{Rpc, Type, rpc};
@@ -30,11 +30,11 @@ fn namespace_of(kind: &str, name: &str) -> granary_core::Result<NamespaceName> {
     if name.is_empty() {
         return invalid("the volume's name is missing");
     }
-    if let Ok(namespace) = format!("{kind}/{name}").parse() {
+    if let Ok(namespace) = format!("{kind}/{MADE}{name}").parse() {
         return Ok(namespace);
     }
     let kept: String = name.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
-    format!("{kind}/{kept}_{:032x}", digest(name.as_bytes())).parse()
+    format!("{kind}/{MADE}{kept}_{:032x}", digest(name.as_bytes())).parse()
 }
 
 /// FNV-1a with 128 bits (Fowler, Noll, Vo; draft-eastlake-fnv).
@@ -96,7 +96,7 @@ impl ControllerService {
             durable_in_store: class.durable_in_store,
             trash_ms: class.trash_ms,
         };
-        let handle = Handle::made(namespace.clone());
+        let handle = Handle::whole(namespace.clone());
         let _turn = self.turns.take(&handle.to_string()).await;
         let space = match self.volumes.create(new).await {
             Ok(space) => space,
@@ -125,7 +125,7 @@ impl ControllerService {
             // Never one of ours: it is gone.
             Err(_) => return Ok(()),
         };
-        if !handle.made {
+        if !handle.is_made() {
             return Err(Error::new(
                 Kind::Permission,
                 format!(
@@ -201,7 +201,9 @@ impl ControllerService {
         };
         let mut spaces = self.volumes.list().await?;
         spaces.sort_by(|a, b| a.namespace.cmp(&b.namespace));
-        spaces.retain(|space| after.as_ref().is_none_or(|after| space.namespace > *after));
+        spaces.retain(|space| {
+            is_made(&space.namespace) && after.as_ref().is_none_or(|after| space.namespace > *after)
+        });
         let page = match request.max_entries {
             0 => spaces.len(),
             max => (max as usize).min(spaces.len()),
@@ -213,7 +215,7 @@ impl ControllerService {
         let entry = |space: &Space| list_volumes_response::Entry {
             volume: Some(Volume {
                 capacity_bytes: shown(space.bytes_max),
-                volume_id: Handle::made(space.namespace.clone()).to_string(),
+                volume_id: Handle::whole(space.namespace.clone()).to_string(),
                 ..Volume::default()
             }),
             status: None,
@@ -341,11 +343,11 @@ mod tests {
     #[test]
     fn every_name_has_a_namespace() {
         let of = |name: &str| namespace_of("bucket", name).unwrap().to_string();
-        assert_eq!(of("pvc-8c1f2b"), "bucket/pvc-8c1f2b");
+        assert_eq!(of("pvc-8c1f2b"), "bucket/csi-pvc-8c1f2b");
         let (long, other) = ("x".repeat(128), format!("{}y", "x".repeat(127)));
         assert_eq!(of(&long), of(&long));
         assert_ne!(of(&long), of(&other));
-        assert!(of("Größe / ../x").starts_with("bucket/Gre"), "{}", of("Größe / ../x"));
+        assert!(of("Größe / ../x").starts_with("bucket/csi-Gre"), "{}", of("Größe / ../x"));
         assert!(namespace_of("bucket", "").is_err());
         // The algorithm's published test values.
         assert_eq!(digest(b""), 0x6c62272e07bb014262b821756295c58d);

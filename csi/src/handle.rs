@@ -1,12 +1,13 @@
-//! What a volume is called: its namespace, perhaps one tree of it, and whether the driver made it.
+//! What a volume is called: its namespace, and perhaps one tree of it.
 //!
 //! ```text
 //! user/alice                  a namespace that exists (a PV made by hand, an inline volume)
 //! group/asr:corpora/2026      a tree in it
-//! made:bucket/pvc-8c1f…       a namespace that CreateVolume made, and DeleteVolume deletes
+//! bucket/csi-pvc-8c1f…        a namespace that CreateVolume made, and DeleteVolume deletes
 //! ```
 //!
-//! A PV that somebody wrote by hand and forgot to `Retain` must not take a user's files with it: only what is `made:` is deleted.
+//! A PV that somebody wrote by hand and forgot to `Retain` must not take a user's files with it: only namespaces whose name begins
+//! as CreateVolume's do are listed, and deleted. The name says it, so that nothing has to be kept, and no handle can claim it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,26 +19,36 @@ use crate::status::invalid;
 /// Of a volume id, as the interface bounds it.
 pub const HANDLE_BYTES_MAX: usize = 128;
 
-const MADE: &str = "made:";
+/// How names of namespaces begin, behind their kind, that claims made.
+pub const MADE: &str = "csi-";
+
+/// Whether a claim made it.
+pub fn is_made(namespace: &NamespaceName) -> bool {
+    namespace.leaf().starts_with(MADE)
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle {
     pub namespace: NamespaceName,
     /// Relative, of plain names.
     pub tree: Option<String>,
-    pub made: bool,
 }
 
 impl Handle {
-    /// Of a namespace that CreateVolume makes.
-    pub fn made(namespace: NamespaceName) -> Handle {
-        Handle { namespace, tree: None, made: true }
+    /// All of a namespace.
+    pub fn whole(namespace: NamespaceName) -> Handle {
+        Handle { namespace, tree: None }
+    }
+
+    /// Whether it may be deleted with its claim.
+    pub fn is_made(&self) -> bool {
+        self.tree.is_none() && is_made(&self.namespace)
     }
 }
 
 impl fmt::Display for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.made { MADE } else { "" }, self.namespace)?;
+        self.namespace.fmt(f)?;
         self.tree.as_ref().map_or(Ok(()), |tree| write!(f, ":{tree}"))
     }
 }
@@ -52,17 +63,11 @@ impl FromStr for Handle {
                 text.len()
             ));
         }
-        let (made, rest) = text.strip_prefix(MADE).map_or((false, text), |rest| (true, rest));
-        let (namespace, tree) = match rest.split_once(':') {
+        let (namespace, tree) = match text.split_once(':') {
             Some((namespace, tree)) => (namespace, Some(check_tree(tree)?)),
-            None => (rest, None),
+            None => (text, None),
         };
-        if made && tree.is_some() {
-            return invalid(format!(
-                "volume handle {text:?} cannot be: a volume that was made is a whole namespace"
-            ));
-        }
-        Ok(Handle { namespace: namespace.parse()?, tree, made })
+        Ok(Handle { namespace: namespace.parse()?, tree })
     }
 }
 
@@ -89,14 +94,11 @@ mod tests {
 
     #[test]
     fn handles_say_what_they_are() {
-        for text in ["user/alice", "group/asr:corpora/2026", "made:bucket/pvc-1"] {
+        for text in ["user/alice", "group/asr:corpora/2026", "bucket/csi-pvc-1"] {
             assert_eq!(text.parse::<Handle>().unwrap().to_string(), text);
         }
         let tree: Handle = "group/asr:a/b".parse().unwrap();
-        assert_eq!(
-            (tree.namespace.as_str(), tree.tree.as_deref(), tree.made),
-            ("group/asr", Some("a/b"), false)
-        );
+        assert_eq!((tree.namespace.as_str(), tree.tree.as_deref()), ("group/asr", Some("a/b")));
     }
 
     #[test]
@@ -110,7 +112,7 @@ mod tests {
             "user/alice:a/../..",
             "user/alice:a//b",
             "user/alice:.",
-            "made:user/alice:a",
+            "made:user/alice",
             &format!("user/alice:{}", "x".repeat(120)),
         ] {
             let e = bad.parse::<Handle>().unwrap_err();
@@ -118,9 +120,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_what_a_claim_made_is_deleted() {
+        let is_made = |text: &str| text.parse::<Handle>().unwrap().is_made();
+        assert!(is_made("bucket/csi-pvc-1") && is_made("user/csi-x"));
+        for other in ["user/alice", "bucket/pvc-1", "bucket/xcsi-1", "bucket/csi-pvc-1:tree"] {
+            assert!(!is_made(other), "{other}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn what_is_understood_is_written_the_same(text in "(made:)?(user|bucket)/[a-z.]{1,8}(:[a-z./]{0,12})?") {
+        fn what_is_understood_is_written_the_same(text in "(user|bucket)/[a-z.]{1,8}(:[a-z./]{0,12})?") {
             if let Ok(handle) = text.parse::<Handle>() {
                 prop_assert_eq!(handle.to_string(), text);
             }

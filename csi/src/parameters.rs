@@ -139,7 +139,7 @@ impl Context {
         }
         let inline = match (ephemeral, namespace) {
             (false, _) => None,
-            (true, Some(namespace)) => Some(Handle { namespace, tree, made: false }),
+            (true, Some(namespace)) => Some(Handle { namespace, tree }),
             (true, None) => {
                 return invalid(
                     "an inline volume has to say which namespace it is: volumeAttributes: {namespace: user/alice}",
