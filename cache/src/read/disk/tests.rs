@@ -120,26 +120,26 @@ fn there(disk: &Disk, ids: std::ops::Range<u128>) -> Vec<u128> {
 fn chunks_are_spread_by_size_and_found_after_a_restart() {
     let three = Three::new();
     let disk = three.open(&[1, 2]);
-    for id in 0..600 {
+    for id in 0..1200 {
         assert!(insert(&disk, id, &content(id)));
     }
     let counts: Vec<usize> = disk.folders.iter().map(Folder::entries).collect();
-    assert_eq!(counts.iter().sum::<usize>(), 600);
+    assert_eq!(counts.iter().sum::<usize>(), 1200);
     for (n, count) in counts.iter().enumerate() {
-        let fair = 100 * (n + 1);
-        // Folders have names by chance: five standard deviations of 600 draws.
-        assert!(count.abs_diff(fair) < 60, "{counts:?}");
+        let fair = 200 * (n + 1);
+        // Folders have names by chance: this is four and a half standard deviations of 1,200 draws.
+        assert!(count.abs_diff(fair) < 80, "{counts:?}");
     }
     assert_eq!(disk.bytes_max(), 120 * MIB);
     drop(disk);
     let disk = three.open(&[1, 2]);
-    assert_eq!(there(&disk, 0..600).len(), 600);
+    assert_eq!(there(&disk, 0..1200).len(), 1200);
     drop(disk);
     // Without one, the others' stay in place; when it is used again it has its own.
     let disk = three.open(&[1]);
-    assert_eq!(there(&disk, 0..600).len(), counts[0] + counts[1]);
+    assert_eq!(there(&disk, 0..1200).len(), counts[0] + counts[1]);
     drop(disk);
-    assert_eq!(there(&three.open(&[2, 1]), 0..600).len(), 600);
+    assert_eq!(there(&three.open(&[2, 1]), 0..1200).len(), 1200);
 }
 
 #[test]
