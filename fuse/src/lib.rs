@@ -19,7 +19,7 @@ pub mod vfs;
 pub use adapter::histogram::Counts;
 pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
-pub use mount::{MountParts, Mounted, Stop, bind, bind_tree, mount, unmount};
+pub use mount::{MountParts, Mounted, Stop, bind, bind_tree, mount, remount, unmount};
 pub use notify::Notifier;
 pub use transport::Transport;
 pub use vfs::{Atime, Cx, Mode, Vfs, VfsOptions};

@@ -360,6 +360,36 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<()> {
     }
 }
 
+/// Changes the flags of the mount of the namespace `source` at `path`: `ro` and `rw`, `suid`, `dev`, `exec`, and when the last
+/// access is noted. As with remounts of any file system, its other mountpoints become read-only or writable with it.
+///
+/// Errors: `Invalid` where that namespace is not mounted; `Busy` while a file is open for writing, or the kernel is still
+/// releasing a removed one; `Permission`.
+pub fn remount(path: &Path, source: &str, options: &MountOptions) -> Result<()> {
+    let path = check::absolute(path)?;
+    let mounted = source_of(&path)?;
+    if mounted != source {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("cannot remount {} as {source}: {mounted} is mounted there", path.display()),
+        ));
+    }
+    rustix::mount::mount_remount(&path, options.flags(), "").map_err(|e| match e {
+        rustix::io::Errno::BUSY => Error::new(
+            Kind::Busy,
+            format!(
+                "cannot remount {}: files are open for writing; close them, and try again",
+                path.display()
+            ),
+        ),
+        rustix::io::Errno::PERM => Error::new(
+            Kind::Permission,
+            format!("cannot remount {}: it needs CAP_SYS_ADMIN; run as root", path.display()),
+        ),
+        e => Error::io(format!("cannot remount {}", path.display()), io::Error::from(e)),
+    })
+}
+
 /// Shows the mount at `from` at `to` as well: how a namespace is mounted a second time on a node. Of `options` the mode is
 /// the first mount's, and the rest may be stricter.
 pub fn bind(from: &Path, to: &Path, options: &MountOptions) -> Result<PathBuf> {

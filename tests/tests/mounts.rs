@@ -226,11 +226,32 @@ fn fstab_and_mount_work() {
     );
     run_ok(
         "$1 user/alice $2 -o $3",
-        &[helper.into_os_string(), dir.clone().into_os_string(), options.into()],
+        &[helper.clone().into_os_string(), dir.clone().into_os_string(), options.clone().into()],
     );
     fs::write(dir.join("x"), "y").expect("write");
     let line = run_ok("grep \" $1 \" /proc/self/mounts", &[&dir]);
     assert!(line.contains("fuse.granary") && line.starts_with("user/alice"), "{line}");
+
+    let remount = |namespace: &str, more: &str| {
+        let mut command = Command::new(&helper);
+        command.arg(namespace).arg(&dir).arg("-o").arg(format!("{options},remount,{more}"));
+        command.output().expect("the helper runs")
+    };
+    assert!(remount("user/alice", "ro").status.success());
+    let e = fs::write(dir.join("x"), "z").expect_err("read-only");
+    assert_eq!(e.raw_os_error(), Some(libc::EROFS));
+    assert!(remount("user/alice", "rw,noexec").status.success());
+    fs::write(dir.join("x"), "z").expect("writable again");
+    let line = run_ok("grep \" $1 \" /proc/self/mounts", &[&dir]);
+    assert!(line.contains("noexec"), "{line}");
+    let open = fs::File::create(dir.join("x")).expect("open");
+    let refused = remount("user/alice", "ro");
+    assert!(
+        refused.status.code() == Some(32) && String::from_utf8_lossy(&refused.stderr).contains("close them")
+    );
+    drop(open);
+    let refused = remount("user/bob", "ro");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("user/alice is mounted there"));
     node.umount(&dir);
 }
 

@@ -31,6 +31,8 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// The mount's own.
     pub mount: Vec<String>,
+    /// It is mounted there, and its flags are to change.
+    pub remount: bool,
 }
 
 impl Options {
@@ -50,6 +52,10 @@ impl Options {
             if of_fstab {
                 continue;
             }
+            if word == "remount" {
+                options.remount = true;
+                continue;
+            }
             match crate::settings::find(name) {
                 Some(setting) if word.contains('=') => {
                     options.settings.push((setting.name.to_owned(), value.to_owned()));
@@ -63,6 +69,11 @@ impl Options {
 
 /// Mounts, starting a node if there is none.
 pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags) -> Outcome<MountReply> {
+    if options.remount {
+        return Err(Failure::usage(
+            "`granary mount` mounts anew only: use `mount -o remount,... DIR`, which is the kernel's",
+        ));
+    }
     flags.given.extend(options.settings);
     let settings = flags.sources().resolve()?;
     let namespace: NamespaceName = namespace.parse()?;
@@ -128,9 +139,10 @@ mod tests {
     #[test]
     fn options_go_where_they_belong() {
         let options = Options::split(
-            "defaults,mode=work,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail",
+            "defaults,mode=work,remount,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail",
         );
         assert_eq!(options.mount, ["mode=work", "ro"]);
+        assert!(options.remount);
         let settings: Vec<_> = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(settings, [("meta", "/m"), ("dirty_bytes_max", "1GiB")]);
         // Without a value it is no setting: the mount refuses it by name.

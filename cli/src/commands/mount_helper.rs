@@ -6,10 +6,15 @@
 //!
 //! `mount.fuse.granary NAMESPACE DIR [-sfnv] [-o OPTIONS] [-t TYPE]`. Options also carry settings (`meta=`, `cache=`,
 //! `socket=`, limits). Exit codes are mount(8)'s: 0 mounted, 1 cannot be used as given, 32 not mounted.
+//!
+//! `-o remount` changes what the kernel itself heeds (`ro`, `suid`, `dev`, `exec`, when the last access is noted). The rest of
+//! what stands in fstab is the mount's until it is unmounted, and is left as it is.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use granary_fuse::MountOptions;
 
 use super::mount::{Options, mount};
 use crate::args::NodeFlags;
@@ -43,6 +48,15 @@ fn run(call: &Call) -> Outcome<()> {
     if call.fake {
         let flags = NodeFlags { config: None, given: options.settings };
         return flags.sources().resolve().map(|_| ());
+    }
+    if options.remount {
+        let flags = MountOptions::parse(&options.mount.join(","))?;
+        let dir = super::real_dir(&call.dir)?;
+        granary_fuse::remount(&dir, &call.namespace, &flags)?;
+        if call.verbose {
+            eprintln!("mount.fuse.granary: {} is mounted anew at {}", call.namespace, dir.display());
+        }
+        return Ok(());
     }
     let reply = mount(&call.namespace, &call.dir, options, NodeFlags::default())?;
     if call.verbose {
