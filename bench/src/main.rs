@@ -103,13 +103,35 @@ fn run(args: RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// Rounds until all are done, or one more would take longer than there is time. What was done is written after each.
+/// Disk that a round takes over a store on the same disk, with all peers: each has a file system of its own, and what is removed
+/// from the store goes only later.
+const ROUND_DISK_BYTES: u64 = 30_000_000_000;
+
+/// Whether the disk has room for a round. A full one would be told as an error of whichever program meets it first.
+fn room(args: &RunArgs) -> Result<(bool, String)> {
+    let disk = rustix::fs::statvfs(&args.dir)
+        .with_context(|| format!("cannot tell the free space of {}", args.dir.display()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    let gb = |bytes: u64| bytes / 1_000_000_000;
+    let words = format!(
+        "{} has {} GB free, and a round may take {}: free some, or name another disk in GRANARY_BENCH_DIR",
+        args.dir.display(),
+        gb(free),
+        gb(ROUND_DISK_BYTES)
+    );
+    Ok((free >= ROUND_DISK_BYTES || args.quick, words))
+}
+
+/// Rounds until all are done, or one more would take longer than there is time or more disk than there is. What was done is
+/// written after each.
 fn rounds_of(
     args: &RunArgs,
     report: &mut Report,
     mut work: impl FnMut(u32, &mut Report) -> Result<()>,
 ) -> Result<()> {
     let (whole, seconds_max) = (Stopwatch::start(), f64::from(args.minutes_max) * 60.0);
+    let (enough, words) = room(args)?;
+    anyhow::ensure!(enough, words);
     for round in 0..args.rounds {
         let watch = Stopwatch::start();
         work(round, report)?;
@@ -126,6 +148,11 @@ fn rounds_of(
                 took / 60.0,
                 args.minutes_max
             ));
+            break;
+        }
+        let (enough, words) = room(args)?;
+        if round + 1 < args.rounds && !enough {
+            report.note(format!("{} of {} rounds: {words}.", round + 1, args.rounds));
             break;
         }
     }
