@@ -7,6 +7,7 @@
 //! | [`runs`] | neighbours in a shard that stay together in time |
 //! | [`epoch`] | one epoch of one data set: position to sample, and back |
 //! | [`mix`] | which data set is next |
+//! | [`buckets`] | batches of samples of like length, when asked for |
 //! | [`stream`] | the line that training sees: data sets mixed, epoch after epoch |
 //! | [`batches`] | the line cut into global batches, and each among ranks |
 //! | [`quality`] | how well it is shuffled |
@@ -31,6 +32,7 @@
 //! [`VERSION`] is part of a saved state: a change of anything here that moves one sample is a new version, which refuses old states.
 
 pub mod batches;
+pub mod buckets;
 pub mod epoch;
 pub mod mix;
 pub mod permutation;

@@ -33,6 +33,9 @@ pub struct SourceOptions {
     pub select: Option<Vec<u64>>,
     /// Only samples that have files with all of these extensions. All indexes are read when it is not empty.
     pub having: Vec<String>,
+    /// The extension of the file whose length is a sample's, to make batches of like length; none: lengths are not known. All indexes are read with
+    /// it, and 2 bytes a sample kept.
+    pub lengths: Option<String>,
     /// Only files with these extensions are given, and fetched; empty: all.
     pub members: Vec<String>,
     /// Threads that read at once; 0: one a processor, up to 16.
@@ -83,8 +86,7 @@ impl Source {
         let home = Home::open(text, &options, clock.clone(), None)?;
         let (manifest, folder) = (home.data().manifest().clone(), home.is_folder());
         let home = Arc::new(home);
-        let selected = home.block_on(select::selected(home.data(), &options))?;
-        let shape = Arc::new(select::shape(&manifest, selected.as_deref())?);
+        let (selected, shape) = home.block_on(Source::selected(home.data(), &options))?;
         let opened = if folder {
             Opened::Folder(home)
         } else {
@@ -100,13 +102,21 @@ impl Source {
     ///
     /// Errors: `Invalid`, `Corrupt`; what the store says.
     pub async fn of_data_set(data: DataSet, options: SourceOptions) -> Result<Source> {
-        let selected = select::selected(&data, &options).await?;
+        let (selected, shape) = Source::selected(&data, &options).await?;
         let manifest = data.manifest().clone();
-        let shape = Arc::new(select::shape(&manifest, selected.as_deref())?);
         let text = data.place().to_string();
         let opened = Opened::Given(Arc::new(Home::given(data, &options)));
         let clock = Arc::new(SystemClock);
         Ok(Source { inner: Arc::new(Inner { text, options, clock, manifest, selected, shape, opened }) })
+    }
+
+    async fn selected(data: &DataSet, options: &SourceOptions) -> Result<(Option<Arc<[u64]>>, Arc<Shape>)> {
+        let selected = select::selected(data, options).await?;
+        let mut shape = select::shape(data.manifest(), selected.as_deref())?;
+        if let Some(extension) = &options.lengths {
+            shape = shape.with_lengths(select::lengths(data, extension, selected.as_deref()).await?)?;
+        }
+        Ok((selected, Arc::new(shape)))
     }
 
     /// Samples that take part.

@@ -17,7 +17,7 @@ async fn requests_are_as_many_as_were_foreseen() {
     fill(&Place::of_store(store.clone()), &[256; 20], 2048).await;
     let source = over(store, SourceOptions::default()).await;
     for method in [Method::None, Method::Window, Method::Full] {
-        let shuffle = Shuffle { method, run_bytes: 128 << 10, lanes: 8, mix_samples: 4 };
+        let shuffle = Shuffle { method, run_bytes: 128 << 10, lanes: 8, mix_samples: 4, bucket_batches: 0 };
         let options = Options { batch_samples: 64, shuffle, memory_bytes_max: 4 << 20, ..Options::default() };
         let told = forecast(&source, &options, None).unwrap();
         assert_eq!((told.samples, told.shards, told.global_batches, told.mapped), (5120, 20, 80, false));

@@ -17,7 +17,7 @@ use common::{fill, folder, here, loader, memory, numbers, over, rest, rest_here,
 
 /// Small runs, so that small data sets are shuffled as large ones are.
 fn shuffle(method: Method) -> Shuffle {
-    Shuffle { method, run_bytes: 4096, lanes: 4, mix_samples: 3 }
+    Shuffle { method, run_bytes: 4096, lanes: 4, mix_samples: 3, bucket_batches: 0 }
 }
 
 fn options(batch_samples: u64) -> Options {

@@ -1,5 +1,6 @@
 //! The order of one epoch of one data set, forward and back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::permutation::{Permutation, key};
@@ -13,7 +14,7 @@ const WITHIN: u64 = 2;
 const SAMPLES: u64 = 3;
 
 /// Runs become no shorter than this for want of data: about what moves in the time of a first byte.
-const RUN_BYTES_MIN: u64 = 1 << 20;
+pub const RUN_BYTES_MIN: u64 = 1 << 20;
 /// Runs of a lane, at least: with one each, the same samples would come at the same time in every epoch.
 const LANE_RUNS_MIN: u64 = 2;
 
@@ -89,6 +90,36 @@ impl Order {
         let samples = u64::from(self.shape.shard_samples(shard));
         let of_bytes = self.run_bytes / 8 * samples / self.shape.shard_bytes(shard).max(1);
         self.shuffle.mix_samples.min(of_bytes.clamp(1, 1 << 20) as u32)
+    }
+
+    /// Bytes of a run, about; 0 where no run stays together.
+    pub fn run_bytes(&self) -> u64 {
+        if self.method == Method::Window { self.run_bytes } else { 0 }
+    }
+
+    /// Bytes of neighbours that are mixed, in a shard of middling samples.
+    pub fn mix_bytes(&self) -> u64 {
+        let sample = self.shape.bytes() / self.shape.samples().max(1);
+        let of_run = (self.run_bytes / 8 / sample.max(1)).clamp(1, 1 << 20);
+        sample * of_run.min(u64::from(self.shuffle.mix_samples))
+    }
+
+    /// The samples of a shard that a sample is best asked for with: a part of its run, of about so many bytes, that begins and ends where
+    /// neighbours that are mixed do. Runs have as many parts of like length as it takes. `None` where no run stays together.
+    pub fn part(&self, spot: Spot, part_bytes: u64) -> Option<Range<u32>> {
+        let runs = self.runs.as_ref().filter(|_| self.method == Method::Window)?;
+        let run = runs.get(&self.shape, runs.holding(&self.shape, spot));
+        let mix = self.mix(spot.shard);
+        let blocks = u64::from(run.samples.div_ceil(mix));
+        let run_bytes = u128::from(self.shape.shard_bytes(spot.shard)) * u128::from(run.samples)
+            / u128::from(self.shape.shard_samples(spot.shard).max(1));
+        let parts = (run_bytes as u64).div_ceil(part_bytes.max(1)).clamp(1, blocks);
+        let part = u64::from((spot.sample - run.first) / mix) * parts / blocks;
+        let cut = |part: u64| {
+            let samples = (part * blocks).div_ceil(parts) * u64::from(mix);
+            run.first + samples.min(u64::from(run.samples)) as u32
+        };
+        Some(cut(part)..cut(part + 1))
     }
 
     /// 8 bytes a run, and a walk over all runs; the rest is computed when asked.

@@ -14,12 +14,14 @@ pub struct Mix {
     /// Each place's data set, and which of its places in the period this is.
     pattern: Vec<(u32, u32)>,
     counts: Vec<u32>,
+    /// Of each data set, its places in the period.
+    places: Vec<Vec<u32>>,
 }
 
 impl Mix {
     /// One alone.
     pub fn one() -> Mix {
-        Mix { pattern: vec![(0, 0)], counts: vec![1] }
+        Mix { pattern: vec![(0, 0)], counts: vec![1], places: vec![vec![0]] }
     }
 
     /// `weights`: one for each, relative to each other; 70 and 30 are the same as 0.7 and 0.3.
@@ -31,6 +33,7 @@ impl Mix {
         let mut due = vec![0_i64; counts.len()];
         let mut given = vec![0_u32; counts.len()];
         let mut pattern = Vec::with_capacity(period as usize);
+        let mut places = vec![Vec::new(); counts.len()];
         for _ in 0..period {
             let mut next = 0;
             for (source, &count) in counts.iter().enumerate() {
@@ -40,10 +43,11 @@ impl Mix {
                 }
             }
             due[next] -= period as i64;
+            places[next].push(pattern.len() as u32);
             pattern.push((next as u32, given[next]));
             given[next] += 1;
         }
-        Ok(Mix { pattern, counts: given })
+        Ok(Mix { pattern, counts: given, places })
     }
 
     pub fn sources(&self) -> usize {
@@ -58,9 +62,11 @@ impl Mix {
         (source as usize, position / period * count + u64::from(nth))
     }
 
-    /// About where in the line a data set's sample with so many before it is.
+    /// Where in the endless line a data set's sample with so many of its own before it is: [`at`](Mix::at) backwards.
     pub fn place(&self, source: usize, nth: u64) -> u64 {
-        (u128::from(nth) * self.pattern.len() as u128 / u128::from(self.counts[source])) as u64
+        let count = u64::from(self.counts[source]);
+        let in_period = self.places[source][(nth % count) as usize];
+        nth / count * self.pattern.len() as u64 + u64::from(in_period)
     }
 
     /// Of `samples` in a line, about so many are of a data set; at least one.
@@ -137,6 +143,7 @@ mod tests {
             for position in 0..2 * period {
                 let (source, nth) = mix.at(position as u64);
                 assert_eq!(nth, next[source], "{weights:?} at {position}");
+                assert_eq!(mix.place(source, nth), position as u64, "{weights:?}");
                 next[source] += 1;
                 for (given, &count) in next.iter().zip(expected) {
                     let due = (position + 1) as f64 * f64::from(count) / period as f64;

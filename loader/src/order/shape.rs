@@ -1,5 +1,7 @@
 //! What of a data set decides the order: how many samples and bytes each shard has, and a digest of it all.
 
+use std::sync::Arc;
+
 use granary_core::{Error, Kind, Result};
 
 use super::permutation::key;
@@ -11,13 +13,15 @@ pub struct Spot {
     pub sample: u32,
 }
 
-/// 16 bytes a shard, nothing a sample.
+/// 16 bytes a shard, nothing a sample; with lengths 2 bytes a sample.
 #[derive(Clone, Debug)]
 pub struct Shape {
     /// Samples before each shard, and last the number of all.
     starts: Vec<u64>,
     bytes: Vec<u64>,
     digest: u64,
+    /// Of each sample, as [`length_code`](super::buckets::length_code) has it.
+    lengths: Option<Arc<[u16]>>,
 }
 
 impl Shape {
@@ -44,7 +48,29 @@ impl Shape {
             word[..chunk.len()].copy_from_slice(chunk);
             u64::from_le_bytes(word)
         }));
-        Ok(Shape { starts, bytes, digest: key(&words) })
+        Ok(Shape { starts, bytes, digest: key(&words), lengths: None })
+    }
+
+    /// With the length of each sample, as [`length_code`](super::buckets::length_code) has it.
+    ///
+    /// Errors: `Bug` when there are not as many.
+    pub fn with_lengths(self, lengths: Vec<u16>) -> Result<Shape> {
+        if lengths.len() as u64 != self.samples() {
+            let (lengths, samples) = (lengths.len(), self.samples());
+            return Err(Error::new(Kind::Bug, format!("there are {lengths} lengths of {samples} samples")));
+        }
+        Ok(Shape { lengths: Some(lengths.into()), ..self })
+    }
+
+    /// Of a sample; none when lengths are not known.
+    pub fn length(&self, spot: Spot) -> Option<u16> {
+        self.lengths.as_ref()?.get(self.number(spot) as usize).copied()
+    }
+
+    /// A digest of the lengths; none when they are not known.
+    pub fn lengths_digest(&self) -> Option<u64> {
+        let words: Vec<u64> = self.lengths.as_ref()?.iter().map(|&length| u64::from(length)).collect();
+        Some(key(&words))
     }
 
     pub fn samples(&self) -> u64 {

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use granary_core::{Error, Kind, Result};
 
+use super::buckets::BATCHES_MAX;
+
 /// How far apart samples may be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,7 +46,7 @@ impl std::str::FromStr for Method {
     }
 }
 
-/// Plain values; whoever resumes must have the same. All but `method` are for [`Method::Window`] only.
+/// Plain values; whoever resumes must have the same. `run_bytes`, `lanes` and `mix_samples` are for [`Method::Window`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shuffle {
@@ -56,6 +58,14 @@ pub struct Shuffle {
     pub lanes: u32,
     /// So many samples of a run, one after the other, are mixed among themselves, or as many as are an eighth of a run.
     pub mix_samples: u32,
+    /// Batches among which samples are moved so that those of a batch are of like length ([`buckets`](super::buckets)); 0: none are. Data sets must
+    /// know their samples' lengths.
+    #[serde(skip_serializing_if = "is_none")]
+    pub bucket_batches: u32,
+}
+
+fn is_none(batches: &u32) -> bool {
+    *batches == 0
 }
 
 /// Lanes by default, if the batch has as many samples.
@@ -65,7 +75,7 @@ const LANE_SAMPLES: u64 = 8;
 
 impl Default for Shuffle {
     fn default() -> Shuffle {
-        Shuffle { method: Method::Window, run_bytes: 8 << 20, lanes: 0, mix_samples: 32 }
+        Shuffle { method: Method::Window, run_bytes: 8 << 20, lanes: 0, mix_samples: 32, bucket_batches: 0 }
     }
 }
 
@@ -84,6 +94,9 @@ impl Shuffle {
         }
         if !(1..=1 << 20).contains(&self.mix_samples) {
             return bad(format!("mix_samples is {}; it must be 1 to 1048576", self.mix_samples));
+        }
+        if self.bucket_batches > BATCHES_MAX {
+            return bad(format!("bucket_batches is {}; it must be 0 to {BATCHES_MAX}", self.bucket_batches));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use granary_core::{Error, Kind, Result};
 
+use super::buckets::Buckets;
 use super::epoch::{Epoch, Order};
 use super::mix::Mix;
 use super::permutation::key;
@@ -47,6 +48,7 @@ struct Inner {
     mix: Mix,
     epoch_samples: u64,
     digest: u64,
+    buckets: Option<Buckets>,
     /// Guards the epochs in use, two for each data set, latest last; held to look one up, or to make one (8 bytes a run).
     epochs: Mutex<Vec<Vec<Arc<Epoch>>>>,
 }
@@ -94,7 +96,17 @@ impl Stream {
             ));
         }
         let words = shapes.iter().map(|shape| shape.digest()).chain(mix.words()).chain([epoch_samples]);
-        let digest = key(&words.collect::<Vec<_>>());
+        let mut words: Vec<u64> = words.collect();
+        let buckets = if options.shuffle.bucket_batches > 0 {
+            for (source, shape) in shapes.iter().enumerate() {
+                words.push(shape.lengths_digest().ok_or_else(|| no_lengths(source, shapes.len()))?);
+            }
+            let seed = key(&[options.seed]);
+            Some(Buckets::new(seed, epoch_samples, options.batch, options.shuffle.bucket_batches))
+        } else {
+            None
+        };
+        let digest = key(&words);
         let orders: Vec<Order> = shapes
             .into_iter()
             .enumerate()
@@ -104,7 +116,7 @@ impl Stream {
             })
             .collect();
         let epochs = Mutex::new(vec![Vec::new(); orders.len()]);
-        Ok(Stream { inner: Arc::new(Inner { orders, mix, epoch_samples, digest, epochs }) })
+        Ok(Stream { inner: Arc::new(Inner { orders, mix, epoch_samples, digest, buckets, epochs }) })
     }
 
     pub fn epoch_samples(&self) -> u64 {
@@ -125,7 +137,7 @@ impl Stream {
     }
 
     pub fn depends_on_batch(&self) -> bool {
-        self.inner.orders.iter().any(Order::depends_on_batch)
+        self.inner.buckets.is_some() || self.inner.orders.iter().any(Order::depends_on_batch)
     }
 
     /// The samples at positions of an epoch, in order. Those at [`epoch_samples`](Stream::epoch_samples) and beyond are the epoch's from
@@ -133,7 +145,51 @@ impl Stream {
     pub fn picks(&self, epoch: u64, positions: Range<u64>) -> Vec<Pick> {
         let len = self.epoch_samples();
         let mut held: Vec<Option<Arc<Epoch>>> = vec![None; self.sources()];
-        positions.map(|position| self.pick(&mut held, epoch * len + position % len)).collect()
+        let plain = |position| self.plain(epoch * len + position % len);
+        positions.map(|position| self.pick(&mut held, plain(position))).collect()
+    }
+
+    /// The place without buckets of what comes at a place.
+    fn plain(&self, place: u64) -> u64 {
+        self.moved(place, Buckets::plain)
+    }
+
+    fn moved(&self, place: u64, to: fn(&Buckets, u64, u64, &mut dyn FnMut(u64) -> u16) -> u64) -> u64 {
+        let Some(buckets) = &self.inner.buckets else { return place };
+        let epoch = place / self.epoch_samples();
+        let mut held: Vec<Option<Arc<Epoch>>> = vec![None; self.sources()];
+        let mut length = |position| {
+            let pick = self.pick(&mut held, epoch * self.epoch_samples() + position);
+            self.inner.orders[pick.source as usize].shape().length(pick.spot).unwrap_or(0)
+        };
+        epoch * self.epoch_samples() + to(buckets, epoch, place % self.epoch_samples(), &mut length)
+    }
+
+    /// The place in the endless line of a position of an epoch.
+    pub fn place(&self, epoch: u64, position: u64) -> u64 {
+        epoch * self.epoch_samples() + position % self.epoch_samples()
+    }
+
+    /// How often a data set was gone through before the sample of it at a place in the endless line.
+    pub fn pass(&self, source: usize, place: u64) -> u64 {
+        self.inner.mix.at(self.plain(place)).1 / self.inner.orders[source].shape().samples()
+    }
+
+    /// Samples of a shard, each with its place in the endless line in this pass through the data set.
+    pub fn places(
+        &self,
+        source: usize,
+        pass: u64,
+        shard: u32,
+        samples: Range<u32>,
+    ) -> impl Iterator<Item = (u64, Spot)> {
+        let before = pass * self.inner.orders[source].shape().samples();
+        let epoch = self.epoch(source, pass);
+        samples.map(move |sample| {
+            let spot = Spot { shard, sample };
+            let plain = self.inner.mix.place(source, before + epoch.position(spot));
+            (self.moved(plain, Buckets::bucketed), spot)
+        })
     }
 
     fn pick(&self, held: &mut [Option<Arc<Epoch>>], place: u64) -> Pick {
@@ -171,7 +227,7 @@ impl Stream {
         found.map_or(0, |(_, nth)| nth)
     }
 
-    /// The place in the endless line, nearly, where a sample comes next, at or after a position of an epoch.
+    /// The place in the endless line (nearly, with buckets) where a sample comes next, at or after a position of an epoch.
     pub fn next_use(&self, source: usize, spot: Spot, epoch: u64, position: u64) -> u64 {
         let given = self.given(source, epoch, position);
         let samples = self.inner.orders[source].shape().samples();
@@ -183,4 +239,15 @@ impl Stream {
         };
         self.inner.mix.place(source, nth)
     }
+}
+
+fn no_lengths(source: usize, of: usize) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!(
+            "samples are to be bucketed by length, and those of data set {} of {of} are not known; open it with lengths = the extension of \
+             the file whose length counts",
+            source + 1
+        ),
+    )
 }

@@ -17,7 +17,7 @@ fn shape(shards: &[(u32, u64)]) -> Arc<Shape> {
 
 fn options(method: Method, batch: u64) -> StreamOptions {
     StreamOptions {
-        shuffle: Shuffle { method, run_bytes: 4096, lanes: 0, mix_samples: 4 },
+        shuffle: Shuffle { method, run_bytes: 4096, lanes: 0, mix_samples: 4, bucket_batches: 0 },
         seed: 1,
         batch,
         weights: Vec::new(),
@@ -48,7 +48,7 @@ fn every_number_of_samples_up_to_ten_thousand_comes_exactly_once() {
             (n - third - n / 7, u64::from(n) * 1200),
         ]);
         for method in METHODS {
-            let shuffle = Shuffle { method, run_bytes: 4096, lanes: 0, mix_samples: 5 };
+            let shuffle = Shuffle { method, run_bytes: 4096, lanes: 0, mix_samples: 5, bucket_batches: 0 };
             for batch in [1, 7, 256] {
                 check_epoch(&shape, &Order::new(shape.clone(), shuffle, 5, batch), 3);
             }
@@ -65,7 +65,7 @@ proptest! {
         let shape = shape(&shards);
         prop_assume!(shape.samples() > 0);
         for method in METHODS {
-            let shuffle = Shuffle { method, run_bytes: 4096, lanes, mix_samples };
+            let shuffle = Shuffle { method, run_bytes: 4096, lanes, mix_samples, bucket_batches: 0 };
             check_epoch(&shape, &Order::new(shape.clone(), shuffle, seed, batch), epoch);
         }
     }

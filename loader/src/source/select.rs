@@ -1,4 +1,4 @@
-//! Which samples take part: a list, or those that have certain files.
+//! Which samples take part: a list, or those that have certain files; and how long they are.
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use granary_core::{Error, Kind, Result};
@@ -6,6 +6,7 @@ use granary_packer::dataset::DataSet;
 use granary_packer::manifest::Manifest;
 
 use super::SourceOptions;
+use crate::order::buckets::length_code;
 use crate::order::permutation::key;
 use crate::order::shape::Shape;
 
@@ -67,6 +68,42 @@ async fn of_shard(data: &DataSet, shard: u32, extensions: &[String]) -> Result<V
                 break;
             }
         }
+    }
+    Ok(found)
+}
+
+/// Of each sample that takes part how long its file of this extension is, as [`length_code`] has it; 0 of one that has none.
+///
+/// Errors: what reading indexes says.
+pub async fn lengths(data: &DataSet, extension: &str, selected: Option<&[u64]>) -> Result<Vec<u16>> {
+    let shards = 0..data.manifest().shards().len() as u32;
+    let of = |shard| lengths_of(data, shard, extension.as_bytes(), selected);
+    let found: Vec<Vec<u16>> = stream::iter(shards.map(of)).buffered(INDEXES_AT_ONCE).try_collect().await?;
+    Ok(found.concat())
+}
+
+async fn lengths_of(
+    data: &DataSet,
+    shard: u32,
+    extension: &[u8],
+    selected: Option<&[u64]>,
+) -> Result<Vec<u16>> {
+    let index = data.index(shard).await?;
+    let mut found = Vec::new();
+    for sample in 0..index.sample_count() {
+        let Some(number) = data.manifest().sample_number(shard, sample) else { continue };
+        if selected.is_some_and(|selected| selected.binary_search(&number).is_err()) {
+            continue;
+        }
+        let mut length = 0;
+        for file in data.live_files(shard, &index, sample)? {
+            let file = index.file(file)?;
+            if index.grouping().split(file.path).1 == extension {
+                length = length_code(file.length);
+                break;
+            }
+        }
+        found.push(length);
     }
     Ok(found)
 }
