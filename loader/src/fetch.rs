@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use granary_core::Result;
 
-pub(crate) use fetched::Fetched;
-pub(crate) use plan::{Need, Rules, plan};
+pub(crate) use fetched::{Asked, Fetching, planned};
+pub(crate) use plan::{Need, Plan, Rules, plan};
 pub(crate) use ranges::{Direct, Ranges};
 
 use crate::sample::{Files, OpenShard};

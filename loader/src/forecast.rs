@@ -8,16 +8,19 @@ use serde::Serialize;
 
 use crate::cache::{self, CacheOptions};
 use crate::fetch::{Need, Rules, plan};
-use crate::loader::engine::bounds;
+use crate::loader::ahead::Ahead;
+use crate::loader::bounds::Bounds;
 use crate::loader::line::Line;
 use crate::loader::stream;
 use crate::options::Options;
 use crate::order::quality::{Quality, quality};
+use crate::order::shape::Spot;
 use crate::order::stream::Stream;
 use crate::source::Source;
 
-/// Stretches looked at of each rank, and ranks.
+/// Stretches looked at of each rank, and ranks. Of lanes that ask for parts of runs, so many parts of each.
 const STRETCHES: u64 = 8;
+const PARTS: u64 = 4;
 const RANKS: u32 = 4;
 /// Of a tar.
 const HEADER_BYTES: u64 = 512;
@@ -42,7 +45,7 @@ pub struct Forecast {
     pub requests: u64,
     /// What they bring, also what lies between samples.
     pub request_bytes: u64,
-    /// Batches fetched together, and the memory of one rank with which requests are as long as they should be.
+    /// Batches that a request brings samples for, about, and the memory of one rank with which requests are as long as they should be.
     pub stretch_batches: u64,
     pub memory_bytes_for_long_requests: u64,
     /// All indexes: what each rank reads beside the data in its first epoch.
@@ -66,10 +69,8 @@ pub fn forecast(source: &Source, options: &Options, cache: Option<&CacheOptions>
     let mapped = source.is_folder();
     let order = stream.order(0);
     let (samples, bytes) = (order.shape().samples(), order.shape().bytes());
-    let long = Options { memory_bytes_max: u64::MAX >> 8, ..options.clone() };
-    let (stretch_for_long, _) = bounds(&long, &line, &[mapped]);
-    let (stretch, _) = bounds(options, &line, &[mapped]);
-    let (requests, request_bytes) = if mapped { (0, 0) } else { requests(&stream, options, stretch)? };
+    let bounds = Bounds::new(options, &line, &[mapped]);
+    let (requests, request_bytes) = if mapped { (0, 0) } else { requests(&stream, options, &bounds)? };
     let ready_bytes = cache.map_or(Ok(0), |cache| cache::held_bytes(cache, source.manifest()))?;
     let part = |some: u64| if bytes == 0 { 1.0 } else { (some as f64 / bytes as f64).min(1.0) };
     Ok(Forecast {
@@ -85,13 +86,8 @@ pub fn forecast(source: &Source, options: &Options, cache: Option<&CacheOptions>
         mapped,
         requests,
         request_bytes,
-        stretch_batches: stretch,
-        memory_bytes_for_long_requests: if mapped {
-            0
-        } else {
-            // One stretch is given while others are fetched.
-            4 * stretch_for_long * line.part_samples() * (bytes / samples.max(1))
-        },
+        stretch_batches: bounds.stretch.max(bounds.part_batches),
+        memory_bytes_for_long_requests: bounds.long_memory_bytes,
         index_bytes: source.manifest().shards().iter().map(|shard| shard.index_bytes).sum(),
         cache_bytes_for_all: bytes + bytes / 15,
         cache_hits: cache.map_or(0.0, |cache| part(cache.bytes_max - cache.bytes_max / 16)),
@@ -101,35 +97,56 @@ pub fn forecast(source: &Source, options: &Options, cache: Option<&CacheOptions>
 }
 
 /// Requests of an epoch of all ranks, and their bytes.
-fn requests(stream: &Stream, options: &Options, stretch: u64) -> Result<(u64, u64)> {
-    let shape = stream.order(0).shape();
+fn requests(stream: &Stream, options: &Options, bounds: &Bounds) -> Result<(u64, u64)> {
     let rules = Rules { request_bytes_max: options.request_bytes_max, ..Rules::default() };
     let (mut requests, mut request_bytes, mut seen) = (0, 0, 0);
     for nth in 0..options.ranks.min(RANKS) {
         let rank = (u64::from(nth) * u64::from(options.ranks) / u64::from(options.ranks.min(RANKS))) as u32;
         let line = Line::new(stream.clone(), &Options { rank, ..options.clone() })?;
-        let stretches = line.epoch_end().div_ceil(stretch);
-        for nth in 0..stretches.min(STRETCHES) {
-            let first = nth * stretches / stretches.min(STRETCHES) * stretch;
-            let mut needs = Vec::new();
-            for place in first..(first + stretch).min(line.epoch_end()) {
-                for pick in line.picks(&line.part(place)) {
-                    let shard = pick.spot.shard;
-                    let each = shape.shard_bytes(shard) / u64::from(shape.shard_samples(shard).max(1));
-                    let start = u64::from(pick.spot.sample) * each;
-                    // A sample is asked for from behind its first header on.
-                    let end = start + each.saturating_sub(HEADER_BYTES).max(1);
-                    needs.push(Need { item: needs.len(), shard, range: start..end });
+        let end = line.epoch_end();
+        // Lanes that ask for parts do so one after the other: each has its turn in a stretch as long as several parts.
+        let (length, count) = match bounds.part_batches {
+            0 => (bounds.stretch, end.div_ceil(bounds.stretch).min(STRETCHES)),
+            batches => ((PARTS * batches).min(end), 1),
+        };
+        let stretches = end.div_ceil(length);
+        for nth in 0..count {
+            let first = nth * stretches / count * length;
+            let mut ahead = Ahead::new(bounds.part_bytes.clone(), bounds.horizon());
+            let mut place = first;
+            while place < (first + length).min(end) {
+                let batches = bounds.stretch.min(end - place);
+                let step = ahead.begin(&line, place..place + batches);
+                let wishes = &step.wishes[0];
+                let needs = wishes.iter().enumerate().map(|(item, wish)| need(stream, item, wish.spot));
+                let plan = plan(wishes.len(), needs.collect(), &rules);
+                let sent = plan.is_for(step.own[0]);
+                for (request, _) in plan.requests.iter().zip(&sent).filter(|(_, sent)| **sent) {
+                    let bytes = request.range.end - request.range.start;
+                    requests += bytes.div_ceil(rules.request_bytes_max).max(1);
+                    request_bytes += bytes;
                 }
+                for (item, wish) in wishes.iter().enumerate() {
+                    let brought = plan.of_item[item].iter().all(|&request| sent[request]);
+                    seen += u64::from(brought);
+                    if brought && item >= step.own[0] {
+                        ahead.keep(wish, ());
+                    }
+                }
+                place += batches;
             }
-            seen += needs.len() as u64;
-            let plan = plan(needs.len(), needs, &rules);
-            let split = |bytes: u64| bytes.div_ceil(rules.request_bytes_max).max(1);
-            requests += plan.requests.iter().map(|r| split(r.range.end - r.range.start)).sum::<u64>();
-            request_bytes += plan.bytes();
         }
     }
     let scaled =
         |n: u64| (u128::from(n) * u128::from(stream.epoch_samples()) / u128::from(seen.max(1))) as u64;
     Ok((scaled(requests), scaled(request_bytes)))
+}
+
+fn need(stream: &Stream, item: usize, spot: Spot) -> Need {
+    let shape = stream.order(0).shape();
+    let each = shape.shard_bytes(spot.shard) / u64::from(shape.shard_samples(spot.shard).max(1));
+    let start = u64::from(spot.sample) * each;
+    // A sample is asked for from behind its first header on.
+    let end = start + each.saturating_sub(HEADER_BYTES).max(1);
+    Need { item, shard: spot.shard, range: start..end }
 }

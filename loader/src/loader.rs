@@ -8,17 +8,23 @@
 //! |---|---|
 //! | `line` | the batches of one rank and worker as numbers from 0, over all epochs |
 //! | `progress` | which of them were given |
-//! | `engine` | making them ahead: the driver, its bounds |
+//! | `ahead` | what is asked for together |
+//! | `bounds` | how much is under way |
+//! | `engine` | making batches ahead: the driver |
 //! | `ready` | those that are made |
 //!
 //! What is begun has two bounds: a number of batches (`depth`) and bytes (`memory_bytes_max`; what lies in mapped shards
-//! counts nothing). A batch is made as soon as its own bytes are there: one that straggles holds up those behind it only in `next_batch`, which gives
+//! counts nothing). The batch that comes next is begun without room for its bytes too: memory may be full of what comes after it. The next epoch
+//! waits until this one's batches are made, so that it takes nothing of the link from what is wanted now, and a program that ends with the
+//! epoch has fetched nothing for nothing; an epoch that is shorter than what may be under way does not. A batch is made as soon as its own bytes are there: one that straggles holds up those behind it only in `next_batch`, which gives
 //! them first if `overtake` allows it.
 //!
 //! Threads and sockets belong to one process. In a child made by `fork` everything is made anew when the child first asks, and goes on from where
 //! the parent was. (A thread of the parent that is within a call in the moment of `fork` may leave a lock held in the child: fork between calls.)
 
-pub(crate) mod engine;
+pub(crate) mod ahead;
+pub(crate) mod bounds;
+mod engine;
 pub(crate) mod line;
 mod progress;
 mod ready;

@@ -14,37 +14,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use granary_core::limits::Limits;
-use granary_core::{Clock, Result, Timestamp};
+use granary_core::{Clock, Result};
 use granary_loader::order::permutation::key;
 use granary_loader::{Options, Source, SourceOptions};
 use granary_packer::dataset::{self, DataSet};
-use granary_packer::index::{Builder, NewFile};
 use granary_packer::key::Grouping;
-use granary_packer::manifest::{Manifest, Runs, Shard};
+use granary_packer::manifest::Manifest;
 use granary_packer::place::Place;
 use granary_store::{MemoryStore, ObjectMeta, Store};
 use prometheus_client::registry::Registry;
+
+use common::zeros::{VirtualClock, put_index};
 
 /// To the first byte.
 const LATENCY: Duration = Duration::from_millis(30);
 /// One in so many requests takes this much longer.
 const STALLED_ONE_IN: u64 = 100;
 const STALL: Duration = Duration::from_secs(2);
-
-/// Tokio's time, which stands while anything can be done.
-#[derive(Debug)]
-struct VirtualClock(tokio::time::Instant);
-
-impl Clock for VirtualClock {
-    fn now(&self) -> Timestamp {
-        let time = self.monotonic();
-        Timestamp { secs: time.as_secs() as i64, nanos: time.subsec_nanos() }
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
 
 /// Shards of zeros that take as long as a store's do.
 #[derive(Debug)]
@@ -110,37 +96,9 @@ struct Workload {
     batches: u64,
 }
 
-/// An index of files of zeros, without the tar.
-async fn put_shard(store: &dyn Store, work: &Workload, number: u32) -> Shard {
-    let mut builder = Builder::new(Grouping::Stem, &std::env::temp_dir());
-    let crc32c = crc32c::crc32c(&vec![0; work.sample_bytes as usize]);
-    let mut at = 0;
-    for sample in 0..work.samples {
-        let path = format!("{number:03}-{sample:06}.npz");
-        let (offset, length) = (at + 512, work.sample_bytes);
-        let file =
-            NewFile { path: path.as_bytes(), offset, length, crc32c, mode: 0, mtime: 0, uid: 0, gid: 0 };
-        builder.push(&file).unwrap();
-        at = offset + length.next_multiple_of(512);
-    }
-    let index = builder.seal(at).unwrap();
-    let shard = Shard {
-        path: format!("shards/{number:06}.tar"),
-        bytes: at,
-        files: work.samples,
-        samples: work.samples,
-        index_bytes: index.bytes(),
-        index_crc32c: index.crc32c(),
-        dead_samples: Runs::default(),
-        dead_files: Runs::default(),
-    };
-    store.put(&shard.index_path(), vec![index.to_bytes().unwrap()]).await.unwrap();
-    shard
-}
-
 /// The part of the time that is computed, from the second batch on, with so many of a hundred requests hedged.
 async fn utilisation(work: &Workload, hedge_percent_max: u64, seed: u64) -> f64 {
-    let clock = Arc::new(VirtualClock(tokio::time::Instant::now()));
+    let clock = Arc::new(VirtualClock::new());
     let slow = SlowStore {
         small: MemoryStore::default(),
         zeros: vec![0; work.request_bytes_max as usize].into(),
@@ -150,7 +108,7 @@ async fn utilisation(work: &Workload, hedge_percent_max: u64, seed: u64) -> f64 
     };
     let mut shards = Vec::new();
     for number in 0..work.shards {
-        shards.push(put_shard(&slow, work, number).await);
+        shards.push(put_index(&slow, number, &vec![work.sample_bytes; work.samples as usize]).await);
     }
     let limits = Limits { hedge_percent_max, ..Limits::default() };
     let store = granary_store::stacked(Arc::new(slow), &limits, clock.clone(), &mut Registry::default());

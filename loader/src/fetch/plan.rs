@@ -95,8 +95,20 @@ pub fn plan(items: usize, mut needs: Vec<Need>, rules: &Rules) -> Plan {
 }
 
 impl Plan {
-    pub fn bytes(&self) -> u64 {
-        self.requests.iter().map(|request| request.range.end - request.range.start).sum()
+    /// Of each request the first item that needs it.
+    pub fn first_items(&self) -> Vec<usize> {
+        let mut first = vec![usize::MAX; self.requests.len()];
+        for (item, requests) in self.of_item.iter().enumerate() {
+            for &request in requests {
+                first[request] = first[request].min(item);
+            }
+        }
+        first
+    }
+
+    /// Of each request, whether one of the first `own` items needs it.
+    pub fn is_for(&self, own: usize) -> Vec<bool> {
+        self.first_items().into_iter().map(|first| first < own).collect()
     }
 }
 
@@ -129,7 +141,7 @@ mod tests {
         let request = |shard, range| Request { shard, range };
         assert_eq!(plan.requests, [request(1, 100..600), request(1, 700..900), request(0, 700..720)]);
         assert_eq!(plan.of_item, [vec![0], vec![0], vec![1], vec![2], vec![1], vec![0], vec![]]);
-        assert_eq!(plan.bytes(), 720);
+        assert_eq!((plan.first_items(), plan.is_for(3)), (vec![0, 2, 3], vec![true, true, false]));
     }
 
     #[test]

@@ -8,24 +8,17 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
-use super::line::{Line, Part};
+use super::ahead::{Ahead, Given};
+use super::bounds::{Bounds, threads};
+use super::line::Part;
 use super::progress::Progress;
 use super::ready::{Outcome, Ready};
 use crate::batch::{Batch, Made};
 use crate::cache::{Cache, Cached, Oracle};
-use crate::depth::Depth;
-use crate::fetch::{self, Direct, Fetched, Ranges, Rules};
-use crate::options::Options;
-use crate::order::shuffle::Method;
-use crate::order::stream::Pick;
+use crate::fetch::{self, Asked, Direct, Fetching, Ranges, Rules};
+use crate::sample::Sample;
 use crate::source::{Home, Want};
 use crate::stats::Counters;
-
-const THREADS_MAX: usize = 16;
-/// What one request should bring: at 100 MB/s and 30 ms to the first byte, most of its time bytes move.
-const REQUEST_BYTES: u64 = 4 << 20;
-/// Stretches that memory has room for: one is given while others are fetched.
-const STRETCHES: u64 = 4;
 
 /// Tasks and threads that make batches. Dropping it ends them.
 #[derive(Debug)]
@@ -46,16 +39,14 @@ struct Work {
     oracle: Arc<Oracle>,
     budget: ByteBudget,
     ready: Arc<Ready>,
-    /// Batches that are fetched together.
-    stretch: u64,
+    bounds: Bounds,
 }
 
-/// A batch that is to be made, its samples each by source and place among that source's items.
+/// How a sample is got: from a mapped shard, or by requests; and of which data set it is.
 #[derive(Debug)]
-struct Job {
-    place: u64,
-    part: Part,
-    samples: Vec<(usize, usize)>,
+enum Getting {
+    Mapped(usize, Want),
+    Fetching(usize, Fetching),
 }
 
 impl Engine {
@@ -65,10 +56,10 @@ impl Engine {
         let oracle = Arc::new(Oracle::new(shared.line.stream().clone(), &shared.sources));
         let ranges = ranges(&shared, &homes, &oracle)?;
         let mapped: Vec<bool> = homes.iter().map(|home| home.is_folder()).collect();
-        let (stretch, depth) = bounds(&shared.options, &shared.line, &mapped);
+        let bounds = Bounds::new(&shared.options, &shared.line, &mapped);
         let first = shared.line.place(from.epoch, from.next);
         let taken = from.given.iter().map(|&at| shared.line.place(from.epoch, at)).collect();
-        let ready = Arc::new(Ready::new(first, taken, depth, shared.clock.clone()));
+        let ready = Arc::new(Ready::new(first, taken, bounds.depth.clone(), shared.clock.clone()));
         let budget = ByteBudget::new(shared.options.memory_bytes_max);
         let work = Arc::new(Work {
             shared: shared.clone(),
@@ -77,7 +68,7 @@ impl Engine {
             oracle,
             budget,
             ready: ready.clone(),
-            stretch,
+            bounds,
         });
         let runtime = match handle {
             Some(_) => None,
@@ -136,14 +127,6 @@ fn ranges(shared: &Shared, homes: &[Arc<Home>], oracle: &Arc<Oracle>) -> Result<
     Ok(homes.iter().map(of).collect())
 }
 
-/// Threads that make batches, of a number that was set.
-fn threads(set: u32) -> usize {
-    match set {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(THREADS_MAX),
-        threads => threads as usize,
-    }
-}
-
 fn runtime(threads: usize) -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
@@ -151,36 +134,6 @@ fn runtime(threads: usize) -> Result<Runtime> {
         .enable_all()
         .build()
         .map_err(|e| Error::io("cannot start the loader's threads", e))
-}
-
-/// Batches of a stretch, and how many may be ready or under way. `mapped`: of each data set, whether its bytes are lent.
-pub(crate) fn bounds(options: &Options, line: &Line, mapped: &[bool]) -> (u64, Depth) {
-    let (min, max) = (u64::from(options.ahead_batches_min), u64::from(options.ahead_batches_max));
-    if mapped.iter().all(|mapped| *mapped) {
-        // Making one is work and no waiting: more than keep all threads busy only take memory.
-        let threads = threads(options.threads) as u64;
-        return (1, Depth::new(min.max(2 * threads), max.min(8 * threads)));
-    }
-    let (mut bytes, mut samples, mut lanes) = (0, 0, 0);
-    for (source, mapped) in mapped.iter().enumerate() {
-        let order = line.stream().order(source);
-        bytes += order.shape().bytes();
-        samples += order.shape().samples();
-        lanes += if *mapped { 0 } else { order.lanes() };
-    }
-    let batch_bytes = (bytes / samples.max(1) * line.part_samples()).max(1);
-    let own_lanes = lanes.div_ceil(u64::from(options.ranks)).max(1);
-    let fits = (options.memory_bytes_max / batch_bytes).max(1);
-    let long = (REQUEST_BYTES * own_lanes).div_ceil(batch_bytes);
-    // Samples from anywhere are near each other only when most of the data set is wanted.
-    let whole = mapped
-        .iter()
-        .enumerate()
-        .any(|(source, mapped)| !mapped && line.stream().order(source).method() == Method::Full);
-    let long = if whole { line.epoch_end() } else { long };
-    // No further than the next epoch: what is small is not fetched again and again for nothing.
-    let stretch = long.min(fits / STRETCHES).min(max / 2).min(line.epoch_end()).max(1);
-    (stretch, Depth::new(min.max(2 * stretch), max.min(fits)))
 }
 
 /// Begins batch after batch, as long as there is room.
@@ -192,89 +145,163 @@ async fn drive(work: Arc<Work>, first: u64) {
     if line.epoch_end() == 0 {
         return;
     }
+    let mut ahead = Ahead::new(work.bounds.part_bytes.clone(), work.bounds.horizon());
     let mut tasks = JoinSet::new();
     let mut place = first;
     loop {
-        if !work.ready.may_begin(place).await {
+        let new_epoch = line.of_place(place).1 == 0 && work.bounds.epoch_by_epoch;
+        if !work.ready.may_begin(place, new_epoch).await {
+            ahead.skip(line, place);
             place += 1;
             continue;
         }
-        let batches = work.stretch.min(line.left(place));
+        let batches = work.bounds.stretch.min(line.left(place));
         while tasks.try_join_next().is_some() {}
-        begin(&work, place, batches, &mut tasks).await;
+        if let Err(e) = begin(&work, &mut ahead, place, batches, &mut tasks).await {
+            for place in place..place + batches {
+                work.ready.put(place, (Err(e.duplicate()), Vec::new()));
+            }
+        }
         place += batches;
     }
 }
 
-/// Looks up and fetches a stretch's samples together, and makes each batch when its own are there.
-async fn begin(work: &Arc<Work>, place: u64, batches: u64, tasks: &mut JoinSet<()>) {
+/// Looks up and asks for a stretch's samples, and those beside them that come later; makes each batch when its own are there.
+///
+/// Errors: of a data set's numbers only, before anything was asked for.
+async fn begin(
+    work: &Arc<Work>,
+    ahead: &mut Ahead<Getting>,
+    place: u64,
+    batches: u64,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
     let line = &work.shared.line;
-    let mut wants: Vec<Vec<Want>> = vec![Vec::new(); work.homes.len()];
-    let mut jobs = Vec::with_capacity(batches as usize);
     let from = line.part(place);
     work.oracle.begun(from.epoch, from.positions.start);
-    for place in place..place + batches {
-        let part = line.part(place);
-        let samples = line.picks(&part).into_iter().map(|pick| wanted(work, &pick, &mut wants)).collect();
-        match samples {
-            Ok(samples) => jobs.push(Job { place, part, samples }),
-            Err(e) => work.ready.put(place, (Err(e), None)),
+    let step = ahead.begin(line, place..place + batches);
+    let mut groups = Vec::with_capacity(work.homes.len());
+    for (source, wishes) in step.wishes.iter().enumerate() {
+        let wants = wishes.iter().map(|wish| work.shared.sources[source].want(wish.spot));
+        groups.push(Group::new(work, source, wants.collect::<Result<Vec<Want>>>()?).await);
+    }
+    // In the order of the first batch that waits for each, over all data sets: see `memory`.
+    let mut requests = Vec::new();
+    for (source, group) in groups.iter().enumerate() {
+        for (request, first) in group.plan.first_items().into_iter().enumerate() {
+            // What brings nothing for the stretch itself is asked for when it is wanted.
+            if first < step.own[source] {
+                requests.push((step.wishes[source][first].batch, source, request));
+            }
         }
     }
-    let rules = Rules { request_bytes_max: work.shared.options.request_bytes_max, ..Rules::default() };
-    let mut fetched = Vec::with_capacity(wants.len());
-    let mut planned = Vec::with_capacity(wants.len());
-    let mut bytes = 0;
-    for (home, wants) in work.homes.iter().zip(&wants) {
-        let items = if home.is_folder() { Vec::new() } else { fetch::items(home, wants).await };
-        let plan = Fetched::planned(&items, &rules);
-        bytes += plan.bytes();
-        let counters = &work.shared.counters;
-        Counters::add(&counters.requests, plan.requests.len() as u64);
-        Counters::add(&counters.request_bytes, plan.bytes());
-        planned.push((items, plan));
+    requests.sort_by_key(|&(batch, ..)| batch);
+    let mut requests = requests.into_iter().peekable();
+    for (place, (part, given)) in (place..).zip(step.batches) {
+        while let Some((_, source, request)) = requests.next_if(|&(batch, ..)| batch <= place) {
+            groups[source].send(work, request, place).await;
+        }
+        let got = given.into_iter().map(|given| match given {
+            Given::Kept(getting) => getting,
+            Given::Asked(source, item) => groups[source].getting(work, item),
+        });
+        let samples = got.collect();
+        tasks.spawn(make(work.clone(), place, part, samples));
     }
-    let permit = if bytes > 0 { Some(Arc::new(work.budget.acquire(bytes).await)) } else { None };
-    for (source, (items, plan)) in planned.into_iter().enumerate() {
-        fetched.push(Fetched::of_plan(work.ranges[source].clone(), items, plan));
+    for (source, (wishes, own)) in step.wishes.iter().zip(step.own).enumerate() {
+        for (item, wish) in wishes.iter().enumerate().skip(own) {
+            if groups[source].is_sent(item) {
+                ahead.keep(wish, groups[source].getting(work, item));
+            }
+        }
     }
-    let (fetched, wants) = (Arc::new(fetched), Arc::new(wants));
-    for job in jobs {
-        tasks.spawn(make(work.clone(), job, fetched.clone(), wants.clone(), permit.clone()));
-    }
+    Ok(())
 }
 
-fn wanted(work: &Work, pick: &Pick, wants: &mut [Vec<Want>]) -> Result<(usize, usize)> {
-    let source = pick.source as usize;
-    wants[source].push(work.shared.sources[source].want(pick.spot)?);
-    Ok((source, wants[source].len() - 1))
+/// A stretch's wishes of one data set, and what was sent for them.
+struct Group {
+    source: usize,
+    wants: Vec<Want>,
+    /// None of a folder, and those that were given away.
+    items: Vec<Option<Result<fetch::Item>>>,
+    plan: fetch::Plan,
+    asked: Vec<Option<Arc<Asked>>>,
 }
 
-async fn make(
-    work: Arc<Work>,
-    job: Job,
-    fetched: Arc<Vec<Fetched>>,
-    wants: Arc<Vec<Vec<Want>>>,
-    permit: Option<Arc<BytePermit>>,
-) {
-    let mut promise = Promise { ready: &work.ready, place: job.place, kept: false };
-    let mut samples = Vec::with_capacity(job.samples.len());
-    for &(source, item) in &job.samples {
+impl Group {
+    async fn new(work: &Work, source: usize, wants: Vec<Want>) -> Group {
         let home = &work.homes[source];
-        let mut sample = match home.is_folder() {
-            true => home.mapped(&wants[source][item]),
-            false => fetched[source].sample(item).await,
-        };
-        if let Ok(sample) = &mut sample {
-            sample.source = source as u32;
-        }
-        samples.push(sample);
+        let items = if home.is_folder() { Vec::new() } else { fetch::items(home, &wants).await };
+        let rules = Rules { request_bytes_max: work.shared.options.request_bytes_max, ..Rules::default() };
+        let plan = fetch::planned(&items, &rules);
+        let asked = vec![None; plan.requests.len()];
+        Group { source, wants, items: items.into_iter().map(Some).collect(), plan, asked }
     }
-    // The requests' own hold on their bytes ends here; samples have theirs.
-    drop(fetched);
-    let Job { part, .. } = job;
+
+    /// `place`: of the first batch that waits for it.
+    async fn send(&mut self, work: &Work, number: usize, place: u64) {
+        let request = &self.plan.requests[number];
+        let bytes = request.range.end - request.range.start;
+        let memory = work.memory(bytes, place).await;
+        Counters::add(&work.shared.counters.requests, 1);
+        Counters::add(&work.shared.counters.request_bytes, bytes);
+        self.asked[number] = Some(Asked::send(&work.ranges[self.source], request, memory));
+    }
+
+    fn is_sent(&self, item: usize) -> bool {
+        self.plan.of_item.get(item).is_some_and(|of| of.iter().all(|&request| self.asked[request].is_some()))
+    }
+
+    /// Once for each item, after its requests were sent.
+    fn getting(&mut self, work: &Work, item: usize) -> Getting {
+        let source = self.source;
+        let Some(known) = self.items.get_mut(item) else { return Getting::Mapped(source, self.wants[item]) };
+        let gone = || Err(Error::new(Kind::Bug, "a sample was asked for once, and is wanted twice"));
+        let known = known.take().unwrap_or_else(gone);
+        let requests = self.plan.of_item[item].iter().filter_map(|&request| self.asked[request].clone());
+        Getting::Fetching(source, Fetching::new(work.ranges[source].clone(), known, requests.collect()))
+    }
+}
+
+impl Work {
+    /// Memory for a request that the batch at `place` is the first to wait for. None for the batch that is given next: what memory is full of
+    /// comes after it, and leaves after it. All batches before it have their requests, so it does become the next.
+    async fn memory(&self, bytes: u64, place: u64) -> Option<BytePermit> {
+        tokio::select! {
+            biased;
+            memory = self.budget.acquire(bytes) => Some(memory),
+            () = self.ready.is_next(place) => None,
+        }
+    }
+}
+
+impl Getting {
+    async fn sample(&self, work: &Work) -> Result<Sample> {
+        let (source, sample) = match self {
+            Getting::Mapped(source, want) => (source, work.homes[*source].mapped(want)),
+            Getting::Fetching(source, fetching) => (source, fetching.sample().await),
+        };
+        sample.map(|sample| Sample { source: *source as u32, ..sample })
+    }
+}
+
+async fn make(work: Arc<Work>, place: u64, part: Part, getting: Vec<Getting>) {
+    let mut promise = Promise { ready: &work.ready, place, kept: false };
+    let mut samples = Vec::with_capacity(getting.len());
+    for one in &getting {
+        samples.push(one.sample(&work).await);
+    }
+    let mut held: Vec<Arc<Asked>> = Vec::new();
+    for one in &getting {
+        if let Getting::Fetching(_, fetching) = one {
+            held.extend(fetching.requests().iter().cloned());
+        }
+    }
+    held.sort_unstable_by_key(Arc::as_ptr);
+    held.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    drop(getting);
     let made = Batch::make(part.epoch, part.number, samples, part.padding, work.shared.options.on_error);
-    promise.keep((made, permit));
+    promise.keep((made, held));
 }
 
 /// A batch that somebody waits for: if its task ends without it, by a bug, that is told.
@@ -295,7 +322,7 @@ impl Drop for Promise<'_> {
     fn drop(&mut self) {
         if !self.kept {
             let e = Error::new(Kind::Bug, "a batch could not be made; the log says why");
-            self.ready.put(self.place, (Err(e), None));
+            self.ready.put(self.place, (Err(e), Vec::new()));
         }
     }
 }

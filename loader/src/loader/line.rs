@@ -91,6 +91,16 @@ impl Line {
         Part { epoch, number, positions, padding }
     }
 
+    /// The own batch, by its place, that the sample at a place of the endless line is of; `None` for another rank's or worker's, and for one
+    /// that the tail leaves out.
+    pub fn place_of(&self, at: u64) -> Option<u64> {
+        let (epoch, position) = (at / self.batches.samples, at % self.batches.samples);
+        let number = position / self.batches.batch;
+        let own = self.own(number)?;
+        let mine = self.batches.part(number, self.rank, self.ranks).contains(&position);
+        mine.then(|| self.place(epoch, own))
+    }
+
     pub fn picks(&self, part: &Part) -> Vec<Pick> {
         self.stream.picks(part.epoch, part.positions.clone())
     }

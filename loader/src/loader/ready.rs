@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use granary_core::{BytePermit, Clock, Error, Kind, Result};
+use granary_core::{Clock, Error, Kind, Result};
 use tokio::sync::Notify;
 
 use crate::batch::Made;
 use crate::depth::Depth;
+use crate::fetch::Asked;
 use crate::stats::Counters;
 
-/// What was made of a batch, and the memory its bytes are counted in until it is given.
-pub(crate) type Outcome = (Result<Made>, Option<Arc<BytePermit>>);
+/// What was made of a batch, and the requests that brought its bytes, which are counted until it is given.
+pub(crate) type Outcome = (Result<Made>, Vec<Arc<Asked>>);
 
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -20,7 +21,7 @@ pub(crate) struct Ready {
     state: Mutex<State>,
     /// A batch was made.
     made: Notify,
-    /// One was taken: more may be begun.
+    /// One was taken or made: more may be begun. The driver alone waits for it.
     room: Notify,
 }
 
@@ -51,6 +52,7 @@ impl Ready {
     pub fn put(&self, place: u64, outcome: Outcome) {
         self.state().made.insert(place, outcome);
         self.made.notify_waiters();
+        self.room.notify_one();
     }
 
     /// Nothing more will be made: who waits is told.
@@ -66,11 +68,11 @@ impl Ready {
             let made = self.made.notified();
             let mut made = std::pin::pin!(made);
             made.as_mut().enable();
-            if let Some((place, (outcome, permit))) = self.state().take(places, waiting.is_some()) {
+            if let Some((place, (outcome, held))) = self.state().take(places, waiting.is_some()) {
                 if waiting.is_some() {
                     Counters::add(&counters.waits, 1);
                 }
-                drop((waiting, permit));
+                drop((waiting, held));
                 self.room.notify_one();
                 return (place, outcome);
             }
@@ -85,17 +87,29 @@ impl Ready {
         }
     }
 
-    /// Waits until a batch at this place may be begun. False when it was taken: nobody will ask for it.
-    pub async fn may_begin(&self, place: u64) -> bool {
+    /// Waits until a batch at this place may be begun, with `after_all` when those before it are made. False when it was taken: nobody
+    /// will ask for it.
+    pub async fn may_begin(&self, place: u64, after_all: bool) -> bool {
+        self.when(|state| {
+            if place < state.next || state.taken.contains(&place) {
+                return Some(false);
+            }
+            let room = place < state.next + state.depth.batches();
+            (room && (!after_all || state.is_made_before(place))).then_some(true)
+        })
+        .await
+    }
+
+    /// Waits until nothing but the batch at this place can be given next.
+    pub async fn is_next(&self, place: u64) {
+        self.when(|state| (state.next >= place).then_some(())).await;
+    }
+
+    async fn when<T>(&self, found: impl Fn(&State) -> Option<T>) -> T {
         loop {
-            {
-                let state = self.state();
-                if place < state.next || state.taken.contains(&place) {
-                    return false;
-                }
-                if place < state.next + state.depth.batches() {
-                    return true;
-                }
+            let found = found(&self.state());
+            if let Some(found) = found {
+                return found;
             }
             self.room.notified().await;
         }
@@ -109,6 +123,11 @@ impl Ready {
 }
 
 impl State {
+    fn is_made_before(&self, place: u64) -> bool {
+        let before = self.made.range(..place).count() + self.taken.range(..place).count();
+        before as u64 >= place.saturating_sub(self.next)
+    }
+
     fn take(&mut self, places: &[u64], waited: bool) -> Option<(u64, Outcome)> {
         let Some(&place) = places.iter().find(|place| self.made.contains_key(place)) else {
             self.waited_for = places.first().copied();

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::{self, Runtime};
 
 use super::SourceOptions;
-use crate::fetch::{self, Ranges};
+use crate::fetch::{self, Asked, Fetching, Ranges};
 use crate::sample::{Files, Held, OpenShard, Sample};
 
 /// Shards open at once: each is two mappings, and Linux allows a process 65,530.
@@ -244,12 +244,15 @@ impl Home {
     /// Samples of a bucket, each verified or with its error.
     pub async fn fetch(self: &Arc<Home>, wants: &[Want]) -> Vec<Result<Sample>> {
         let items = fetch::items(self, wants).await;
-        let ranges: Arc<dyn Ranges> =
-            Arc::new(fetch::Direct::new(self.clone(), fetch::Rules::default().request_bytes_max));
-        let fetched = fetch::Fetched::begin(ranges, items, fetch::Rules::default());
+        let rules = fetch::Rules::default();
+        let ranges: Arc<dyn Ranges> = Arc::new(fetch::Direct::new(self.clone(), rules.request_bytes_max));
+        let plan = fetch::planned(&items, &rules);
+        let asked: Vec<Arc<Asked>> =
+            plan.requests.iter().map(|request| Asked::send(&ranges, request, None)).collect();
         let mut samples = Vec::with_capacity(wants.len());
-        for item in 0..wants.len() {
-            samples.push(fetched.sample(item).await);
+        for (item, requests) in items.into_iter().zip(plan.of_item) {
+            let requests = requests.into_iter().map(|request| asked[request].clone()).collect();
+            samples.push(Fetching::new(ranges.clone(), item, requests).sample().await);
         }
         samples
     }

@@ -3,6 +3,8 @@
 #![allow(dead_code)] // each test binary uses some of it
 #![allow(clippy::unwrap_used)]
 
+pub mod zeros;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -28,11 +28,16 @@ fn version_of(key: &str) -> Option<u64> {
 ///
 /// Errors: what the store says.
 pub async fn versions(place: &Place) -> Result<Vec<u64>> {
+    Ok(listed(place).await?.into_iter().map(|(version, _)| version).collect())
+}
+
+/// The same with their manifests' bytes.
+async fn listed(place: &Place) -> Result<Vec<(u64, u64)>> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
         let page = place.list(FOLDER, after.as_deref(), 1000).await?;
-        found.extend(page.iter().filter_map(|object| version_of(&object.key)));
+        found.extend(page.iter().filter_map(|object| Some((version_of(&object.key)?, object.size))));
         match page.last() {
             Some(last) if page.len() == 1000 && found.len() < LISTED_MAX => after = Some(last.key.clone()),
             _ => return Ok(found),
@@ -51,8 +56,12 @@ pub async fn read(place: &Place, version: u64) -> Result<Manifest> {
         ),
         _ => e,
     })?;
+    decoded(place, version, &bytes)
+}
+
+fn decoded(place: &Place, version: u64, bytes: &[u8]) -> Result<Manifest> {
     let manifest =
-        Manifest::decode(&bytes).map_err(|e| e.context(format_args!("{place}, version {version}")))?;
+        Manifest::decode(bytes).map_err(|e| e.context(format_args!("{place}, version {version}")))?;
     if manifest.version() != version {
         return Err(Error::new(
             Kind::Corrupt,
@@ -67,8 +76,15 @@ pub async fn read(place: &Place, version: u64) -> Result<Manifest> {
 /// Errors: `Corrupt` when all are damaged; `Unsupported`; what the store says.
 pub async fn latest(place: &Place) -> Result<Option<Manifest>> {
     let mut why = None;
-    for version in versions(place).await?.into_iter().rev() {
-        match read(place, version).await {
+    for (version, bytes) in listed(place).await?.into_iter().rev() {
+        let read = if bytes > MANIFEST_BYTES_MAX {
+            read(place, version).await
+        } else {
+            // Its size is known, and need not be asked for: a manifest is never written over.
+            let got = place.get(&key(version), 0..bytes).await;
+            got.and_then(|bytes| decoded(place, version, &bytes))
+        };
+        match read {
             Ok(manifest) => return Ok(Some(manifest)),
             Err(e) if e.kind() == Kind::Corrupt => {
                 tracing::error!("{e}; the version before it is used");

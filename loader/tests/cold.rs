@@ -1,0 +1,195 @@
+//! What an epoch asks of a store that has nothing on this machine, and how long it takes beside the link's own time: simulated, in virtual time.
+//!
+//! Data, link and batch are those of `bench/loader --cold`: 27,600 files of 23 KB on average, 30 ms to the first byte, 650 MB/s for all requests
+//! together, a batch of 256.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod common;
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use granary_core::limits::Limits;
+use granary_core::{Clock, Result};
+use granary_loader::order::permutation::key;
+use granary_loader::{Loader, Options, Source, SourceOptions, Tail};
+use granary_packer::dataset::{self, DataSet};
+use granary_packer::key::Grouping;
+use granary_packer::manifest::Manifest;
+use granary_packer::place::Place;
+use granary_store::{MemoryStore, ObjectMeta, Store};
+use prometheus_client::registry::Registry;
+
+use common::zeros::{VirtualClock, put_index};
+
+/// To the first byte.
+const LATENCY: Duration = Duration::from_millis(30);
+const BYTES_PER_S: u64 = 650_000_000;
+/// Of 64 MB each.
+const SHARDS: u32 = 10;
+const SAMPLES: u32 = 2760;
+const SAMPLE_BYTES: f64 = 23_000.0;
+
+/// What was asked of the link.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    requests: u64,
+    bytes: u64,
+    in_flight: u64,
+    /// Requests before so much was under way as the link holds.
+    until_full: Option<u64>,
+    /// When what was asked so far has come.
+    free_at: Duration,
+}
+
+/// One link for all requests, which gives their bytes one after the other.
+#[derive(Debug)]
+struct LinkStore {
+    small: MemoryStore,
+    zeros: Bytes,
+    clock: Arc<VirtualClock>,
+    seen: Mutex<Seen>,
+}
+
+#[async_trait]
+impl Store for LinkStore {
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let bytes = range.end - range.start;
+        let shard = key.ends_with(".tar");
+        let done = {
+            let mut seen = self.seen.lock().unwrap();
+            let first_byte = self.clock.monotonic() + LATENCY;
+            let takes = Duration::from_secs_f64(bytes as f64 / BYTES_PER_S as f64);
+            seen.free_at = seen.free_at.max(first_byte) + takes;
+            if shard {
+                seen.requests += 1;
+                seen.bytes += bytes;
+                seen.in_flight += bytes;
+                if seen.in_flight as f64 >= BYTES_PER_S as f64 * LATENCY.as_secs_f64() {
+                    seen.until_full = seen.until_full.or(Some(seen.requests));
+                }
+            }
+            seen.free_at
+        };
+        tokio::time::sleep(done - self.clock.monotonic()).await;
+        if !shard {
+            return self.small.get(key, range).await;
+        }
+        self.seen.lock().unwrap().in_flight -= bytes;
+        Ok(self.zeros.slice(..bytes as usize))
+    }
+
+    async fn put(&self, key: &str, parts: Vec<Bytes>) -> Result<()> {
+        self.small.put(key, parts).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta> {
+        self.small.head(key).await
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        self.small.delete(keys).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
+        self.small.list(prefix, after, max).await
+    }
+
+    fn describe(&self) -> String {
+        "link:".to_owned()
+    }
+}
+
+/// Sizes as files have them: many small ones, few large ones (exponential), the same each time.
+fn lengths(shard: u32) -> Vec<u64> {
+    let one = |sample: u32| {
+        let part = (key(&[u64::from(shard), u64::from(sample)]) >> 11) as f64 / (1_u64 << 53) as f64;
+        (-(1.0 - part).ln() * SAMPLE_BYTES) as u64 + 1
+    };
+    (0..SAMPLES).map(one).collect()
+}
+
+struct Epoch {
+    seen: Seen,
+    took: Duration,
+    wanted: u64,
+}
+
+/// One epoch from nothing by a consumer that takes no time.
+async fn epoch(options: Options, shard_count: u32) -> Epoch {
+    let clock = Arc::new(VirtualClock::new());
+    let link = Arc::new(LinkStore {
+        small: MemoryStore::default(),
+        zeros: vec![0; 16 << 20].into(),
+        clock: clock.clone(),
+        seen: Mutex::default(),
+    });
+    let (mut shards, mut wanted) = (Vec::new(), 0);
+    for number in 0..shard_count {
+        let lengths = lengths(number);
+        wanted += lengths.iter().sum::<u64>();
+        shards.push(put_index(&*link, number, &lengths).await);
+    }
+    // A hedge asks for bytes again, which is counted elsewhere.
+    let limits = Limits { hedge_percent_max: 0, ..Limits::default() };
+    let store = granary_store::stacked(link.clone(), &limits, clock.clone(), &mut Registry::default());
+    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "simulation", shards).unwrap();
+    let data = DataSet::of_manifest(Place::of_store(store), manifest, dataset::Options::default());
+    let source = Source::of_data_set(data, SourceOptions::default()).await.unwrap();
+    let handle = tokio::runtime::Handle::current();
+    let start = clock.monotonic();
+    let loader = Loader::new_with(vec![source], options, clock.clone(), Some(handle)).unwrap();
+    let mut samples = 0;
+    while let Some(batch) = loader.next().await.unwrap() {
+        samples += batch.samples.len() as u32;
+    }
+    let took = clock.monotonic() - start;
+    assert_eq!(samples, shard_count * SAMPLES);
+    let seen = link.seen.lock().unwrap().clone();
+    Epoch { seen, took, wanted }
+}
+
+impl Epoch {
+    fn told(&self, name: &str) -> (f64, f64) {
+        // What is under way now is of the next epoch, which begins in the moment in which this one is made.
+        let amplified = (self.seen.bytes - self.seen.in_flight) as f64 / self.wanted as f64;
+        let link = LATENCY.as_secs_f64() + self.wanted as f64 / BYTES_PER_S as f64;
+        let rate = link / self.took.as_secs_f64();
+        println!(
+            "{name}: {} requests, {amplified:.3} of the bytes wanted, {:.0} ms, {rate:.2} of the link; full after {:?} requests",
+            self.seen.requests,
+            self.took.as_secs_f64() * 1e3,
+            self.seen.until_full
+        );
+        (amplified, rate)
+    }
+}
+
+fn options(seed: u64) -> Options {
+    Options { batch_samples: 256, tail: Tail::Uneven, seed, ..Options::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cold_epoch_keeps_the_link_busy_with_few_requests() {
+    for seed in 1..=3 {
+        let epoch = epoch(options(seed), SHARDS).await;
+        let (amplified, rate) = epoch.told(&format!("seed {seed}"));
+        // Tars' headers are 3 %. Each of 64 lanes ends within neighbours that are mixed, of 620 KB, which are asked for with the next lane again, or most of them.
+        assert!(amplified <= 1.03 + 64.0 * 620e3 / 634e6, "{amplified}");
+        assert!(rate >= 0.85, "{rate}");
+        // 140 runs of 4.8 MB in two parts, lanes that begin and end within one, and what the next epoch begins with.
+        assert!(epoch.seen.requests <= 480, "{:?}", epoch.seen);
+        assert!(epoch.seen.until_full.is_some_and(|requests| requests <= 64), "{:?}", epoch.seen);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_byte_of_a_larger_data_set_is_asked_for_once() {
+    let (amplified, _) = epoch(options(1), 6 * SHARDS).await.told("six times as large");
+    // Of which 3 % are tars' headers.
+    assert!(amplified <= 1.05, "{amplified}");
+}
