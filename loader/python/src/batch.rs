@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pyo3::exceptions::{PyIndexError, PyKeyError, PyTypeError};
+use bytes::Bytes;
+use pyo3::exceptions::{PyIndexError, PyKeyError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PySlice, PyString};
 
+use crate::array::Array;
 use crate::error::OrRaise;
 use crate::sample::{self, text};
 use crate::view::View;
@@ -19,6 +21,18 @@ pub struct Batch {
 impl Batch {
     pub fn new(batch: granary_loader::Batch) -> Batch {
         Batch { batch }
+    }
+
+    /// Each sample's file of this extension. Raises: `KeyError` when one has none.
+    fn files(&self, py: Python<'_>, extension: &str) -> PyResult<Vec<Bytes>> {
+        let file = |sample: &granary_loader::Sample| match sample.find(extension.as_bytes()).or_raise(py)? {
+            Some(at) => sample.bytes(at).or_raise(py),
+            None => {
+                let key = text(py, sample.key().or_raise(py)?)?;
+                Err(PyKeyError::new_err(format!("sample {key} has no file .{extension}")))
+            }
+        };
+        self.batch.samples.iter().map(file).collect()
     }
 }
 
@@ -104,14 +118,37 @@ impl Batch {
 
     /// The files of one extension, without a dictionary for each sample.
     fn column<'py>(&self, py: Python<'py>, extension: &str) -> PyResult<Bound<'py, PyList>> {
-        let files = self.batch.samples.iter().map(|sample| match sample::file(py, sample, extension)? {
-            Some(view) => Bound::new(py, view),
-            None => {
-                let key = text(py, sample.key().or_raise(py)?)?;
-                Err(PyKeyError::new_err(format!("sample {key} has no file .{extension}")))
-            }
-        });
-        PyList::new(py, files.collect::<PyResult<Vec<Bound<'py, View>>>>()?)
+        let views = self.files(py, extension)?.into_iter().map(|bytes| Bound::new(py, View::new(bytes)));
+        PyList::new(py, views.collect::<PyResult<Vec<Bound<'py, View>>>>()?)
+    }
+
+    /// The files of one extension, all of one length, as an array of `uint8` with a row for each sample: one copy, made without the
+    /// interpreter's lock.
+    fn stacked(&self, py: Python<'_>, extension: &str) -> PyResult<Array> {
+        let files = self.files(py, extension)?;
+        let length = files.first().map_or(0, Bytes::len);
+        if let Some(at) = files.iter().position(|file| file.len() != length) {
+            let key = text(py, self.batch.samples[at].key().or_raise(py)?)?;
+            return Err(PyValueError::new_err(format!(
+                "sample {key} has {} bytes in .{extension}, and the first of the batch {length}; `joined` takes any lengths",
+                files[at].len()
+            )));
+        }
+        let all = py.detach(|| files.concat());
+        Ok(Array::new(all, &[files.len() as i64, length as i64]))
+    }
+
+    /// The files of one extension, one after the other, as an array of `uint8`, and an array of `int64` that says where each begins, and last where
+    /// the last one ends: one copy, made without the interpreter's lock.
+    fn joined(&self, py: Python<'_>, extension: &str) -> PyResult<(Array, Array)> {
+        let files = self.files(py, extension)?;
+        let mut offsets = vec![0_i64];
+        for file in &files {
+            offsets.push(offsets[offsets.len() - 1] + file.len() as i64);
+        }
+        let all = py.detach(|| files.concat());
+        let (bytes, starts) = (all.len() as i64, offsets.len() as i64);
+        Ok((Array::new(all, &[bytes]), Array::new(offsets, &[starts])))
     }
 
     fn __repr__(&self) -> String {

@@ -5,10 +5,13 @@
 //! * Bytes are lent ([`view`]), never copied; a sample's dictionary is made when it is asked for.
 //! * Against Python's stable interface from 3.11 on (the first with the buffer protocol), so one wheel serves all.
 
+mod array;
 mod batch;
+mod dlpack;
 mod error;
 mod index;
 mod loader;
+mod numbers;
 mod pack;
 mod sample;
 mod source;
@@ -20,6 +23,8 @@ use pyo3::prelude::*;
 mod _granary {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::array::Array;
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use granary_core::{Error, Kind, Result};
-use granary_loader::{CacheOptions, Method, Next, Options, State, Stats, cache};
+use granary_loader::{CacheOptions, Method, Next, Options, Shuffle, State, Stats, cache};
 use pyo3::prelude::*;
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ impl Core {
 impl Core {
     #[new]
     #[pyo3(signature = (
-        sources, *, batch_size, seed, rank, ranks, worker, workers, shuffle, tail, weights, epoch_samples, on_error,
+        sources, *, batch_size, seed, rank, ranks, worker, workers, shuffle, bucket_batches, tail, weights, epoch_samples, on_error,
         overtake, memory_bytes, cache_dir, cache_bytes, threads
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
@@ -84,6 +84,7 @@ impl Core {
         worker: u32,
         workers: u32,
         shuffle: &str,
+        bucket_batches: u32,
         tail: &str,
         weights: Option<Vec<f64>>,
         epoch_samples: Option<u64>,
@@ -103,7 +104,7 @@ impl Core {
             worker,
             workers,
             tail: tail.parse().or_raise(py)?,
-            shuffle: shuffle.parse::<Method>().or_raise(py)?.into(),
+            shuffle: Shuffle { bucket_batches, ..shuffle.parse::<Method>().or_raise(py)?.into() },
             weights: weights.unwrap_or_default(),
             epoch_samples,
             on_error: on_error.parse().or_raise(py)?,

@@ -55,13 +55,3 @@ pub fn dictionary<'py>(py: Python<'py>, sample: &Sample) -> PyResult<Bound<'py, 
     }
     Ok(dictionary)
 }
-
-/// The file of this extension, if there is one.
-///
-/// Raises: `CorruptError`.
-pub fn file(py: Python<'_>, sample: &Sample, extension: &str) -> PyResult<Option<View>> {
-    match sample.find(extension.as_bytes()).or_raise(py)? {
-        Some(at) => Ok(Some(View::new(sample.bytes(at).or_raise(py)?))),
-        None => Ok(None),
-    }
-}

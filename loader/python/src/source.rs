@@ -39,7 +39,7 @@ impl Source {
 #[pymethods]
 impl Source {
     #[new]
-    #[pyo3(signature = (url, *, version = None, files = None, having = None, select = None, index_dir = None, threads = None))]
+    #[pyo3(signature = (url, *, version = None, files = None, having = None, select = None, lengths = None, index_dir = None, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
         py: Python<'_>,
@@ -48,6 +48,7 @@ impl Source {
         files: Option<Vec<String>>,
         having: Option<Vec<String>>,
         select: Option<Vec<u64>>,
+        lengths: Option<String>,
         index_dir: Option<PathBuf>,
         threads: Option<usize>,
     ) -> PyResult<Source> {
@@ -57,6 +58,7 @@ impl Source {
             index_folder: index_dir,
             select,
             having: having.unwrap_or_default(),
+            lengths,
             members: files.unwrap_or_default(),
             threads: threads.unwrap_or(0),
         };

@@ -1,7 +1,7 @@
 //! `View`: bytes that Rust owns, lent to Python without a copy.
 //!
 //! A `bytes` object owns its bytes, so making one copies them. A view has the buffer protocol instead: `memoryview`,
-//! `numpy.frombuffer`, `io.BytesIO`, `hashlib`, `int` take it as it is. It is read only, compares and hashes as
+//! `numpy.frombuffer`, `io.BytesIO`, `hashlib`, `int` take it as it is, and `torch.from_dlpack` and its like by DLPack. It is read only, compares and hashes as
 //! `bytes` do, and keeps what it lends (a mapped shard, a fetched range) alive as long as it or a buffer of it lives.
 
 use std::ffi::{c_int, c_void};
@@ -12,6 +12,9 @@ use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PySlice, PyString};
+
+use crate::dlpack::{self, DEVICE, Request};
+use crate::numbers::Numbers;
 
 /// One file's bytes.
 // Without Python objects in it, so the collector of cycles has nothing to do with it.
@@ -95,6 +98,28 @@ impl View {
     /// Pickled as the `bytes` it shows: what it lends belongs to this process.
     fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyAny>, (Bound<'py, PyBytes>,)) {
         (py.get_type::<PyBytes>().into_any(), (self.__bytes__(py),))
+    }
+
+    /// For `torch.from_dlpack` and its like: `uint8`, read only.
+    #[pyo3(signature = (*, stream = None, max_version = None, dl_device = None, copy = None))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        stream: Option<Bound<'py, PyAny>>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(i32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = stream; // of other devices
+        let asked = Request { max_version, device: dl_device, copy };
+        let numbers = Numbers::lent(self.bytes.clone());
+        dlpack::capsule(py, &numbers, &[self.bytes.len() as i64], &asked, || {
+            Numbers::given(self.bytes.to_vec())
+        })
+    }
+
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        DEVICE
     }
 
     fn __repr__(&self) -> String {

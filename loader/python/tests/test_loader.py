@@ -240,3 +240,32 @@ def test_memory_is_flat(tmp_path):
     epochs(20)
     # 20 epochs are 400 MB; what the interpreter and threads' heaps take in passing is not.
     assert resident_bytes() - before < 16 << 20
+
+
+def test_batches_of_like_length_are_of_each_sample_once_and_resumed(data, folder):
+    options = {"batch_size": 20, "seed": 4, "tail": "uneven", "bucket_batches": 10, "lengths": "bin"}
+    loader = granary.Loader(folder, **options)
+    batches = list(loader)
+    numbers = [number for batch in batches for number in batch.numbers()]
+    assert sorted(numbers) == list(range(1000))
+
+    def spread(batches) -> float:
+        lengths = [[len(view) for view in batch.column("bin")] for batch in batches]
+        return sum(max(of) - min(of) for of in lengths) / len(lengths)
+
+    plain = list(granary.Loader(folder, 20, seed=4, tail="uneven"))
+    assert spread(batches) < spread(plain) / 3
+    # Any number of ranks goes on with the same batches.
+    first = granary.Loader(folder, **options)
+    given = iter(first)
+    for _ in range(7):
+        next(given)
+    parts = [granary.Loader(folder, **options, rank=rank, world_size=2) for rank in range(2)]
+    for part in parts:
+        part.load_state_dict(first.state_dict())
+    for batch, *halves in zip(batches[7:], *parts, strict=True):
+        assert [number for half in halves for number in half.numbers()] == batch.numbers()
+    with pytest.raises(granary.InvalidError, match="it is of other data|shuffled"):
+        granary.Loader(folder, 20, seed=4).load_state_dict(first.state_dict())
+    with pytest.raises(granary.InvalidError, match="lengths = the extension"):
+        granary.Loader(data, 20, bucket_batches=10)

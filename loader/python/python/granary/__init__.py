@@ -16,7 +16,7 @@ imported by ``import granary``.
 
 from collections.abc import Sequence as _Sequence
 
-from granary._granary import Batch, View, __version__, index_tars, pack
+from granary._granary import Array, Batch, View, __version__, index_tars, pack
 from granary.dataset import Dataset
 from granary.errors import (
     AccessError,
@@ -38,6 +38,7 @@ from granary.loader import Loader
 
 __all__ = [
     "AccessError",
+    "Array",
     "Batch",
     "BugError",
     "BusyError",

@@ -25,6 +25,44 @@ class View:
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The text in it, as `bytes.decode` does."""
 
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """For ``torch.from_dlpack`` and its like: ``uint8``, read only, not copied. Who knows only DLPack before version 1, which cannot say that,
+        is given a copy."""
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+class Array:
+    """Numbers with a shape that may be written, not copied by ``numpy.asarray``, ``memoryview`` and ``torch.from_dlpack``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of its dimensions."""
+
+    @property
+    def dtype(self) -> str:
+        """What its numbers are, as numpy calls it."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
 class Batch(Sequence[dict[str, Any]]):
     """What one step is given: a sequence of samples, made when they are looked at."""
 
@@ -70,6 +108,21 @@ class Batch(Sequence[dict[str, Any]]):
             KeyError: a sample has none.
         """
 
+    def stacked(self, extension: str) -> Array:
+        """The files of one extension, all of one length, as ``uint8``: a row for each sample. One copy, by Rust.
+
+        Raises:
+            KeyError: a sample has none. ValueError: one has another length.
+        """
+
+    def joined(self, extension: str) -> tuple[Array, Array]:
+        """The files of one extension one after the other as ``uint8``, and as ``int64`` where each begins and last where the last one ends. One
+        copy, by Rust.
+
+        Raises:
+            KeyError: a sample has none.
+        """
+
 class Source:
     def __init__(
         self,
@@ -79,6 +132,7 @@ class Source:
         files: list[str] | None = None,
         having: list[str] | None = None,
         select: list[int] | None = None,
+        lengths: str | None = None,
         index_dir: str | None = None,
         threads: int | None = None,
     ) -> None: ...
@@ -101,6 +155,7 @@ class Core:
         worker: int,
         workers: int,
         shuffle: str,
+        bucket_batches: int,
         tail: str,
         weights: list[float] | None,
         epoch_samples: int | None,

@@ -25,6 +25,7 @@ class Dataset:
         files: extensions that are wanted; other files are neither given nor fetched.
         having: extensions that a sample must have to take part.
         select: numbers of the samples that take part; they are numbered anew, in this order's ascending one.
+        lengths: the extension of the file whose length is a sample's, for a `Loader` with ``bucket_batches``; all indexes are read for it.
         index_dir: a folder on this machine that keeps a bucket's indexes; several processes may share it.
         threads: that read at once; one a processor when left out.
     """
@@ -37,6 +38,7 @@ class Dataset:
         files: Sequence[str] | None = None,
         having: Sequence[str] | None = None,
         select: Iterable[int] | None = None,
+        lengths: str | None = None,
         index_dir: str | os.PathLike[str] | None = None,
         threads: int | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class Dataset:
             "files": None if files is None else list(files),
             "having": None if having is None else list(having),
             "select": None if select is None else list(map(operator.index, select)),
+            "lengths": lengths,
             "index_dir": None if index_dir is None else os.fspath(index_dir),
             "threads": threads,
         }

@@ -25,6 +25,8 @@ class Loader:
         rank, world_size: of this process; left out, ``RANK`` and ``WORLD_SIZE`` say it, or it is alone.
         shuffle: ``"window"`` mixes many runs of neighbours, with long requests; ``"full"`` takes any sample at any time;
             ``"shards"`` shuffles shards; ``"none"`` keeps the data set's order. `True` and `False`: the first and the last.
+        bucket_batches: samples are moved among so many batches in a row, so that those of a batch are of like length; 64 do for most. The
+            data set is opened with ``lengths``. 0: they are not.
         tail: samples that do not fill the last batch: ``"pad"`` repeats some, ``"drop"`` leaves them out, ``"uneven"`` gives less.
         weights: of several data sets, how often each comes, relative to the others; their numbers of samples when left out.
         epoch_samples: of all ranks together; all samples when left out.
@@ -47,6 +49,7 @@ class Loader:
         rank: int | None = None,
         world_size: int | None = None,
         shuffle: str | bool = "window",
+        bucket_batches: int = 0,
         tail: str = "pad",
         weights: Sequence[float] | None = None,
         epoch_samples: int | None = None,
@@ -73,6 +76,7 @@ class Loader:
             "rank": self._rank,
             "ranks": self._world_size,
             "shuffle": shuffle,
+            "bucket_batches": bucket_batches,
             "tail": tail,
             "weights": None if weights is None else list(weights),
             "epoch_samples": epoch_samples,

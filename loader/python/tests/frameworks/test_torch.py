@@ -87,3 +87,16 @@ def test_epochs_follow_or_are_set(folder):
         for epoch in (1, 0):
             data.set_epoch(epoch)
             assert list(loader) == epochs[epoch]
+
+
+def test_tensors_have_no_copy_of_what_is_lent(folder):
+    view = granary.Dataset(folder)[3]["bin"]
+    one, two = torch.from_dlpack(view), torch.from_dlpack(view)
+    assert one.dtype == torch.uint8 and bytes(one.tolist()) == content(3)
+    assert one.data_ptr() == two.data_ptr()
+    joined, starts = map(torch.from_dlpack, next(iter(granary.Loader(folder, 10))).joined("bin"))
+    assert joined.dtype == torch.uint8 and starts.dtype == torch.int64 and int(starts[-1]) == len(joined)
+    joined += 1
+    address = joined.data_ptr()
+    del view
+    assert bytes(one.tolist()) == content(3) and joined.data_ptr() == address
