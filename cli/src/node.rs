@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod mountpoint;
 pub mod mounts;
 pub mod notify;
+pub mod openings;
 pub mod packed;
 pub mod peer;
 pub mod server;

@@ -287,6 +287,20 @@ pub struct StopReply {
     pub wait_ms: u64,
 }
 
+/// How far a packed data set is that is being opened. A total of 0 is not known yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpeningStatus {
+    pub namespace: String,
+    /// Where its shards are.
+    pub url: String,
+    /// Indexes that are on this node.
+    pub indexes: u64,
+    pub indexes_total: u64,
+    /// Files and directories that are in order.
+    pub entries: u64,
+    pub entries_total: u64,
+}
+
 /// A node, its volume, and what the caller may see of its mounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -325,6 +339,9 @@ pub struct Status {
     /// The node's own connection to the metadata service; `None`: it has the metadata itself.
     #[serde(default)]
     pub service: Option<LinkStatus>,
+    /// Packed data sets that are being opened for a mount.
+    #[serde(default)]
+    pub opening: Vec<OpeningStatus>,
     pub mounts: Vec<MountStatus>,
     /// Namespaces that are not mounted, but have bytes on this node that are not in the store.
     pub draining: Vec<SpaceStatus>,

@@ -80,6 +80,7 @@ fn main() -> Result<()> {
         &order_path,
         of,
         indexes.iter().map(|index| order::Shard { index, dead_files: &dead_files }),
+        &granary_packed::Opening::default(),
     )?;
     let took = clock.monotonic() - began;
     println!(

@@ -15,6 +15,7 @@
 //! | [`metadata`] | all that as [`granary_meta::Metadata`] |
 //! | [`router`] | one store for volume and data sets |
 //! | [`open`] | a version opened: indexes fetched, order made |
+//! | [`opening`] | how far that is |
 //!
 //! Memory does not grow with the number of files: indexes and order are mapped, and an inode is no more than its number. Knows
 //! no FUSE and no cache.
@@ -22,6 +23,7 @@
 pub mod metadata;
 pub mod names;
 pub mod open;
+pub mod opening;
 pub mod order;
 #[cfg(test)]
 mod rig;
@@ -31,5 +33,6 @@ pub mod tree;
 
 pub use metadata::{PackedMetadata, SHARDS_NAME};
 pub use open::{Packed, manifest_of, open};
+pub use opening::{HowFar, Opening};
 pub use router::Router;
 pub use tree::Owner;

@@ -13,6 +13,7 @@ use granary_packer::place::Place;
 use granary_store::Store;
 
 use crate::metadata::PackedMetadata;
+use crate::opening::Opening;
 use crate::order::{self, Identity, Order, Skipped};
 use crate::shards::{ShardStore, Shards, file_names};
 use crate::tree::{Owner, Tree};
@@ -51,7 +52,7 @@ pub async fn manifest_of(place: &Place, source: &PackedSource) -> Result<Manifes
     found.map_err(|e| e.context(format_args!("cannot read the packed data set {}", source.url)))
 }
 
-/// Opens the version of this manifest. `dir` is the namespace's own on this node, made if missing; what is in it of other versions
+/// Opens the version of this manifest, and tells `opening` how far it is; when nobody waits for it any more, it ends. `dir` is the namespace's own on this node, made if missing; what is in it of other versions
 /// is removed.
 ///
 /// Errors: those of indexes and the store; `Unsupported` for more shards than one process can map, and for indexes without
@@ -62,7 +63,9 @@ pub async fn open(
     manifest: Manifest,
     owner: Owner,
     dir: &Path,
+    opening: &Arc<Opening>,
 ) -> Result<Packed> {
+    let guard = opening.guard();
     if manifest.shards().len() > SHARDS_MAX {
         return Err(Error::new(
             Kind::Unsupported,
@@ -79,22 +82,26 @@ pub async fn open(
     let data = DataSet::of_manifest(place.clone(), manifest, options);
     let manifest = data.manifest().clone();
     let shards = 0..manifest.shards().len() as u32;
+    opening.expect_indexes(u64::from(shards.end));
     let fetches = shards.map(|shard| {
         let data = data.clone();
-        async move { data.index(shard).await }
+        async move { data.index(shard).await.inspect(|_| opening.indexed()) }
     });
     let indexes: Vec<Index> = futures::stream::iter(fetches).buffered(FETCHES_MAX).try_collect().await?;
     let files: Vec<PathBuf> =
         manifest.shards().iter().map(|shard| index_file(&place, &index_folder, shard)).collect();
     let known = Arc::new(Shards::new(ns, &manifest, indexes.iter().cloned().zip(files.iter().cloned()))?);
-    let (dir, of) = (dir.to_owned(), manifest.clone());
+    let entries = |index: &Index| u64::from(index.file_count()) + u64::from(index.other_count());
+    opening.expect_entries(indexes.iter().map(entries).sum());
+    let (dir, of, at) = (dir.to_owned(), manifest.clone(), opening.clone());
     let (tree, bytes) = blocking(move || {
-        let order = order_of(&dir, &of, &indexes)?;
+        let order = order_of(&dir, &of, &indexes, &at)?;
         remove_others(&dir, &of, &files);
         let bytes = living_bytes(&of, &indexes)?;
         Ok((Tree::new(order, indexes, owner)?, bytes))
     })
     .await?;
+    guard.keep();
     let meta = PackedMetadata::new(ns, tree, known.clone(), file_names(&manifest), owner, bytes);
     let store = ShardStore::new(ns, known, place);
     let (version, data_set) = (manifest.version(), manifest.data_set());
@@ -114,7 +121,7 @@ fn order_path(dir: &Path, manifest: &Manifest) -> PathBuf {
 }
 
 /// The order as it is here, or made anew.
-fn order_of(dir: &Path, manifest: &Manifest, indexes: &[Index]) -> Result<Order> {
+fn order_of(dir: &Path, manifest: &Manifest, indexes: &[Index], opening: &Opening) -> Result<Order> {
     let (path, of) = (
         order_path(dir, manifest),
         Identity { data_set: manifest.data_set(), version: manifest.version(), digest: manifest.digest() },
@@ -126,7 +133,7 @@ fn order_of(dir: &Path, manifest: &Manifest, indexes: &[Index]) -> Result<Order>
     }
     let shards = indexes.iter().zip(manifest.shards());
     let shards = shards.map(|(index, shard)| order::Shard { index, dead_files: &shard.dead_files });
-    let skipped = order::make(&path, of, shards)?;
+    let skipped = order::make(&path, of, shards, opening)?;
     if skipped != Skipped::default() {
         tracing::warn!(
             version = manifest.version(),

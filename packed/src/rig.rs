@@ -87,7 +87,7 @@ pub fn tree_of(dir: &Path, shards: &[(Index, Runs)]) -> Tree {
     let of = order::Identity { data_set: DATA_SET, version: 1, digest: 2 };
     let path = dir.join("order");
     let all = shards.iter().map(|(index, dead_files)| order::Shard { index, dead_files });
-    order::make(&path, of, all).unwrap();
+    order::make(&path, of, all, &Default::default()).unwrap();
     let indexes = shards.iter().map(|(index, _)| index.clone()).collect();
     Tree::new(Order::open(&path, &of).unwrap(), indexes, owner()).unwrap()
 }

@@ -8,7 +8,7 @@ use crate::exit::{Failure, Outcome};
 use granary_meta::Durability;
 
 use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{LinkStatus, MountStatus, SpaceStatus, Status};
+use crate::wire::{LinkStatus, MountStatus, OpeningStatus, SpaceStatus, Status};
 use crate::{packed, policies};
 
 pub fn run(args: &StatusArgs) -> Outcome<()> {
@@ -68,6 +68,9 @@ pub fn show(status: &Status) -> String {
     if let Some(trouble) = &status.cache_error {
         line("", format!("DISK: {trouble}"));
     }
+    for opening in &status.opening {
+        line("opening", show_opening(opening));
+    }
     if status.mounts.is_empty() {
         line("mounts", "none".to_owned());
     }
@@ -93,6 +96,15 @@ pub fn show(status: &Status) -> String {
         }
     }
     out
+}
+
+fn show_opening(opening: &OpeningStatus) -> String {
+    let OpeningStatus { namespace, url, indexes, indexes_total, entries, entries_total } = opening;
+    let how_far = match entries_total {
+        0 => format!("{indexes} of {indexes_total} indexes are here"),
+        _ => format!("{entries} of {entries_total} files are in order"),
+    };
+    format!("{namespace}, the packed data set {url}: {how_far}")
 }
 
 fn details(space: &SpaceStatus) -> Vec<String> {
@@ -268,6 +280,13 @@ mod tests {
                 error: Some("the cache is too small".into()),
             }],
             service: space.service.clone().map(|link| LinkStatus { connected: true, ..link }),
+            opening: vec![OpeningStatus {
+                namespace: "dataset/images".into(),
+                url: "s3://b/images".into(),
+                indexes: 3,
+                indexes_total: 9,
+                ..OpeningStatus::default()
+            }],
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),
                 mode: "work".into(),
@@ -299,6 +318,7 @@ mod tests {
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",
             "connected to https://meta:7411 for 3 s as alice (read-write), session 00000000000000ab, 4 leases",
             "FENCED 9 s ago: not heard of for 10 s",
+            "opening  dataset/images, the packed data set s3://b/images: 3 of 9 indexes are here",
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
         }

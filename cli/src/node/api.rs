@@ -157,6 +157,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         warmups: node.warmups.list(peer),
         pinned: node.pins.list(peer),
         service: node.source.link_status(),
+        opening: node.mounts.table().openings.list(|name| peer.may(name)),
         mounts,
         draining,
     }

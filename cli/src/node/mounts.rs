@@ -214,7 +214,7 @@ impl Keeper {
         // Before its first read.
         parts.reads.set_share(id, parts.settings.cache_shares.of(&info.name));
         let opened = match &info.packed {
-            Some(source) => Some(packed::open(parts, &info, source).await?),
+            Some(source) => Some(packed::open(parts, &info, source, &self.table.openings).await?),
             None => None,
         };
         let meta = opened.as_ref().map_or(meta, |opened| opened.meta.clone());

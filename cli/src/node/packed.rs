@@ -7,9 +7,10 @@ use std::sync::Arc;
 use granary_core::NamespaceId;
 use granary_core::limits::Limits;
 use granary_meta::{Metadata, NamespaceInfo, PackedSource};
-use granary_packed::{Owner, manifest_of};
+use granary_packed::{Opening, Owner, manifest_of};
 
 use super::Parts;
+use super::openings::Openings;
 use crate::exit::Outcome;
 use crate::packed::{dir, place};
 use crate::settings::Settings;
@@ -34,12 +35,23 @@ pub(super) struct Opened {
 }
 
 /// From now on the node's read cache has the namespace's objects from the data set's shards.
-pub(super) async fn open(parts: &Parts, info: &NamespaceInfo, source: &PackedSource) -> Outcome<Opened> {
+pub(super) async fn open(
+    parts: &Parts,
+    info: &NamespaceInfo,
+    source: &PackedSource,
+    openings: &Openings,
+) -> Outcome<Opened> {
     let place = place(source, &parts.settings)?;
     let manifest = manifest_of(&place, source).await?;
     let owner = Owner { uid: info.uid, gid: info.gid, mode: info.mode, time: parts.clock.now() };
     let dir = dir(&parts.settings.cache, info.id);
-    let opened = granary_packed::open(info.id, place, manifest, owner, &dir).await?;
+    tracing::info!(
+        namespace = %info.name, version = manifest.version(), shards = manifest.shards().len(),
+        "opening the packed data set {}", source.url
+    );
+    let opening = Arc::new(Opening::default());
+    let _told = openings.begin(info.id, info.name.clone(), source.url.clone(), opening.clone());
+    let opened = granary_packed::open(info.id, place, manifest, owner, &dir, &opening).await?;
     parts.store.add(info.id, opened.store);
     tracing::info!(
         namespace = %info.name, version = opened.version, entries = opened.meta.usage().inodes,

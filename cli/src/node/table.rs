@@ -12,6 +12,7 @@ use granary_fuse::mount::table::Mount;
 use granary_fuse::{Mode, Mounted};
 use granary_meta::{Durability, Metadata, PackedSource, Usage};
 
+use super::openings::Openings;
 use super::packed::Shown;
 use super::source::Link;
 use crate::wire::LinkStatus;
@@ -102,6 +103,8 @@ pub struct Space {
 pub struct Table {
     /// Guards the map for a look-up or a change, never across I/O.
     served: Mutex<BTreeMap<NamespaceId, Served>>,
+    /// Packed data sets that are not open yet.
+    pub openings: Openings,
 }
 
 impl Table {

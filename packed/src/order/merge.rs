@@ -14,6 +14,7 @@ use granary_packer::manifest::Runs;
 use super::file::Writer;
 use super::{Entry, Identity, Of};
 use crate::names::clean;
+use crate::opening::Opening;
 
 /// A shard as the merge sees it.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +37,13 @@ pub struct Skipped {
 /// Writes the order of these shards to `path`. Of one path in several shards, or twice among a shard's directories and links,
 /// the last counts.
 ///
-/// Errors: `Corrupt` when an index is damaged; what the disk says.
-pub fn make<'a>(path: &Path, of: Identity, shards: impl Iterator<Item = Shard<'a>>) -> Result<Skipped> {
+/// Errors: `Corrupt` when an index is damaged; `Interrupted` when `opening` was given up; what the disk says.
+pub fn make<'a>(
+    path: &Path,
+    of: Identity,
+    shards: impl Iterator<Item = Shard<'a>>,
+    opening: &Opening,
+) -> Result<Skipped> {
     let mut skipped = Skipped::default();
     let (mut heap, mut streams) = (BinaryHeap::new(), Vec::new());
     for (number, shard) in (0u32..).zip(shards) {
@@ -55,6 +61,7 @@ pub fn make<'a>(path: &Path, of: Identity, shards: impl Iterator<Item = Shard<'a
     let mut out = Writer::new(path, of)?;
     let mut last: Option<Cow<'_, [u8]>> = None;
     while let Some(Head { path, entry, stream }) = heap.pop() {
+        opening.ordered()?;
         if last.as_ref() == Some(&path) {
             skipped.replaced += 1;
         } else {

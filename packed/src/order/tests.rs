@@ -14,7 +14,7 @@ fn index(members: &[Member]) -> Index {
 fn make_of(dir: &std::path::Path, shards: &[(Index, Runs)]) -> (Vec<Entry>, Skipped) {
     let path = dir.join("order");
     let all = shards.iter().map(|(index, dead_files)| Shard { index, dead_files });
-    let skipped = make(&path, ID, all).unwrap();
+    let skipped = make(&path, ID, all, &Default::default()).unwrap();
     let order = Order::open(&path, &ID).unwrap();
     ((0..order.len()).map(|place| order.entry(place).unwrap()).collect(), skipped)
 }
