@@ -59,6 +59,10 @@ pub trait Store: Send + Sync + Debug + 'static {
     async fn abort(&self, parts: &PartsId) -> Result<()> {
         Err(whole_only(self.describe(), &parts.key))
     }
+    /// How often a request was sent again because an attempt had failed; 0 where nobody counts.
+    fn retries(&self) -> u64 {
+        0
+    }
     /// GETs that may be under way at once now, where that is limited; more wait, whoever waits for them.
     fn gets_at_once(&self) -> Option<u32> {
         None

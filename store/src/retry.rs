@@ -236,6 +236,10 @@ impl Store for RetryStore {
         self.retry(|| self.inner.abort(parts)).await
     }
 
+    fn retries(&self) -> u64 {
+        self.metrics.retries.get()
+    }
+
     fn gets_at_once(&self) -> Option<u32> {
         self.inner.gets_at_once()
     }

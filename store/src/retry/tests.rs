@@ -51,7 +51,7 @@ async fn a_request_that_fails_for_a_while_succeeds() {
     w.faults.script(Operation::Put, Fault::Before(Kind::Unavailable), 3);
     w.store.put("k", data()).await.unwrap();
     assert_eq!(w.memory.object("k").unwrap(), "one two");
-    assert_eq!((w.metrics.retries.get(), w.metrics.given_up.get()), (3, 0));
+    assert_eq!((w.store.retries(), w.metrics.given_up.get()), (3, 0));
     for (operation, fault) in [
         (Operation::Get, Fault::Before(Kind::Busy)),
         (Operation::Head, Fault::SlowDown),
