@@ -14,6 +14,8 @@ mod verify;
 use std::sync::Arc;
 
 use granary_core::{Kind, SystemClock};
+use granary_packer::dataset::DataSet;
+use granary_packer::foreign::{self, Wanted, Written};
 use granary_packer::place::{Options, Place};
 use tokio::runtime::Runtime;
 
@@ -87,6 +89,42 @@ pub fn tell_left_out(count: u64, messages: &[String]) {
     if count > 20 {
         eprintln!("granary: and {} more; --json shows a thousand", count - 20);
     }
+}
+
+/// What a store made of it, on standard error: nothing when every first attempt succeeded.
+pub fn tell_retries(retries: u64) {
+    match retries {
+        0 => {}
+        1 => eprintln!("granary: warning: a request to the store failed at first and was sent again"),
+        n => eprintln!(
+            "granary: warning: requests to the store failed at first and were sent again, {n} times"
+        ),
+    }
+}
+
+/// Writes other programs' indexes beside the tars of a version.
+fn write_foreign(
+    place: &Place,
+    energon: bool,
+    dali: bool,
+    version: u64,
+    runtime: &tokio::runtime::Handle,
+) -> Outcome<Written> {
+    let wanted = Wanted { energon, dali };
+    if !wanted.any() {
+        return Ok(Written::default());
+    }
+    let data = runtime.block_on(DataSet::open(place.clone(), Some(version)))?;
+    Ok(foreign::write(&data, wanted, runtime)?)
+}
+
+/// What was written of them, as a line each.
+fn foreign_text(written: Written) -> String {
+    let line = |count: u64, program: &str, name: &str| match count {
+        0 => String::new(),
+        n => format!("{n} indexes of {program} beside the tars: {name}\n"),
+    };
+    line(written.energon, "Megatron Energon", "NAME.tar.idx") + &line(written.dali, "NVIDIA DALI", "NAME.idx")
 }
 
 /// There is no such file in the data set.

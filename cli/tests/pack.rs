@@ -22,6 +22,11 @@ fn fill(root: &Path) {
         }
     }
     write(root, "large.bin", &(0..5_000_000u32).map(|i| (i / 999) as u8).collect::<Vec<_>>());
+    fs::create_dir_all(root.join("empty")).unwrap();
+    for dir in ["00", "01", "02", "03", "04", "empty"] {
+        let time = UNIX_EPOCH + Duration::from_secs(1_700_000_001);
+        fs::File::open(root.join(dir)).unwrap().set_modified(time).unwrap();
+    }
 }
 
 fn write(root: &Path, name: &str, bytes: &[u8]) {
@@ -48,9 +53,10 @@ fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-fn files_below(root: &Path) -> usize {
+/// Files and directories.
+fn below(root: &Path) -> usize {
     let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+    entries.map(|path| 1 + if path.is_dir() { below(&path) } else { 0 }).sum()
 }
 
 #[test]
@@ -101,7 +107,7 @@ fn killed_anywhere_it_goes_on_and_the_bytes_are_the_same() {
             }
             assert!(tree(&w.path(&to)) == whole, "{} leaves other bytes", point.name());
             if deletes {
-                assert_eq!(files_below(&w.path(&src)), 0, "{told}");
+                assert_eq!(below(&w.path(&src)), 0, "{told}");
             }
         }
     }

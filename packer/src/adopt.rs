@@ -53,6 +53,8 @@ pub struct Report {
     pub kept: u64,
     /// How much was left out, and the first thousand messages.
     pub skipped: u64,
+    /// Requests that were sent again, because an attempt had failed.
+    pub retries: u64,
     pub messages: Vec<String>,
 }
 
@@ -68,7 +70,7 @@ pub fn adopt(
     runtime: &Handle,
     counts: &Counts,
 ) -> Result<Report> {
-    let told = Told::default();
+    let (told, retries) = (Told::default(), place.retries());
     let before = runtime.block_on(manifest::latest(place))?;
     let grouping = before.as_ref().map_or(options.grouping, Manifest::grouping);
     let listed = names.is_none();
@@ -110,6 +112,7 @@ pub fn adopt(
         bytes: manifest.bytes(),
         kept,
         skipped: count,
+        retries: place.retries() - retries,
         messages,
     })
 }

@@ -2,19 +2,24 @@
 //!
 //! A source is asked twice. The *scan* tells of every file its name, size and times, in any order and by several threads; it opens
 //! none. Later its bytes are *read*, piece by piece, in the order of the shards. What an importer reads is a range of a container, so
-//! the same pipeline serves it, and containers are read in place, never unpacked:
+//! the same pipeline serves it, and containers are read in place, never unpacked; but for Parquet, whose values are encoded:
 //!
 //! | kind | a file of the data set is | name |
 //! |---|---|---|
-//! | [`folder`], [`objects`] | a file or object | its path below the source |
+//! | [`folder`], [`objects`] | a file or object; a folder's directories and links too | its path below the source |
 //! | [`tar`] | a tar's file | its path in the tar |
 //! | [`tfrecord`] | one record, or one feature of one `tf.train.Example` | `<file>/<number of the record>.<feature>` |
 //! | [`mds`] | one column of one sample of a MosaicML shard | `<number of the sample>.<column>` |
+//! | [`lmdb`] | one key of an LMDB data file | the key |
+//! | [`parquet`] | one value of a column | `<file>/<number of the row>`, or another column's value |
 
 pub mod containers;
 pub mod folder;
+pub mod kind;
+pub mod lmdb;
 pub mod mds;
 pub mod objects;
+pub mod parquet;
 pub mod tar;
 pub mod tfrecord;
 
@@ -57,6 +62,10 @@ pub trait Source: Send + Sync + Debug {
     /// Whether `read` notices a file that changed since the scan. Otherwise the source is scanned once more at the end.
     fn notices_changes(&self) -> bool {
         true
+    }
+    /// How often its store was asked again, because an attempt had failed.
+    fn retries(&self) -> u64 {
+        0
     }
     /// Removes what removing its last file left empty.
     fn removed_all(&self) {}
@@ -143,7 +152,7 @@ impl<'a> Scan<'a> {
     /// Where one thread tells what it finds.
     pub fn sink(&self) -> Sink<'_> {
         let share = (self.memory_bytes / self.threads.max(1)).max(64 << 10);
-        Sink { scan: self, sorter: Some(Sorter::new(&self.work_dir, entry::compare, share)) }
+        Sink { scan: self, sorter: Some(Sorter::new(&self.work_dir, entry::compare_all, share)) }
     }
 
     /// All that was found, not yet in order.

@@ -23,6 +23,7 @@ pub mod blocking;
 pub mod counts;
 pub mod dataset;
 pub mod edit;
+pub mod foreign;
 pub mod from;
 pub mod index;
 pub mod key;

@@ -139,6 +139,7 @@ pub struct Report {
     /// Of the new shards.
     pub files: u64,
     pub links: u64,
+    pub directories: u64,
     pub samples: u64,
     pub payload_bytes: u64,
     pub tar_bytes: u64,
@@ -153,6 +154,8 @@ pub struct Report {
     pub kept: u64,
     /// Sorted runs that went to the work directory.
     pub spills: u64,
+    /// Requests to the stores of source and place that were sent again, because an attempt had failed.
+    pub retries: u64,
 }
 
 /// Packs `source` into `place`. Blocks; `runtime` serves requests meanwhile, and must not be the caller's own thread.
@@ -169,6 +172,7 @@ pub fn pack(
     progress: &Progress,
 ) -> Result<Report> {
     options.check()?;
+    let retries = source.retries() + place.retries();
     let latest = runtime.block_on(manifest::latest(place))?;
     let grouping = grouping(latest.as_ref(), options)?;
     let order = Order { grouping, seed: options.seed };
@@ -220,11 +224,13 @@ pub fn pack(
         report.tar_bytes += shard.bytes;
     }
     report.links = plan.links;
+    report.directories = plan.directories;
     report.payload_bytes = plan.payload_bytes;
     if options.delete_source {
         packer.delete(&version, &made, &mut report)?;
     }
     report.skipped = skipped.count();
+    report.retries = source.retries() + place.retries() - retries;
     Ok(report)
 }
 
@@ -372,7 +378,7 @@ impl Packer<'_> {
             let mut ordinal = 0;
             while let Some(entry) = entries.next_entry()? {
                 let has = match &index {
-                    Some(index) => entry.is_link() || index.find(&entry.path)?.is_some(),
+                    Some(index) => !entry.is_file() || index.find(&entry.path)?.is_some(),
                     None => false,
                 };
                 if !has {
@@ -437,6 +443,8 @@ impl Packer<'_> {
 
     fn delete_one(&self, entry: &entry::Entry, report: &mut Report) -> Result<()> {
         match self.source.remove(entry)? {
+            // It goes when all that is in it has gone.
+            _ if entry.is_directory() => {}
             true => report.deleted += 1,
             false => report.kept += 1,
         }

@@ -95,6 +95,11 @@ impl Place {
         &self.store
     }
 
+    /// How often its store was asked again, because an attempt had failed.
+    pub fn retries(&self) -> u64 {
+        self.store.retries()
+    }
+
     /// The root, when it is a folder.
     pub fn folder(&self) -> Option<&Path> {
         self.folder.as_deref()

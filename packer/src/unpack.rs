@@ -51,6 +51,8 @@ pub struct Report {
     pub bytes: u64,
     pub directories: u64,
     pub links: u64,
+    /// Requests that were sent again, because an attempt had failed.
+    pub retries: u64,
     /// How much was left out, and the first thousand messages.
     pub left_out: u64,
     pub messages: Vec<String>,
@@ -81,6 +83,7 @@ pub fn unpack(
     runtime: &Handle,
     counts: &Counts,
 ) -> Result<Report> {
+    let retries = data.place().retries();
     if !options.by_shard {
         twice::refuse(data, runtime)?;
     }
@@ -125,6 +128,7 @@ pub fn unpack(
         bytes: work.bytes.into_inner(),
         directories,
         links,
+        retries: data.place().retries() - retries,
         left_out,
         messages,
     })

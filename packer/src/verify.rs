@@ -1,14 +1,18 @@
 //! Looks at every byte of a data set: versions, indexes, and each tar against its index.
 //!
-//! Of a tar every header is parsed and compared with what the index says, and every payload's crc32c is computed. What a tar has
-//! besides, because `granary index --skip-errors` left it out, is counted and is no fault.
+//! Of a tar every header is parsed and compared with what the index says, every payload's crc32c is computed, and that of each frame
+//! of 64 KiB, by which mounts verify what they read: so padding and what no index names are looked at too. What a tar has
+//! besides, because `granary index --skip-errors` left it out, is counted and is no fault. A damaged frame is told unless a damaged
+//! file or header in it was.
 
 #[cfg(test)]
 mod tests;
 
-use std::io::BufReader;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io::{BufReader, Read};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use granary_core::limits::FRAME_BYTES;
 use granary_core::{Error, Kind, Result};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -16,7 +20,7 @@ use tokio::runtime::Handle;
 use crate::blocking::ShardBytes;
 use crate::counts::{Counts, Told};
 use crate::dataset::DataSet;
-use crate::index::Index;
+use crate::index::{Index, Other, Summed, Summing};
 use crate::manifest::{self, Shard};
 use crate::tar::{Member, Members};
 use crate::trailer::{TRAILER_BYTES, Trailer};
@@ -30,6 +34,10 @@ pub struct Report {
     pub bytes: u64,
     /// Entries of tars that their index leaves out.
     pub left_out: u64,
+    /// Shards whose index has no checksums of frames, so that no mount can show them.
+    pub without_frames: u64,
+    /// Requests that were sent again, because an attempt had failed.
+    pub retries: u64,
     /// How much is wrong, and the first thousand messages, each with tar and offset.
     pub faults: u64,
     pub messages: Vec<String>,
@@ -39,9 +47,10 @@ pub struct Report {
 ///
 /// Errors: what keeps it from looking: a store that does not answer. What is wrong with the data set is in the report.
 pub fn verify(data: &DataSet, threads: usize, runtime: &Handle, counts: &Counts) -> Result<Report> {
-    let shards = data.manifest().shards();
+    let (shards, retries) = (data.manifest().shards(), data.place().retries());
     counts.expect(shards.iter().map(|s| u64::from(s.files)).sum(), data.manifest().bytes());
-    let (told, left_out, next) = (Told::default(), std::sync::atomic::AtomicU64::new(0), AtomicUsize::new(0));
+    let (told, next) = (Told::default(), AtomicUsize::new(0));
+    let (left_out, without_frames) = (AtomicU64::new(0), AtomicU64::new(0));
     // Each version that is there must be whole, whichever is looked at.
     for version in runtime.block_on(manifest::versions(data.place()))? {
         fault(runtime.block_on(manifest::read(data.place(), version)).map(drop), &told)?;
@@ -51,8 +60,9 @@ pub fn verify(data: &DataSet, threads: usize, runtime: &Handle, counts: &Counts)
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(shard) = shards.get(n) else { return Ok(()) };
             let check = Check { data, shard, told: &told, counts };
-            let out = fault(check.shard(n as u32, runtime), &told)?;
-            left_out.fetch_add(out.unwrap_or(0), Ordering::Relaxed);
+            let found = fault(check.shard(n as u32, runtime), &told)?.unwrap_or_default();
+            left_out.fetch_add(found.left_out, Ordering::Relaxed);
+            without_frames.fetch_add(u64::from(found.without_frames), Ordering::Relaxed);
         }
     };
     std::thread::scope(|scope| {
@@ -66,6 +76,8 @@ pub fn verify(data: &DataSet, threads: usize, runtime: &Handle, counts: &Counts)
         files: counts.files.load(Ordering::Relaxed),
         bytes: counts.bytes.load(Ordering::Relaxed),
         left_out: left_out.into_inner(),
+        without_frames: without_frames.into_inner(),
+        retries: data.place().retries() - retries,
         faults,
         messages,
     })
@@ -87,6 +99,24 @@ fn fault<T>(result: Result<T>, told: &Told) -> Result<Option<T>> {
     }
 }
 
+/// What of a shard is no fault.
+#[derive(Default)]
+struct Found {
+    /// Entries that its index leaves out.
+    left_out: u64,
+    without_frames: bool,
+}
+
+/// What came of a tar's entries.
+#[derive(Default)]
+struct Entries {
+    left_out: u64,
+    /// Where the tar ends, when it was gone through to its end.
+    end: Option<u64>,
+    /// The parts of the tar whose damage was told.
+    told: Vec<Range<u64>>,
+}
+
 struct Check<'a> {
     data: &'a DataSet,
     shard: &'a Shard,
@@ -95,8 +125,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Returns how many entries its index leaves out.
-    fn shard(&self, number: u32, runtime: &Handle) -> Result<u64> {
+    fn shard(&self, number: u32, runtime: &Handle) -> Result<Found> {
         let bytes = ShardBytes::open(self.data.place(), &self.shard.path, runtime)?;
         let name = bytes.describe();
         if bytes.bytes() != self.shard.bytes {
@@ -109,10 +138,46 @@ impl Check<'_> {
         let index_name = format!("{}/{}", self.data.place(), self.shard.index_path());
         index.verify().map_err(|e| e.context(&index_name))?;
         self.dead(&index, &name)?;
-        let reader = BufReader::with_capacity(256 << 10, bytes.sequential());
-        let (left_out, end) = self.entries(Members::new(reader, &name), &index, &name)?;
-        self.trailer(&bytes, &index, end)?;
-        Ok(left_out)
+        let framed = index.framed_bytes();
+        let mut summing = Summing::new(bytes.sequential().take(framed.unwrap_or(bytes.bytes())));
+        let reader = BufReader::with_capacity(256 << 10, &mut summing);
+        let entries = self.entries(Members::new(reader, &name), &index, &name)?;
+        if framed.is_some() {
+            let sums = summing.finish().map_err(|e| Error::io(format!("cannot read {name}"), e))?;
+            self.frames(&sums, &index, &entries.told, &name)?;
+        }
+        self.trailer(&bytes, &index, entries.end)?;
+        Ok(Found { left_out: entries.left_out, without_frames: framed.is_none() })
+    }
+
+    /// Each frame against the index. Frames side by side are told together.
+    fn frames(&self, sums: &[Summed], index: &Index, told: &[Range<u64>], name: &str) -> Result<()> {
+        let mut damaged: Option<Range<u64>> = None;
+        let tell = |range: Range<u64>| {
+            self.told.tell(format!(
+                "{name} at byte {}: the {} bytes from there do not match the checksums of their frames",
+                range.start,
+                range.end - range.start
+            ));
+        };
+        let mut at = 0;
+        for (number, sum) in (0u32..).zip(sums) {
+            let frame = at..at + u64::from(sum.len);
+            at += FRAME_BYTES;
+            let is_told = || told.iter().any(|of| of.start < frame.end && frame.start < of.end);
+            if index.frame(number)? == sum.crc || is_told() {
+                continue;
+            }
+            damaged = match damaged.take() {
+                Some(before) if before.end == frame.start => Some(before.start..frame.end),
+                before => {
+                    before.into_iter().for_each(tell);
+                    Some(frame)
+                }
+            };
+        }
+        damaged.into_iter().for_each(tell);
+        Ok(())
     }
 
     /// A sample is dead exactly when all of its files are.
@@ -151,21 +216,16 @@ impl Check<'_> {
         }
     }
 
-    /// How many entries the index leaves out, and where the tar ends.
-    fn entries(
-        &self,
-        mut members: Members<impl std::io::Read>,
-        index: &Index,
-        name: &str,
-    ) -> Result<(u64, Option<u64>)> {
-        let (mut file, mut other, mut left_out, mut before) = (0, 0, 0, 0);
-        let mut end = None;
+    /// Each entry against the index.
+    fn entries(&self, mut members: Members<impl Read>, index: &Index, name: &str) -> Result<Entries> {
+        let (mut file, mut other, mut before) = (0, 0, 0);
+        let mut found = Entries::default();
         let mut buffer = vec![0; 256 << 10];
         loop {
             let done = file == index.file_count() && other == index.other_count();
             let member = match members.next_member() {
                 Ok(None) => {
-                    end = Some(members.at());
+                    found.end = Some(members.at());
                     break;
                 }
                 Ok(Some(member)) => member,
@@ -173,28 +233,32 @@ impl Check<'_> {
                 Err(e)
                     if done && matches!(e.kind(), Kind::Corrupt | Kind::Unsupported | Kind::NameTooLong) =>
                 {
-                    left_out += 1;
+                    found.left_out += 1;
                     break;
                 }
                 Err(e) => return Err(e),
             };
             let at = members.header_at();
             if !member.is_file() {
-                let known = other < index.other_count() && same_other(index, other, &member)?;
+                let known = other < index.other_count() && is_other(&index.other(other)?, &member);
+                if known && !same_other(&index.other(other)?, &member) {
+                    found.told.push(at..members.at());
+                    self.told.tell(header_differs(name, at, &member.path));
+                }
                 other += u32::from(known);
-                left_out += u64::from(!known && !member.path.is_empty());
+                found.left_out += u64::from(!known && !member.path.is_empty());
                 continue;
             }
             if file == index.file_count() || index.file(file)?.offset != members.at() {
-                left_out += 1;
+                found.left_out += 1;
                 continue;
             }
             let expected = index.file(file)?;
             file += 1;
             let path = String::from_utf8_lossy(expected.path);
             if !same_file(&expected, &member) {
-                self.told
-                    .tell(format!("{name} at byte {at}: the header is not what the index says of {path:?}"));
+                found.told.push(at..members.at() + member.size);
+                self.told.tell(header_differs(name, at, expected.path));
                 continue;
             }
             let mut crc = 0;
@@ -206,6 +270,7 @@ impl Check<'_> {
             }
             if crc != expected.crc32c {
                 let (at, path) = (expected.offset, path);
+                found.told.push(at..at + expected.length);
                 self.told
                     .tell(format!("{name} at byte {at}: the bytes of {path:?} do not match their checksum"));
             }
@@ -219,7 +284,7 @@ impl Check<'_> {
             ));
         }
         self.counts.add(0, self.shard.bytes.saturating_sub(before));
-        Ok((left_out, end))
+        Ok(found)
     }
 }
 
@@ -228,7 +293,16 @@ fn same_file(file: &crate::index::File<'_>, member: &Member) -> bool {
         == (&member.path[..], member.size, member.mode, member.mtime, member.uid, member.gid)
 }
 
-fn same_other(index: &Index, other: u32, member: &Member) -> Result<bool> {
-    let other = index.other(other)?;
-    Ok((other.path, other.target, other.kind) == (&member.path[..], &member.target[..], member.kind))
+/// Whether the index speaks of this entry.
+fn is_other(other: &Other<'_>, member: &Member) -> bool {
+    (other.path, other.target, other.kind) == (&member.path[..], &member.target[..], member.kind)
+}
+
+fn same_other(other: &Other<'_>, member: &Member) -> bool {
+    (other.mode, other.mtime, other.uid, other.gid) == (member.mode, member.mtime, member.uid, member.gid)
+}
+
+fn header_differs(name: &str, at: u64, path: &[u8]) -> String {
+    let path = String::from_utf8_lossy(path);
+    format!("{name} at byte {at}: the header is not what the index says of {path:?}")
 }

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
+mod python;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -20,32 +22,11 @@ use granary_packer::place::{Options as PlaceOptions, Place};
 use granary_packer::shard::{Identity, Writer};
 use granary_packer::tar::Entry;
 use granary_packer::verify::verify;
+use python::{hex, output, python, text};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 const MTIME: i64 = 1_600_000_000;
-
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?} cannot be started: {e}"));
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed: {err}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn python(args: &[&str]) -> Value {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let python = output(&mut Command::new(here.join("../tools/python-datasets")));
-    let script = here.join("tests/tools/shards.py");
-    serde_json::from_str(&output(Command::new(python.trim()).arg(script).args(args))).unwrap()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 fn content(path: &[u8]) -> Vec<u8> {
     // From nothing to more than a block, and bytes that are no text.

@@ -28,6 +28,12 @@ pub struct IndexArgs {
     /// Index nothing: make a version without these files, samples (by their keys) and folders. No shard is written
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["skip_errors", "anew", "by"])]
     pub delete: Vec<String>,
+    /// Put Megatron Energon's index beside each tar too: NAME.tar.idx
+    #[arg(long, conflicts_with = "delete")]
+    pub energon: bool,
+    /// Put NVIDIA DALI's index beside each tar too: NAME.idx
+    #[arg(long, conflicts_with = "delete")]
+    pub dali: bool,
     /// Tars at once [default: as many as there are processors]
     #[arg(long, value_name = "COUNT", value_parser = count())]
     pub threads: Option<u16>,

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use granary_packer::adopt::{Options, adopt};
+use granary_packer::adopt::{Options, Report, adopt};
 use granary_packer::counts::Counts;
 use granary_packer::key::Grouping;
+use serde::Serialize;
 
 use super::args::{GroupingArg, IndexArgs};
 use super::bar::{Bar, Done};
@@ -33,9 +34,11 @@ pub fn run(args: &IndexArgs) -> Outcome<()> {
     let counts = Counts::default();
     let work = || adopt(&place, names, &options, runtime.handle(), &counts);
     let report = Bar::during("indexing", args.json, || Done::from(&counts), work)?;
+    let written = super::write_foreign(&place, args.energon, args.dali, report.version, runtime.handle())?;
     if args.json {
-        return print_json(&report);
+        return print_json(&Json { report: &report, energon: written.energon, dali: written.dali });
     }
+    super::tell_retries(report.retries);
     super::tell_left_out(report.skipped, &report.messages);
     let made = if report.changed { "made version" } else { "nothing changed since version" };
     print(&format!(
@@ -45,7 +48,17 @@ pub fn run(args: &IndexArgs) -> Outcome<()> {
         report.samples,
         show_bytes(report.bytes),
         report.shards
-    ))
+    ))?;
+    print(&super::foreign_text(written))
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    /// Indexes of other programs.
+    energon: u64,
+    dali: u64,
 }
 
 /// The data set's root, and the tars below it when tars were named.

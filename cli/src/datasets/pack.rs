@@ -6,6 +6,7 @@ mod source;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use granary_packer::foreign::Written;
 use granary_packer::from::Skipped;
 use granary_packer::key::Grouping;
 use granary_packer::pack::progress::{Phase, Progress};
@@ -32,7 +33,7 @@ const REMOTE_THREADS_MIN: usize = 8;
 /// pass over; --dereference packs what they lead to.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: granary pack /mnt/asr/train s3://training/asr-v1 --shuffle --verify\n         granary pack --from tfrecord /data/imagenet /shards/imagenet\n         granary pack --append /mnt/asr/new s3://training/asr-v1"
+    after_help = "Example: granary pack /mnt/asr/train s3://training/asr-v1 --shuffle --verify\n         granary pack --from tfrecord /data/imagenet /shards/imagenet\n         granary pack --from parquet --column image /data/food101 /shards/food101\n         granary pack --append /mnt/asr/new s3://training/asr-v1"
 )]
 pub struct PackArgs {
     /// A folder, s3://bucket/prefix, or with --from a container or a place with containers
@@ -44,6 +45,12 @@ pub struct PackArgs {
     /// What SRC has: containers of records
     #[arg(long, value_name = "KIND")]
     pub from: Option<From>,
+    /// With --from parquet: a column of bytes or text, as a.b where it is in a group; of several each is a file of the row's sample. A group {bytes, path}, as Hugging Face has images, is named by itself. Given once for each
+    #[arg(long, value_name = "NAME", required_if_eq("from", "parquet"))]
+    pub column: Vec<String>,
+    /// With --from parquet: the column that names each row [default: the file and the row's number]
+    #[arg(long, value_name = "NAME")]
+    pub name_column: Option<String>,
     /// Put samples in a random order, files of one sample together
     #[arg(long)]
     pub shuffle: bool,
@@ -71,6 +78,12 @@ pub struct PackArgs {
     /// When all was read back, delete from SRC what still is as it was packed
     #[arg(long, conflicts_with = "from")]
     pub delete_source: bool,
+    /// Put Megatron Energon's index beside each shard too: NAME.tar.idx
+    #[arg(long)]
+    pub energon: bool,
+    /// Put NVIDIA DALI's index beside each shard too: NAME.idx
+    #[arg(long)]
+    pub dali: bool,
     /// Leave out what cannot be packed, and tell of it at the end
     #[arg(long)]
     pub skip_errors: bool,
@@ -99,6 +112,10 @@ pub enum From {
     TfrecordRaw,
     /// Columns of MosaicML shards: a file each
     Mds,
+    /// Keys of LMDB data files: a file each
+    Lmdb,
+    /// Values of Parquet files' columns (--column): a file each
+    Parquet,
 }
 
 /// What makes files one sample.
@@ -129,10 +146,12 @@ pub fn run(args: &PackArgs) -> Outcome<()> {
         || pack(&*source, &place, &options, runtime.handle(), &skipped, &progress),
     );
     let report = report.map_err(stopped)?;
-    let told = Told { report: &report, skipped: skipped.first() };
+    let indexes = super::write_foreign(&place, args.energon, args.dali, report.version, runtime.handle())?;
+    let told = Told { report: &report, skipped: skipped.first(), indexes };
     if args.json {
         print_json(&told.json(&place))?;
     } else {
+        super::tell_retries(report.retries);
         print(&told.text(args, &place))?;
     }
     Ok(())
@@ -191,6 +210,8 @@ struct Told<'a> {
     report: &'a Report,
     /// Thing and reason.
     skipped: Vec<(String, String)>,
+    /// Those of other programs.
+    indexes: Written,
 }
 
 #[derive(Serialize)]
@@ -202,6 +223,7 @@ struct Json<'a> {
     shards_found: u64,
     files: u64,
     links: u64,
+    directories: u64,
     samples: u64,
     payload_bytes: u64,
     tar_bytes: u64,
@@ -211,6 +233,11 @@ struct Json<'a> {
     deleted: u64,
     kept: u64,
     skipped: u64,
+    /// Requests to stores that were sent again.
+    retries: u64,
+    /// Indexes of other programs.
+    energon: u64,
+    dali: u64,
     /// The first thousand.
     skipped_first: Vec<JsonSkipped<'a>>,
 }
@@ -223,9 +250,19 @@ struct JsonSkipped<'a> {
 
 impl Told<'_> {
     fn json(&self, place: &Place) -> Json<'_> {
-        let Report { version, shards_made, shards_found, files, links, samples, .. } = *self.report;
+        let Report { version, shards_made, shards_found, files, links, directories, samples, .. } =
+            *self.report;
         let Report {
-            payload_bytes, tar_bytes, unchanged, replaced, verified, deleted, kept, skipped, ..
+            payload_bytes,
+            tar_bytes,
+            unchanged,
+            replaced,
+            verified,
+            deleted,
+            kept,
+            skipped,
+            retries,
+            ..
         } = *self.report;
         let first = self.skipped.iter().map(|(name, why)| JsonSkipped { name, why });
         Json {
@@ -236,6 +273,7 @@ impl Told<'_> {
             shards_found,
             files,
             links,
+            directories,
             samples,
             payload_bytes,
             tar_bytes,
@@ -245,6 +283,9 @@ impl Told<'_> {
             deleted,
             kept,
             skipped,
+            retries,
+            energon: self.indexes.energon,
+            dali: self.indexes.dali,
             skipped_first: first.collect(),
         }
     }
@@ -271,6 +312,7 @@ impl Told<'_> {
             out += &format!(" ({} were there)", report.shards_found);
         }
         out += if report.verified { ", every byte read back\n" } else { "\n" };
+        out += &super::foreign_text(self.indexes);
         if report.unchanged + report.replaced > 0 {
             out += &format!(
                 "{} files were there already, {} were replaced\n",
@@ -332,7 +374,8 @@ mod tests {
             verified: true,
             ..Report::default()
         };
-        let told = Told { report: &report, skipped: vec![("a".into(), "it is a pipe".into())] };
+        let skipped = vec![("a".into(), "it is a pipe".into())];
+        let told = Told { report: &report, skipped, indexes: Written::default() };
         let cli = crate::args::Cli::try_parse_from(["granary", "pack", "src", "/tmp"]).unwrap();
         let crate::args::Command::Pack(args) = cli.command else { panic!("another command") };
         let place = super::super::open_place("/tmp", false).unwrap();

@@ -30,6 +30,7 @@ pub fn run(args: &UnpackArgs) -> Outcome<()> {
     if args.json {
         return print_json(&report);
     }
+    super::tell_retries(report.retries);
     super::tell_left_out(report.left_out, &report.messages);
     let kept = match report.kept {
         0 => String::new(),

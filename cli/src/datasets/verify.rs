@@ -22,13 +22,20 @@ pub fn run(args: &VerifyArgs) -> Outcome<()> {
     if args.json {
         print_json(&report)?;
     } else {
+        super::tell_retries(report.retries);
         super::tell_left_out(report.faults, &report.messages);
         let left_out = match report.left_out {
             0 => String::new(),
             n => format!("; {n} entries of the tars are in no index"),
         };
+        let without_frames = match report.without_frames {
+            0 => String::new(),
+            n => format!(
+                "; {n} indexes have no checksums of frames, which mounts need: `granary index --anew` makes them"
+            ),
+        };
         print(&format!(
-            "version {}: {} files in {} shards, {} read, {} faults{left_out}\n",
+            "version {}: {} files in {} shards, {} read, {} faults{left_out}{without_frames}\n",
             report.version,
             report.files,
             report.shards,

@@ -1,4 +1,4 @@
-//! Files that hold many records: tars, TFRecord files, MosaicML shards. Each is gone through once in the scan, which notes where
+//! Files that hold many records: tars, TFRecord files, MosaicML shards, LMDB data files. Each is gone through once in the scan, which notes where
 //! every record's bytes are; packing then reads those ranges, in whatever order shards want them.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use granary_core::{Clock, Error, Kind, Result};
 use tokio::runtime::Handle;
 
-use super::{Scan, Sink, Source, Want, changed, mds, objects, tar, tfrecord};
+use super::{Scan, Sink, Source, Want, changed, lmdb, mds, objects, tar, tfrecord};
 use crate::pack::entry::{Content, Entry};
 use crate::place::{self, Place};
 
@@ -32,6 +32,10 @@ pub enum Format {
     /// Each record is a file.
     TfRecordRaw,
     Mds,
+    /// Keys of LMDB data files.
+    Lmdb,
+    /// Values of Parquet files' columns, which [`parquet`](super::parquet) reads.
+    Parquet,
 }
 
 impl Format {
@@ -45,6 +49,8 @@ impl Format {
                 base.contains("tfrecord") && !base.contains(".idx") || base.contains("-of-")
             }
             Format::Mds => name.ends_with("index.json"),
+            Format::Lmdb => lmdb::has_name(name),
+            Format::Parquet => name.ends_with(".parquet"),
         }
     }
 
@@ -53,6 +59,8 @@ impl Format {
             Format::Tar => "files that end with .tar",
             Format::TfRecord | Format::TfRecordRaw => "files with `tfrecord` or `-of-` in their names",
             Format::Mds => "an index.json",
+            Format::Lmdb => "files that end with .mdb",
+            Format::Parquet => "files that end with .parquet",
         }
     }
 }
@@ -139,16 +147,77 @@ impl Containers {
                 Format::TfRecord => tfrecord::scan(&mut cursor, container, number, false, sink),
                 Format::TfRecordRaw => tfrecord::scan(&mut cursor, container, number, true, sink),
                 Format::Mds => mds::scan(&mut cursor, &self.tables[number as usize], number, sink),
+                Format::Lmdb => lmdb::scan(self, number, sink),
+                Format::Parquet => {
+                    Err(Error::new(Kind::Bug, "Parquet's values are in no place of their file"))
+                }
             },
         };
+        self.ended(number, scanned, sink)
+    }
+
+    /// What is wrong with a container is skipped, if that is allowed; what was found before stays, what follows cannot be found.
+    pub(super) fn ended(&self, number: u32, scanned: Result<()>, sink: &Sink<'_>) -> Result<()> {
         match scanned {
             Ok(()) => Ok(()),
-            // What was found before stays; what follows cannot be found.
             Err(e) if matches!(e.kind(), Kind::Corrupt | Kind::Unsupported | Kind::NotFound) => {
                 sink.skip(&self.name(number), e)
             }
             Err(e) => Err(e.context(self.name(number))),
         }
+    }
+
+    /// Goes through all containers, several at once, each by one thread.
+    ///
+    /// Errors: the first of `one`.
+    pub(super) fn each(
+        &self,
+        scan: &Scan<'_>,
+        one: impl Fn(u32, &mut Sink<'_>) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let failed: Mutex<Option<Error>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..scan.threads.clamp(1, self.containers.len()) {
+                scope.spawn(|| {
+                    let mut sink = scan.sink();
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= self.containers.len() {
+                            return;
+                        }
+                        if let Err(e) = one(number as u32, &mut sink) {
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                            next.store(self.containers.len(), Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    pub(super) fn container(&self, number: u32) -> &Container {
+        &self.containers[number as usize]
+    }
+
+    /// Reads a range of a container.
+    ///
+    /// Errors: `Stale` when it changed; what the place says.
+    pub(super) fn read_at(&self, number: u32, from: u64, into: &mut [u8]) -> Result<()> {
+        self.read_many(number, vec![(from, into)])
+    }
+
+    /// Reads several ranges of a container, in a bucket many at once.
+    ///
+    /// Errors: as [`Containers::read_at`].
+    pub(super) fn read_many(&self, number: u32, wanted: Vec<(u64, &mut [u8])>) -> Result<()> {
+        if self.place.folder().is_some() {
+            return wanted.into_iter().try_for_each(|(from, into)| self.read_local(number, from, into));
+        }
+        let name = &*self.containers[number as usize].name;
+        let wanted = wanted.into_iter().map(|(from, into)| (name, from, into)).collect();
+        objects::fetch(&self.runtime, &**self.place.store(), wanted).into_iter().collect()
     }
 
     fn cursor(&self, number: u32) -> Cursor<'_> {
@@ -191,6 +260,13 @@ impl Containers {
             return Err(changed("its container was written meanwhile"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Container {
+    pub fn named(name: &str) -> Container {
+        Container { name: name.to_owned(), bytes: 0, mtime: 0, mtime_nanos: 0 }
     }
 }
 
@@ -304,26 +380,7 @@ impl Cursor<'_> {
 
 impl Source for Containers {
     fn scan(&self, scan: &Scan<'_>) -> Result<()> {
-        let next = AtomicUsize::new(0);
-        let failed: Mutex<Option<Error>> = Mutex::default();
-        std::thread::scope(|scope| {
-            for _ in 0..scan.threads.clamp(1, self.containers.len()) {
-                scope.spawn(|| {
-                    let mut sink = scan.sink();
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= self.containers.len() {
-                            return;
-                        }
-                        if let Err(e) = self.scan_one(number as u32, &mut sink) {
-                            failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-                            next.store(self.containers.len(), Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        self.each(scan, |number, sink| self.scan_one(number, sink))
     }
 
     fn read(&self, wants: &mut [Want<'_>]) {
@@ -350,6 +407,10 @@ impl Source for Containers {
         {
             *failed = outcome.err();
         }
+    }
+
+    fn retries(&self) -> u64 {
+        self.place.retries()
     }
 
     fn remove(&self, _: &Entry) -> Result<bool> {

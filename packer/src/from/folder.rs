@@ -1,5 +1,5 @@
-//! A folder's files. Several threads walk it, a directory each; a file costs one `fstatat` in the scan and `openat`, `read`, `fstat`
-//! and `close` when it is packed.
+//! A folder's files, links and directories. Several threads walk it, a directory each; a directory costs one `fstat` more than its
+//! listing, a file one `fstatat` in the scan and `openat`, `read`, `fstat` and `close` when it is packed.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,8 @@ pub struct Folder {
     root: PathBuf,
     fd: OwnedFd,
     dereference: bool,
-    /// Guards the directories that files were removed from; held to add one.
+    /// Guards the directories to be removed when they are empty: those that were packed, and that files were removed from; held to
+    /// add one.
     emptied: Mutex<std::collections::BTreeSet<PathBuf>>,
 }
 
@@ -160,6 +161,12 @@ impl Folder {
             }
             false => None,
         };
+        // The folder itself has no name in a data set.
+        if !place.path.is_empty() {
+            let stat = rustix::fs::fstat(&fd)?;
+            let entry = entry_of(place.path.clone(), &stat, Content::Directory);
+            sink.push(&entry).map_err(Listing::Entry)?;
+        }
         let mut places = Vec::new();
         let mut dir = Dir::new(fd)?;
         while let Some(found) = dir.read() {
@@ -346,6 +353,11 @@ impl Source for Folder {
             Err(e) => return Err(explain(&doing(), e)),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if entry.is_directory() {
+            let directory = PathBuf::from(OsString::from_vec(entry.path.clone()));
+            self.emptied.lock().unwrap_or_else(PoisonError::into_inner).insert(directory);
+            return Ok(kind == FileType::Directory);
+        }
         let same = match entry.is_link() {
             true => kind == FileType::Symlink && same_time(entry, &stat),
             // What was packed through a link stays: the link's own file may be anywhere.
@@ -366,7 +378,7 @@ impl Source for Folder {
         Ok(true)
     }
 
-    /// Directories that removing files left empty, and those above them; the source's folder itself stays.
+    /// Directories that were packed empty or that removing files left empty, and those above them; the source's folder itself stays.
     fn removed_all(&self) {
         let mut dirs = std::mem::take(&mut *self.emptied.lock().unwrap_or_else(PoisonError::into_inner));
         // The deepest first: those above sort before.

@@ -102,6 +102,10 @@ impl Source for Objects {
         false
     }
 
+    fn retries(&self) -> u64 {
+        self.store.retries()
+    }
+
     fn remove(&self, entry: &Entry) -> Result<bool> {
         let key = String::from_utf8_lossy(&entry.path).into_owned();
         let now = match self.runtime.block_on(self.store.head(&key)) {

@@ -1,4 +1,4 @@
-//! Tars: their files, links and nothing else. Payloads are ranges of the tar; only headers are read in the scan.
+//! Tars: their files, links and directories, and nothing else. Payloads are ranges of the tar; only headers are read in the scan.
 
 use granary_core::{Error, Kind, Result};
 
@@ -7,7 +7,7 @@ use super::containers::Cursor;
 use crate::pack::entry::{Content, Entry};
 use crate::tar::{BLOCK_BYTES, Member, Parser, Step, padded};
 
-/// Tells of all of a tar. Directories are implied by paths; a hard link has no bytes of its own and is left out, or an error.
+/// Tells of all of a tar. A hard link has no bytes of its own and is left out, or an error.
 ///
 /// Errors: `Corrupt`, `Unsupported`, each with its offset; what the place says.
 pub fn scan(cursor: &mut Cursor<'_>, container: u32, sink: &mut Sink<'_>) -> Result<()> {
@@ -36,7 +36,9 @@ pub fn scan(cursor: &mut Cursor<'_>, container: u32, sink: &mut Sink<'_>) -> Res
                 match member.kind {
                     b'0' => sink.push(&entry(path, &member, Content::Range { container, offset }))?,
                     b'2' => sink.push(&entry(path, &member, Content::Link(member.target.clone())))?,
-                    b'5' => {}
+                    // The root itself has no name.
+                    b'5' if path.is_empty() => {}
+                    b'5' => sink.push(&entry(path, &member, Content::Directory))?,
                     b'1' => sink.skip(&name, special(at, "a hard link, whose bytes are another entry's; unpack the tar and pack the folder"))?,
                     _ => sink.skip(&name, special(at, "a device or pipe, which has no bytes to pack"))?,
                 }
@@ -51,7 +53,7 @@ fn special(at: u64, what: &str) -> Error {
 }
 
 fn entry(path: Vec<u8>, member: &Member, content: Content) -> Entry {
-    let length = if matches!(content, Content::Link(_)) { 0 } else { member.size };
+    let length = if matches!(content, Content::Range { .. }) { member.size } else { 0 };
     Entry {
         path,
         length,

@@ -10,7 +10,7 @@
 //! | 2, n | path |
 //! | 8, 8, 4 | bytes of content; time of modification, seconds and nanoseconds |
 //! | 2, 4, 4 | mode, user, group |
-//! | 1 | content: 0 a file of its own, 1 a range of a container, 2 here, 3 a symbolic link's target |
+//! | 1 | content: 0 a file of its own, 1 a range of a container, 2 here, 3 a symbolic link's target, 4 none: a directory |
 //! | n | of a range: container `u32`, offset `u64`; of 2 and 3: `u32` length and bytes |
 
 use std::cmp::Ordering;
@@ -32,9 +32,11 @@ pub enum Content {
     Inline(Vec<u8>),
     /// A symbolic link, to this.
     Link(Vec<u8>),
+    /// None: it is a directory.
+    Directory,
 }
 
-/// A file or link.
+/// A file, link or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Below the source's root, without leading slash.
@@ -52,6 +54,41 @@ impl Entry {
     pub fn is_link(&self) -> bool {
         matches!(self.content, Content::Link(_))
     }
+
+    pub fn is_directory(&self) -> bool {
+        self.content == Content::Directory
+    }
+
+    /// Whether it is a member with bytes, which belongs to a sample.
+    pub fn is_file(&self) -> bool {
+        !self.is_link() && !self.is_directory()
+    }
+
+    /// Its type flag in a tar.
+    pub fn kind(&self) -> u8 {
+        match self.content {
+            Content::Link(_) => b'2',
+            Content::Directory => b'5',
+            _ => b'0',
+        }
+    }
+
+    /// Of a link, else empty.
+    pub fn target(&self) -> &[u8] {
+        match &self.content {
+            Content::Link(target) => target,
+            _ => &[],
+        }
+    }
+
+    /// What makes it one sample with others. A directory's is its own path: so it comes before what is in it and before a sample
+    /// of the same name, and never between the files of one.
+    fn key(&self, grouping: Grouping) -> &[u8] {
+        match self.is_directory() {
+            true => &self.path,
+            false => grouping.split(&self.path).0,
+        }
+    }
 }
 
 /// How entries are ordered: samples by rank, then by key, and a sample's files by path. So the files of a sample are neighbours
@@ -66,7 +103,7 @@ pub struct Order {
 impl Order {
     /// Appends the entry's record.
     pub fn encode(&self, entry: &Entry, out: &mut Vec<u8>) {
-        let key = self.grouping.split(&entry.path).0;
+        let key = entry.key(self.grouping);
         let rank = self.seed.map_or(0, |seed| {
             let mut sip = Sip::new([seed, 0]);
             sip.write(key);
@@ -98,6 +135,7 @@ impl Order {
                 out.put_u8(3);
                 out.put_bytes32(target);
             }
+            Content::Directory => out.put_u8(4),
         }
         let len = (out.len() - start - 4) as u32;
         out[start..start + 4].copy_from_slice(&len.to_le_bytes());
@@ -112,9 +150,31 @@ fn sort_key(record: &[u8]) -> (&[u8], &[u8], &[u8]) {
     (&record[..8], &path[..key_len], path)
 }
 
-/// Compares two records, without their lengths, made by one [`Order`].
+/// Compares two records, without their lengths, made by one [`Order`]: equal are those of one path.
 pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
     sort_key(a).cmp(&sort_key(b))
+}
+
+/// The same, so that of one path directories come last, the newest of them first, and the order depends on nothing but the records.
+pub fn compare_all(a: &[u8], b: &[u8]) -> Ordering {
+    compare(a, b).then_with(|| {
+        let (x, y) = (tail(a), tail(b));
+        let is_directory = |tail: &[u8]| tail[CONTENT_AT] == 4;
+        is_directory(x).cmp(&is_directory(y)).then(mtime(y).cmp(&mtime(x))).then(a.cmp(b))
+    })
+}
+
+/// What follows the path: content at `CONTENT_AT`.
+fn tail(record: &[u8]) -> &[u8] {
+    &record[12 + usize::from(u16::from_le_bytes([record[10], record[11]]))..]
+}
+
+const CONTENT_AT: usize = 8 + 8 + 4 + 2 + 4 + 4;
+
+fn mtime(tail: &[u8]) -> i64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&tail[8..16]);
+    i64::from_le_bytes(bytes)
 }
 
 /// The sample's key and the entry of a record without its length.
@@ -129,6 +189,7 @@ pub fn decode(record: &[u8]) -> Result<(Vec<u8>, Entry)> {
     let content = match r.u8()? {
         0 => Content::File,
         1 => Content::Range { container: r.u32()?, offset: r.u64()? },
+        4 => Content::Directory,
         code => {
             let len = r.u32()? as usize;
             let bytes = r.take(len)?.to_vec();
@@ -189,13 +250,54 @@ pub mod tests {
         assert_ne!(shuffled, sorted(Order { seed: Some(2), ..plain }, &paths));
     }
 
+    #[test]
+    fn a_directory_comes_before_what_is_in_it_and_never_within_a_sample() {
+        let directory = |path: &str, mtime| Entry { content: Content::Directory, mtime, ..file(path, 0) };
+        let all = [
+            file("a.d/b.jpg", 1),
+            file("a.jpg", 1),
+            directory("a.d", 5),
+            file("a.cls", 1),
+            directory("a", 7),
+            directory("a", 9),
+            file("a", 1),
+            file("a/b.jpg", 1),
+        ];
+        for grouping in [Grouping::Stem, Grouping::Directory] {
+            let order = Order { grouping, seed: None };
+            let mut records: Vec<Vec<u8>> = all
+                .iter()
+                .map(|entry| {
+                    let mut out = Vec::new();
+                    order.encode(entry, &mut out);
+                    out.split_off(4)
+                })
+                .collect();
+            records.sort_by(|a, b| compare_all(a, b));
+            let got: Vec<Entry> = records.iter().map(|r| decode(r).unwrap().1).collect();
+            let at = |path: &str, mtime: i64, is_directory: bool| {
+                let found = got.iter().position(|e| {
+                    (&e.path[..], e.is_directory()) == (path.as_bytes(), is_directory)
+                        && (!is_directory || e.mtime == mtime)
+                });
+                found.unwrap()
+            };
+            assert!(at("a", 0, false) < at("a", 9, true), "a file of the name is the first");
+            assert!(at("a", 9, true) < at("a", 7, true), "the newest is the first");
+            assert!(at("a", 7, true) < at("a/b.jpg", 0, false));
+            assert!(at("a.d", 5, true) < at("a.d/b.jpg", 0, false));
+            let [cls, jpg] = [at("a.cls", 0, false), at("a.jpg", 0, false)];
+            assert_eq!(cls + 1, jpg, "{grouping:?}: {got:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn round_trip(
             path in proptest::collection::vec(1u8..=255, 1..300),
             numbers: (u64, i64, u32, u16, u32, u32),
             bytes: Vec<u8>,
-            kind in 0..4,
+            kind in 0..5,
             place: (u32, u64),
             seed: Option<u64>,
         ) {
@@ -203,7 +305,8 @@ pub mod tests {
                 0 => Content::File,
                 1 => Content::Range { container: place.0, offset: place.1 },
                 2 => Content::Inline(bytes),
-                _ => Content::Link(bytes),
+                3 => Content::Link(bytes),
+                _ => Content::Directory,
             };
             let (length, mtime, mtime_nanos, mode, uid, gid) = numbers;
             let entry = Entry { path, length, mtime, mtime_nanos, mode, uid, gid, content };
@@ -212,7 +315,7 @@ pub mod tests {
             order.encode(&entry, &mut out);
             prop_assert_eq!(out.len() - 4, u32::from_le_bytes(out[..4].try_into().unwrap()) as usize);
             let (key, got) = decode(&out[4..]).unwrap();
-            prop_assert_eq!(&key[..], Grouping::Stem.split(&entry.path).0);
+            prop_assert_eq!(&key[..], entry.key(Grouping::Stem));
             prop_assert_eq!(got, entry);
         }
     }

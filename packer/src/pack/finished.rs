@@ -3,7 +3,6 @@
 
 use granary_core::{Kind, Result};
 
-use super::entry::Content;
 use super::making::Common;
 use super::plan::{self, Plan};
 use crate::index::Index;
@@ -68,13 +67,15 @@ fn says_the_same(plan: &Plan, number: u32, index: &Index) -> Result<bool> {
     while let Some(entry) = entries.next_entry()? {
         at += plan::tar_bytes(&entry, &mut scratch)?;
         let wanted = (u32::from(entry.mode), entry.mtime, entry.uid, entry.gid);
-        if let Content::Link(target) = &entry.content {
+        if !entry.is_file() {
             if others == index.other_count() {
                 return Ok(false);
             }
             let other = index.other(others)?;
             let got = (other.mode, other.mtime, other.uid, other.gid);
-            if (other.path, other.target, other.kind, got) != (&entry.path[..], &target[..], b'2', wanted) {
+            if (other.path, other.target, other.kind, got)
+                != (&entry.path[..], entry.target(), entry.kind(), wanted)
+            {
                 return Ok(false);
             }
             others += 1;

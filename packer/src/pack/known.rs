@@ -9,7 +9,7 @@ use super::entry::{self, Content, Entry, Order};
 use super::sort::{Sorted, Sorter, merge};
 use crate::dataset::DataSet;
 
-/// The living files and all links of a version. A file's content is the range `{shard, number in the shard}`.
+/// The living files and all links and directories of a version. A file's content is the range `{shard, number in the shard}`.
 ///
 /// Errors: what the data set or the work directory's disk says.
 pub fn sorted(
@@ -19,7 +19,7 @@ pub fn sorted(
     memory_bytes: usize,
     runtime: &Handle,
 ) -> Result<Sorted> {
-    let mut sorter = Sorter::new(work_dir, entry::compare, memory_bytes);
+    let mut sorter = Sorter::new(work_dir, entry::compare_all, memory_bytes);
     for (number, shard) in (0u32..).zip(data.manifest().shards()) {
         let index = runtime.block_on(data.index(number))?;
         for file in 0..index.file_count() {
@@ -41,9 +41,11 @@ pub fn sorted(
         }
         for other in 0..index.other_count() {
             let of = index.other(other)?;
-            if of.kind != b'2' {
-                continue;
-            }
+            let content = match of.kind {
+                b'2' => Content::Link(of.target.to_vec()),
+                b'5' => Content::Directory,
+                _ => continue,
+            };
             let known = Entry {
                 path: of.path.to_vec(),
                 length: 0,
@@ -52,7 +54,7 @@ pub fn sorted(
                 mode: of.mode as u16,
                 uid: of.uid,
                 gid: of.gid,
-                content: Content::Link(of.target.to_vec()),
+                content,
             };
             sorter.push(|out| order.encode(&known, out))?;
         }

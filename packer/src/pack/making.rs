@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use granary_core::{Error, Failpoint, Kind, Result};
 use tokio::runtime::Handle;
 
-use super::entry::{Content, Entry};
+use super::entry::Entry;
 use super::output::Output;
 use super::plan::ShardPlan;
 use super::segment::{Done, Piece};
@@ -247,11 +247,11 @@ impl State {
         if !piece.is_last {
             return Ok(());
         }
-        if let Content::Link(target) = &entry.content {
+        if !entry.is_file() {
             return builder.push_other(&NewOther {
                 path: &entry.path,
-                target,
-                kind: b'2',
+                target: entry.target(),
+                kind: entry.kind(),
                 mode: u32::from(entry.mode),
                 mtime: entry.mtime,
                 uid: entry.uid,

@@ -3,8 +3,10 @@
 //!
 //! Entries come in their order and are written to one unnamed file, the plan; of each shard only a few numbers stay in memory. A shard
 //! ends before the sample with which its tar would have more than the wanted bytes. A sample never spans two shards; one that is
-//! larger than a shard is wanted has one of its own.
+//! larger than a shard is wanted has one of its own. Directories go into the shard of the sample that follows them, so that none has
+//! nothing else as long as there are files.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -26,6 +28,9 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub const TAIL_BYTES: u64 = tar::END.len() as u64 + TRAILER_BYTES as u64;
 /// An importer's own bytes and links count here too, so that no shard's index comes near its bounds.
 const ENTRIES_MAX: u32 = SHARD_FILES_MAX / 2;
+
+/// Directories that stay with the sample behind them; of longer rows the first may come to be at a shard's end.
+const DIRECTORIES_LEADING_MAX: u32 = 1024;
 
 /// What is done with a file that the data set has already, when nothing says that it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +60,15 @@ pub struct Plan {
     pub shards: Vec<ShardPlan>,
     pub entries: u64,
     pub links: u64,
+    pub directories: u64,
     pub payload_bytes: u64,
     /// Of all that decides what the shards hold.
     pub fingerprint: [u8; 16],
     /// Files that the data set has as they are: not packed again.
     pub unchanged: u64,
-    /// Where the entries of unchanged files begin, behind those of the shards: of each, what the data set has and what the source has.
+    /// Directories of the same kind.
+    pub unchanged_directories: u64,
+    /// Where the entries of both begin, behind those of the shards: of each, what the data set has and what the source has.
     unchanged_at: u64,
     /// Shard and file of what is replaced.
     pub replaced: Vec<(u32, u32)>,
@@ -68,11 +76,7 @@ pub struct Plan {
 
 /// How much of a tar an entry takes: its header, and what comes before and after.
 pub fn tar_bytes(entry: &Entry, scratch: &mut Vec<u8>) -> Result<u64> {
-    let target = match &entry.content {
-        Content::Link(target) => target.len(),
-        _ => 0,
-    };
-    if entry.path.len() <= 100 && target <= 100 {
+    if entry.path.len() < 100 && entry.target().len() <= 100 {
         return Ok(tar::BLOCK_BYTES as u64 + padded(entry.length));
     }
     scratch.clear();
@@ -80,19 +84,19 @@ pub fn tar_bytes(entry: &Entry, scratch: &mut Vec<u8>) -> Result<u64> {
     Ok(scratch.len() as u64 + padded(entry.length))
 }
 
-/// Appends the entry's header as the tar has it.
+/// Appends the entry's header as the tar has it. A directory's path ends with a slash there, as every tar's does.
 ///
 /// Errors: as [`tar::encode`].
 pub fn encode_header(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
-    let target: &[u8] = match &entry.content {
-        Content::Link(target) => target,
-        _ => &[],
+    let path = match entry.is_directory() {
+        true => Cow::Owned([&entry.path[..], b"/"].concat()),
+        false => Cow::Borrowed(&entry.path[..]),
     };
     tar::encode(
         &tar::Entry {
-            path: &entry.path,
-            target,
-            kind: if entry.is_link() { b'2' } else { b'0' },
+            path: &path,
+            target: entry.target(),
+            kind: entry.kind(),
             size: entry.length,
             mode: u32::from(entry.mode),
             mtime: entry.mtime,
@@ -156,6 +160,8 @@ struct Planner {
     before: Filling,
     /// Where that sample begins in the plan.
     sample_at: u64,
+    /// Whether it is no sample yet, only directories.
+    only_directories: bool,
     key: Vec<u8>,
     fingerprint: Fingerprint,
     plan: Plan,
@@ -164,12 +170,16 @@ struct Planner {
 
 impl Planner {
     fn add(&mut self, record: &[u8], key: Vec<u8>, entry: &Entry) -> Result<()> {
-        if self.plan.entries == 0 || key != self.key {
+        let led = self.filling.since(&self.before, self.sample_at).entries;
+        let joins = self.only_directories && (1..DIRECTORIES_LEADING_MAX).contains(&led);
+        if self.plan.entries == 0 || key != self.key && !joins {
             self.end_sample()?;
-            self.key = key;
         }
+        self.key = key;
+        self.only_directories &= entry.is_directory();
         self.plan.entries += 1;
         self.plan.links += u64::from(entry.is_link());
+        self.plan.directories += u64::from(entry.is_directory());
         self.plan.payload_bytes += entry.length;
         self.fingerprint.write_u64(record.len() as u64);
         self.fingerprint.write(record);
@@ -198,6 +208,7 @@ impl Planner {
             self.filling = alone;
         }
         self.before = self.filling;
+        self.only_directories = true;
         self.sample_at = self.out.position();
         Ok(())
     }
@@ -254,9 +265,11 @@ impl Plan {
             shards: Vec::new(),
             entries: 0,
             links: 0,
+            directories: 0,
             payload_bytes: 0,
             fingerprint: [0; 16],
             unchanged: 0,
+            unchanged_directories: 0,
             unchanged_at: 0,
             replaced: Vec::new(),
         };
@@ -270,6 +283,7 @@ impl Plan {
             filling: Filling::default(),
             before: Filling::default(),
             sample_at: 0,
+            only_directories: true,
             key: Vec::new(),
             fingerprint,
             plan,
@@ -280,7 +294,11 @@ impl Plan {
         let mut there_ended = known.is_none();
         while let Some(record) = sorted.next_record()? {
             let (key, entry) = entry::decode(record)?;
-            if entry.path == last && planner.plan.entries + planner.plan.unchanged > 0 {
+            if entry.path == last && !last.is_empty() {
+                // Several tars may have one directory. They come behind what else has their path, the newest first.
+                if entry.is_directory() {
+                    continue;
+                }
                 return Err(Error::new(
                     Kind::Exists,
                     format!(
@@ -299,6 +317,22 @@ impl Plan {
             }
             if !there_ended && entry::compare(&there, record).is_eq() {
                 let (_, old) = entry::decode(&there)?;
+                if entry.is_directory() && !old.is_directory() {
+                    // What has the name in the data set hides it.
+                    continue;
+                }
+                if old.is_directory() {
+                    // Files that come and go change a directory's time: that alone is no reason to refuse it.
+                    let of = |e: &Entry| (e.kind(), e.mtime, e.mode, e.uid, e.gid);
+                    if of(&entry) == of(&old) || entry.is_directory() && options.known == Known::Refuse {
+                        planner.plan.unchanged_directories += 1;
+                        planner.unchanged.write(&there)?;
+                        planner.unchanged.write(record)?;
+                    } else {
+                        planner.add(record, key, &entry)?;
+                    }
+                    continue;
+                }
                 if (old.length, old.mtime, old.is_link()) == (entry.length, entry.mtime, entry.is_link()) {
                     planner.plan.unchanged += 1;
                     planner.unchanged.write(&there)?;
@@ -330,10 +364,10 @@ impl Plan {
         self.entries_at(shard.at, u64::from(shard.entries))
     }
 
-    /// The entries of unchanged files, two of each: as the data set has it, its content the range `{shard, file}`, and as the source
+    /// The entries of unchanged files and directories, two of each: as the data set has it, its content the range `{shard, file}`, and as the source
     /// has it.
     pub fn unchanged_entries(&self) -> Entries {
-        self.entries_at(self.unchanged_at, 2 * self.unchanged)
+        self.entries_at(self.unchanged_at, 2 * (self.unchanged + self.unchanged_directories))
     }
 
     fn entries_at(&self, at: u64, left: u64) -> Entries {
@@ -385,7 +419,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::entry::tests::file;
-    use super::super::entry::{Order, compare};
+    use super::super::entry::{Order, compare_all};
     use super::super::sort::{Sorter, merge};
     use super::*;
     use crate::key::Grouping;
@@ -393,7 +427,7 @@ mod tests {
     const ORDER: Order = Order { grouping: Grouping::Stem, seed: None };
 
     fn sorted(dir: &Path, entries: &[Entry], order: Order) -> Sorted {
-        let mut sorter = Sorter::new(dir, compare, 1 << 20);
+        let mut sorter = Sorter::new(dir, compare_all, 1 << 20);
         for entry in entries {
             sorter.push(|out| order.encode(entry, out)).unwrap();
         }
@@ -462,6 +496,56 @@ mod tests {
         assert_eq!(plan.replaced, [(3, 1)]);
         assert_eq!(paths(plan.entries_of(&plan.shards[0])), ["b.jpg", "d.jpg", "f.jpg"]);
         assert_eq!(paths(plan.unchanged_entries()), ["a.jpg", "a.jpg", "e.jpg", "e.jpg"]);
+    }
+
+    fn directory(path: &str, mtime: i64) -> Entry {
+        Entry { content: Content::Directory, mtime, ..file(path, 0) }
+    }
+
+    #[test]
+    fn directories_lead_the_sample_behind_them_into_its_shard() {
+        let all = [
+            directory("a", 1),
+            file("a/1.jpg", 3_000),
+            directory("b", 1),
+            directory("b/c", 1),
+            file("b/c/1.cls", 2_000),
+            file("b/c/1.jpg", 1_000),
+            directory("d", 1),
+        ];
+        let plan = plan(&all, &[], 6_000, Known::Refuse).unwrap();
+        let shards: Vec<Vec<String>> = plan.shards.iter().map(|s| paths(plan.entries_of(s))).collect();
+        assert_eq!(shards, [vec!["a", "a/1.jpg"], vec!["b", "b/c", "b/c/1.cls", "b/c/1.jpg"], vec!["d"]]);
+        assert_eq!((plan.entries, plan.directories), (7, 4));
+        for (shard, paths) in plan.shards.iter().zip(&shards) {
+            let entry = |path: &String| all.iter().find(|e| e.path == path.as_bytes()).unwrap();
+            let bytes: u64 = paths.iter().map(|p| tar_bytes(entry(p), &mut Vec::new()).unwrap()).sum();
+            assert_eq!(shard.bytes, bytes + TAIL_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_directory_may_come_twice_and_is_no_reason_to_refuse() {
+        let all = [directory("a", 5), file("b", 0), directory("a", 9), directory("b", 1), directory("c", 1)];
+        let made = plan(&all, &[], 1 << 20, Known::Refuse).unwrap();
+        let mut entries = made.entries_of(&made.shards[0]);
+        let mut got = Vec::new();
+        while let Some(e) = entries.next_entry().unwrap() {
+            got.push((String::from_utf8(e.path.clone()).unwrap(), e.is_directory(), e.mtime));
+        }
+        let b = file("b", 0).mtime;
+        let text = |path: &str, is, mtime| (path.to_owned(), is, mtime);
+        assert_eq!(got, [text("a", true, 9), text("b", false, b), text("c", true, 1)]);
+
+        let there = [directory("a", 1), directory("b", 1), directory("c", 1)];
+        let kept = plan(&all, &there, 1 << 20, Known::Refuse).unwrap();
+        assert_eq!(
+            (kept.entries, kept.unchanged, kept.unchanged_directories),
+            (1, 0, 2),
+            "the file alone is new"
+        );
+        let replaced = plan(&all, &there, 1 << 20, Known::Replace).unwrap();
+        assert_eq!(paths(replaced.entries_of(&replaced.shards[0])), ["a", "b"], "c is as it was");
     }
 
     #[test]

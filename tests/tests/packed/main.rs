@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use granary_tests::{Node, StoreKind, Tree, drop_page_cache, fill, read_tree, run, run_ok, seed};
+use granary_tests::{Node, Service, StoreKind, Tree, drop_page_cache, fill, read_tree, run, run_ok, seed};
 use making::DataSet;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -110,12 +110,6 @@ fn is_the_tree_that_was_packed(store: StoreKind) {
     node.stop();
 }
 
-/// Directories are in tars of others; `granary pack` keeps files and links.
-fn without_directories(mut tree: Tree) -> Tree {
-    tree.retain(|_, (mode, _)| *mode & 0o170_000 != 0o040_000);
-    tree
-}
-
 #[test]
 fn what_the_command_packed_and_what_was_adopted_mount_as_the_same_tree() {
     let seed = seed();
@@ -128,9 +122,9 @@ fn what_the_command_packed_and_what_was_adopted_mount_as_the_same_tree() {
     node.ok(&["pack", &text(&root), &text(&packed), "--shard-size", "1MiB"]);
     create(&node, NAME, &text(&packed), &[]);
     let dir = node.mount(NAME, "");
-    let (want, found) = (without_directories(before.clone()), without_directories(read_tree(&dir)));
-    assert!(found == want, "the tree differs");
-    assert_eq!(attributes(&dir, &found), attributes(&root, &want));
+    let found = read_tree(&dir);
+    assert!(found == before, "the tree differs");
+    assert_eq!(attributes(&dir, &found), attributes(&root, &before));
     random_reads(&root.join("large.bin"), &dir.join("large.bin"), seed);
 
     // As GNU tar makes it of a directory: every name begins with ./
@@ -346,4 +340,52 @@ fn what_cannot_be_opened_is_refused_with_the_reason() {
     node.fails(&["mount", NAME, target], "it is not the index of shards/000003.tar");
     data.put("shards/000003.gidx", index);
     node.mount_at(NAME, &dir, "");
+}
+
+#[test]
+fn nodes_of_one_metadata_service_show_the_same_data_set() {
+    let seed = seed();
+    let mut service = Service::new();
+    let token = service.token("root", &[], "admin");
+    let (a, b) = (service.node(&token), service.node(&token));
+    let root = original(&a, seed);
+    let mut data = DataSet::new(service.path("packed").to_str().expect("utf-8"));
+    data.append(&root, 100);
+    create(&a, NAME, &data.url, &[]);
+    let before = read_tree(&root);
+    let (left, right) = (a.mount(NAME, ""), b.mount(NAME, ""));
+    for dir in [&left, &right] {
+        let found = read_tree(dir);
+        assert!(found == before, "{}", dir.display());
+        assert_eq!(attributes(dir, &found), attributes(&root, &before));
+    }
+    random_reads(&root.join("large.bin"), &right.join("large.bin"), seed);
+    assert_eq!(errno(fs::write(right.join("new"), b"x")), Some(EROFS));
+
+    // A new version: a mount stays as it is, on each node by itself, until it is made anew.
+    let more = a.path("more");
+    run_ok("mkdir $1; echo two >$1/added", &[&more]);
+    data.append(&more, 10);
+    b.umount(&right);
+    let right = b.mount(NAME, "");
+    assert_eq!(fs::read_to_string(right.join("added")).expect("read"), "two\n");
+    assert!(!left.join("added").exists());
+    let version = |node: &Node| node.status()["mounts"][0]["packed"]["version"].as_u64();
+    assert_eq!((version(&a), version(&b)), (Some(1), Some(2)));
+
+    // What is read needs no service: it is in the shards, and on the node.
+    service.kill();
+    drop_page_cache();
+    assert!(read_tree(&left) == before, "without the service");
+    service.start();
+    a.umount(&left);
+    let left = a.mount(NAME, "");
+    assert_eq!(fs::read_to_string(left.join("added")).expect("read"), "two\n");
+    a.umount(&left);
+    b.umount(&right);
+
+    // Removed on one node, it is gone on both; the data set stays.
+    a.ok(&["ns", "remove", NAME]);
+    b.fails(&["mount", NAME, right.to_str().expect("utf-8")], NAME);
+    assert!(!data.get("shards/000000.tar").is_empty());
 }

@@ -8,6 +8,7 @@ use granary_packer::from::Source;
 use granary_packer::from::containers::{Containers, Format};
 use granary_packer::from::folder::Folder;
 use granary_packer::from::objects::Objects;
+use granary_packer::from::parquet::{Parquet, Wanted};
 use granary_packer::place::Options;
 use tokio::runtime::Handle;
 
@@ -24,7 +25,23 @@ pub fn open(args: &PackArgs, runtime: &Handle) -> Outcome<Box<dyn Source>> {
         From::Tfrecord => Format::TfRecord,
         From::TfrecordRaw => Format::TfRecordRaw,
         From::Mds => Format::Mds,
+        From::Lmdb => Format::Lmdb,
+        From::Parquet => Format::Parquet,
     });
+    let columns = !args.column.is_empty() || args.name_column.is_some();
+    if columns && format != Some(Format::Parquet) {
+        return Err(Failure::usage("--column and --name-column are of --from parquet; leave them out"));
+    }
+    if format == Some(Format::Parquet) {
+        let wanted = Wanted { columns: args.column.clone(), name_column: args.name_column.clone() };
+        return Ok(Box::new(Parquet::open(
+            text,
+            wanted,
+            &Options::from_env(),
+            Arc::new(SystemClock),
+            runtime,
+        )?));
+    }
     if let Some(format) = format {
         return Ok(Box::new(Containers::open(
             text,
