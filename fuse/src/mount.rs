@@ -6,6 +6,7 @@
 
 mod check;
 pub mod holders;
+pub mod idmap;
 pub mod options;
 pub mod table;
 pub mod trial;
@@ -82,7 +83,7 @@ pub struct Mounted {
 pub fn mount(parts: MountParts) -> Result<Mounted> {
     let MountParts { vfs, mountpoint, options, metrics, runtime } = parts;
     let source = vfs.options().name.clone();
-    let path = check::prepare(&mountpoint, &source, options.nonempty)?;
+    let path = check::prepare(&mountpoint, &source, &options)?;
     let transport = choose(options.transport.unwrap_or_default())?;
     let device = check::open_device()?;
     attach(&device, &path, &source, &options)?;
@@ -96,7 +97,7 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
 
     let (ended_sender, ended) = watch::channel(false);
     let ways = Ways { transport, threads: options.threads };
-    let started = greet(device, ways, &vfs).and_then(|session| {
+    let started = greet(device, ways, &vfs, options.idmap).and_then(|session| {
         let (carrier, anchor) = (session.carrier(), session.anchor());
         let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
         let thread = std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
@@ -137,11 +138,11 @@ fn choose(wanted: Transport) -> Result<Transport> {
 }
 
 /// Agrees with the kernel on what each can do, and tells the [`Vfs`].
-fn greet(device: std::fs::File, ways: Ways, vfs: &Vfs) -> io::Result<Session> {
+fn greet(device: std::fs::File, ways: Ways, vfs: &Vfs, idmap: bool) -> io::Result<Session> {
     let mut epochs = false;
     let session = Session::greet(OwnedFd::from(device), ways, |offer| {
         epochs = offer.is_at_least(INC_EPOCH_MINOR);
-        let wanted = Wanted { mode: vfs.mode(), acl: vfs.options().acl, locks: vfs.serves_locks() };
+        let wanted = Wanted { mode: vfs.mode(), acl: vfs.options().acl, locks: vfs.serves_locks(), idmap };
         let (agreement, abilities) = config::negotiate(offer, wanted);
         vfs.set_abilities(abilities);
         agreement
@@ -395,7 +396,7 @@ pub fn remount(path: &Path, source: &str, options: &MountOptions) -> Result<()> 
 pub fn bind(from: &Path, to: &Path, options: &MountOptions) -> Result<PathBuf> {
     let from = check::absolute(from)?;
     let source = source_of(&from)?;
-    bind_as(&from, &source, to, options)
+    bind_as(&from, &from, &source, to, options)
 }
 
 /// Shows one tree of the mount at `from`, a path relative to it, at `to`. No symbolic link on the way is followed: whoever writes
@@ -429,7 +430,7 @@ pub fn bind_tree(from: &Path, tree: &str, to: &Path, options: &MountOptions) -> 
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let tree = rustix::fs::openat2(&top, tree, flags, rustix::fs::Mode::empty(), resolve).map_err(cannot)?;
-    bind_as(Path::new(&format!("/proc/self/fd/{}", tree.as_raw_fd())), &source, to, options)
+    bind_as(&from, Path::new(&format!("/proc/self/fd/{}", tree.as_raw_fd())), &source, to, options)
 }
 
 /// The namespace that is mounted there.
@@ -443,8 +444,13 @@ fn source_of(from: &Path) -> Result<String> {
     }
 }
 
-fn bind_as(from: &Path, source: &str, to: &Path, options: &MountOptions) -> Result<PathBuf> {
-    let to = check::prepare(to, source, options.nonempty)?;
+/// `top`: where all of the namespace is mounted.
+fn bind_as(top: &Path, from: &Path, source: &str, to: &Path, options: &MountOptions) -> Result<PathBuf> {
+    let to = check::prepare(to, source, options)?;
+    if !options.ids.is_empty() {
+        idmap::bind(top, from, source, &to, options)?;
+        return Ok(to);
+    }
     rustix::mount::mount_bind(from, &to).map_err(|e| check::mount_failed(&to, e.into()))?;
     if let Err(e) = rustix::mount::mount_remount(&to, MountFlags::BIND | options.flags(), "") {
         let _best = rustix::mount::unmount(&to, UnmountFlags::DETACH);

@@ -1,8 +1,8 @@
 //! What is agreed with the kernel at the start.
 //!
 //! Left out on purpose: WRITEBACK_CACHE (excludes passthrough), HANDLE_KILLPRIV_V2 (the kernel's passthrough writes would
-//! then clear no set-id bits), and what changes messages without use here (SECURITY_CTX, CREATE_SUPP_GROUP, ALLOW_IDMAP,
-//! HAS_RESEND, REQUEST_TIMEOUT).
+//! then clear no set-id bits), and what changes messages without use here (SECURITY_CTX, CREATE_SUPP_GROUP,
+//! HAS_RESEND, REQUEST_TIMEOUT). ALLOW_IDMAP is asked for where it is wanted only: requests come without ids then.
 
 use crate::proto::{Agreement, Flags, Offer};
 use crate::vfs::{KernelAbilities, Mode};
@@ -31,6 +31,8 @@ pub struct Wanted {
     pub acl: bool,
     /// Locks are asked for here; else the kernel keeps them.
     pub locks: bool,
+    /// Mountpoints may show other ids.
+    pub idmap: bool,
 }
 
 /// Asks for what is wanted and the kernel has. A `data` mount must not have ATOMIC_O_TRUNC: without OPEN, the truncation
@@ -60,6 +62,9 @@ pub fn negotiate(offer: &Offer, wanted: Wanted) -> (Agreement, KernelAbilities) 
     };
     // Both or none: with the lists but the umask applied, a default list would count for nothing.
     let acl = wanted.acl && ask(Flags::POSIX_ACL | Flags::DONT_MASK);
+    if wanted.idmap {
+        ask(Flags::ALLOW_IDMAP);
+    }
     if wanted.locks {
         ask(Flags::POSIX_LOCKS);
         ask(Flags::FLOCK_LOCKS);
@@ -113,6 +118,7 @@ mod tests {
         for flag in [Flags::POSIX_LOCKS, Flags::FLOCK_LOCKS, Flags::POSIX_ACL, Flags::DONT_MASK] {
             assert!(!flags(work).has(flag));
         }
+        assert!(flags(Wanted { idmap: true, ..work }).has(Flags::ALLOW_IDMAP));
         assert!(flags(Wanted { locks: true, ..work }).has(Flags::POSIX_LOCKS | Flags::FLOCK_LOCKS));
         assert!(flags(Wanted { acl: true, ..work }).has(Flags::POSIX_ACL | Flags::DONT_MASK));
         let (agreement, abilities) = negotiate(&offer(Flags::DONT_MASK), Wanted { acl: true, ..work });

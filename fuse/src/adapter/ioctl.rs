@@ -20,8 +20,8 @@ impl Adapter {
         let vfs = self.vfs();
         let work = async move {
             let announcement = announcement.map_err(|e| Error::new(Kind::Invalid, e.to_string()))?;
-            let gids = groups::of(cx.pid, cx.gid);
-            let rights = Rights { uid: cx.uid, gids, all: cx.uid == 0, lists: vfs.keeps_acls() };
+            let (uid, gids) = groups::of(cx.pid, cx.uid, cx.gid);
+            let rights = Rights { uid, gids, all: uid == 0, lists: vfs.keeps_acls() };
             let Announcement { number, anew, end, names } = announcement;
             vfs.announce(&rights, ino, Reading { number, anew, end, names }).await
         };

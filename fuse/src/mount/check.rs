@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use granary_core::{Error, Kind, Result};
 use rustix::mount::UnmountFlags;
 
+use super::options::MountOptions;
 use super::table;
 
 fn cannot(kind: Kind, path: &Path, why: impl std::fmt::Display) -> Error {
@@ -15,7 +16,17 @@ fn cannot(kind: Kind, path: &Path, why: impl std::fmt::Display) -> Error {
 
 /// Makes sure that `path` is an existing, free directory, and returns it absolute and without symlinks. A mount that a
 /// killed process left dead there is removed first.
-pub fn prepare(path: &Path, source: &str, nonempty: bool) -> Result<PathBuf> {
+pub fn prepare(path: &Path, source: &str, options: &MountOptions) -> Result<PathBuf> {
+    if options.over_dead && rustix::fs::statvfs(path).is_err_and(|e| is_dead(&e.into())) {
+        let whole = absolute(path)?;
+        match table::at(&whole)? {
+            Some(mount) if mount.is_ours() && mount.source == source => {
+                tracing::warn!(path = %whole.display(), "mounting over a mount whose process is gone");
+                return Ok(whole);
+            }
+            _ => {}
+        }
+    }
     // The kernel answers stat of a dead mount with what it remembers; statfs is always asked anew.
     while rustix::fs::statvfs(path).is_err_and(|e| is_dead(&e.into())) {
         remove_dead(&absolute(path)?)?;
@@ -37,7 +48,7 @@ pub fn prepare(path: &Path, source: &str, nonempty: bool) -> Result<PathBuf> {
     if let Some(mount) = table::at(&path)? {
         return Err(occupied(&path, source, &mount));
     }
-    if !nonempty {
+    if !options.nonempty {
         let mut entries = std::fs::read_dir(&path)
             .map_err(|e| cannot(Kind::Io, &path, "it cannot be listed").with_source(e))?;
         if entries.next().is_some() {
@@ -159,12 +170,13 @@ mod tests {
             (dir.path(), Kind::NotEmpty, "nonempty"),
             (Path::new("/proc"), Kind::Busy, "is mounted there"),
         ] {
-            let e = prepare(path, "user/alice", false).unwrap_err();
+            let e = prepare(path, "user/alice", &MountOptions::default()).unwrap_err();
             assert_eq!(e.kind(), kind, "{e}");
             assert!(e.to_string().starts_with(&format!("cannot mount on {}", path.display())), "{e}");
             assert!(e.to_string().contains(says), "{e}");
         }
-        assert_eq!(prepare(dir.path(), "user/alice", true).unwrap(), dir.path().canonicalize().unwrap());
+        let nonempty = MountOptions { nonempty: true, ..MountOptions::default() };
+        assert_eq!(prepare(dir.path(), "user/alice", &nonempty).unwrap(), dir.path().canonicalize().unwrap());
     }
 
     #[test]
@@ -173,7 +185,10 @@ mod tests {
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         std::fs::create_dir(&real).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert_eq!(prepare(&link, "user/alice", false).unwrap(), real.canonicalize().unwrap());
+        assert_eq!(
+            prepare(&link, "user/alice", &MountOptions::default()).unwrap(),
+            real.canonicalize().unwrap()
+        );
         assert_eq!(
             absolute(&dir.path().join("none")).unwrap(),
             dir.path().canonicalize().unwrap().join("none")

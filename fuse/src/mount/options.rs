@@ -3,6 +3,7 @@
 use granary_core::{Error, Kind, NamespaceKind, Result};
 use rustix::mount::MountFlags;
 
+use super::idmap::{self, IdMap};
 use crate::transport::Transport;
 use crate::vfs::{Atime, Mode};
 
@@ -28,6 +29,12 @@ pub struct MountOptions {
     pub acl: bool,
     /// Allow a mountpoint that is not empty.
     pub nonempty: bool,
+    /// Mountpoints of this mount may show other ids. Requests then come without the ids of who asks, but where something is made.
+    pub idmap: bool,
+    /// Which ids this one shows.
+    pub ids: IdMap,
+    /// What a killed process left mounted there is mounted over, not removed: mount namespaces that follow this one see it.
+    pub over_dead: bool,
     /// Which way requests come, where the option says it.
     pub transport: Option<Transport>,
     /// Threads that read requests, where they come through `/dev/fuse`.
@@ -46,6 +53,9 @@ impl Default for MountOptions {
             atime: Atime::Never,
             acl: true,
             nonempty: false,
+            idmap: false,
+            ids: IdMap::default(),
+            over_dead: false,
             transport: None,
             threads: cores.clamp(THREADS_MIN, THREADS_MAX),
         }
@@ -62,6 +72,9 @@ impl MountOptions {
                 Some(("mode", value)) => options.mode = parse_mode(value)?,
                 Some(("transport", value)) => options.transport = Some(parse_transport(value)?),
                 Some(("threads", value)) => options.threads = parse_threads(value)?,
+                Some(("map_uid", value)) => options.ids.uid = Some(parse_id(word, value)?),
+                Some(("map_gid", value)) => options.ids.gid = Some(parse_id(word, value)?),
+                Some(("map_group", value)) => options.ids.group = Some(parse_id(word, value)?),
                 // For mount(8), systemd and people.
                 Some((key, _)) if key == "comment" || key.starts_with("x-") || key.starts_with("X-") => {}
                 Some(("uid" | "gid" | "umask" | "fmask" | "dmask", _)) => {
@@ -96,6 +109,8 @@ impl MountOptions {
             "acl" => self.acl = true,
             "noacl" => self.acl = false,
             "nonempty" => self.nonempty = true,
+            "idmap" => self.idmap = true,
+            "over_dead" => self.over_dead = true,
             // What holds anyway, or concerns only mount(8), systemd and fstab.
             "defaults"
             | "_netdev"
@@ -113,8 +128,11 @@ impl MountOptions {
             | "nodiratime"
             | "diratime"
             | "norelatime" => {}
-            "mode" | "threads" | "transport" => {
-                return bad(word, "it needs a value, for example mode=data, threads=4 or transport=dev");
+            "mode" | "threads" | "transport" | "map_uid" | "map_gid" | "map_group" => {
+                return bad(
+                    word,
+                    "it needs a value, for example mode=data, threads=4, transport=dev or map_uid=1000",
+                );
             }
             "sync" | "dirsync" => {
                 return bad(word, "synchronous mounts are not offered; call fsync where it matters");
@@ -162,6 +180,10 @@ fn parse_threads(value: &str) -> Result<usize> {
     }
 }
 
+fn parse_id(word: &str, value: &str) -> Result<u32> {
+    idmap::parse_id(value).map_or_else(|| bad(word, "give the number of a user or group"), Ok)
+}
+
 fn bad<T>(word: &str, why: &str) -> Result<T> {
     Err(Error::new(Kind::Invalid, format!("mount option {word:?} cannot be used: {why}")))
 }
@@ -169,7 +191,7 @@ fn bad<T>(word: &str, why: &str) -> Result<T> {
 fn unknown<T>(word: &str) -> Result<T> {
     bad(
         word,
-        "it is not known; known are ro, rw, mode=auto|work|data, transport=auto|dev|uring, threads=N, nonempty, suid, nosuid, dev, nodev, exec, noexec, \
+        "it is not known; known are ro, rw, mode=auto|work|data, transport=auto|dev|uring, threads=N, nonempty, idmap, map_uid=N, map_gid=N, map_group=N, over_dead, suid, nosuid, dev, nodev, exec, noexec, \
          relatime, strictatime, noatime, acl, noacl, and what fstab has for mount(8) (defaults, _netdev, user, noauto, nofail, x-...)",
     )
 }
@@ -204,7 +226,10 @@ mod tests {
     fn what_fstab_passes_is_taken() {
         let line = "defaults,_netdev,user,noauto,nofail,x-systemd.automount,x-gvfs-show,comment=home, rw ,noexec,suid,dev";
         let options = MountOptions::parse(line).unwrap();
-        assert!(options.suid && options.dev && !options.exec && !options.read_only);
+        assert!(options.suid && options.dev && !options.exec && !options.read_only && options.ids.is_empty());
+        let options = MountOptions::parse("idmap,map_uid=1000,map_group=0,over_dead").unwrap();
+        assert_eq!(options.ids, IdMap { uid: Some(1000), gid: None, group: Some(0) });
+        assert!(options.idmap && options.over_dead);
     }
 
     #[test]
@@ -219,6 +244,9 @@ mod tests {
             ("threads=0", "from 1 to 64"),
             ("threads=many", "from 1 to 64"),
             ("uid=1000", "granary ns set"),
+            ("map_uid", "needs a value"),
+            ("map_uid=4294967295", "number of a user"),
+            ("map_group=staff", "number of a user"),
             ("sync", "fsync"),
         ] {
             let e = MountOptions::parse(text).unwrap_err();

@@ -31,7 +31,7 @@ pub struct Offered {
 ///
 /// Errors: as of a mount.
 pub fn try_mount(dir: &Path, backing: &File) -> Result<Offered> {
-    let path = check::prepare(dir, "granary-doctor", false)?;
+    let path = check::prepare(dir, "granary-doctor", &MountOptions::default())?;
     let device = check::open_device()?;
     attach(&device, &path, "granary-doctor", &MountOptions::default())?;
     let mount = table::at(&path)?.filter(table::Mount::is_ours);
