@@ -171,6 +171,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(
+        "stop_drain_ms",
+        Unit::Period,
+        Scope::Node,
+        "How long a stopping node waits for the store to have what only its disk has; 0: the next start stores it",
+    ),
+    setting(
         "data_listen",
         Unit::Text,
         Scope::Node,
@@ -339,6 +345,7 @@ pub struct Settings {
     /// For mounts whose options do not say it.
     pub transport: Transport,
     pub stop_wait_ms: u64,
+    pub stop_drain_ms: u64,
     pub backup: BackupSettings,
     pub limits: Limits,
     /// The names that were given, and not left at their default.
@@ -614,6 +621,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         })?,
     };
     let stop_wait_ms = period("stop_wait_ms", 10_000)?;
+    let stop_drain_ms = period("stop_drain_ms", 0)?;
     let counted = |name: &str, default: u64, max: u64| match (find(name), given.get(name)) {
         (Some(s), Some(g)) => match number(s, g)? {
             n if n <= max => Ok(n),
@@ -706,6 +714,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         metrics_port,
         transport,
         stop_wait_ms,
+        stop_drain_ms,
         backup,
         limits,
         given: given.keys().copied().collect(),

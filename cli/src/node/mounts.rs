@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::mountpoint::check_own;
+use super::shutdown;
 use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
 use super::{Parts, blocking, packed};
@@ -553,6 +554,8 @@ impl Keeper {
                 }
             }
         }
+        let drain = Duration::from_millis(self.parts.settings.stop_drain_ms);
+        shutdown::store_rest(&all, drain, hurry).await;
         Failpoint::StopBeforeFlush.reach();
         let mut outcome = Ok(());
         for served in all {

@@ -3,14 +3,26 @@
 //! 1. No new requests; the socket goes. Requests in progress have two seconds.
 //! 2. Every mount is unmounted. One that is busy is told, with who keeps it busy; after `stop_wait_ms` it is detached:
 //!    it is gone from the directory, and programs that still use it get errors once this process has ended.
-//! 3. Every tree: no new uploads, held state committed, stage durable. What is not in the store waits on the disk.
-//! 4. The metadata: written and synced.
+//! 3. What only this node's disk has is given to the store, for up to `stop_drain_ms`; a second signal ends that. What is left is told,
+//!    and where it lies.
+//! 4. Every tree: no new uploads, held state committed, stage durable. What is not in the store waits on the disk.
+//! 5. The metadata: written and synced.
 //!
 //! The lock on the cache directory goes with the process, last.
 
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
+
 use super::Node;
 use super::server::Servers;
+use super::table::Served;
 use crate::exit::Outcome;
+use crate::units::show_bytes;
+
+/// Namespaces that are stored at once.
+const SPACES_AT_ONCE: usize = 8;
 
 /// Every step is done, whatever an earlier one said; the first failure is told.
 pub async fn run(node: &Node, servers: Servers) -> Outcome<()> {
@@ -22,4 +34,37 @@ pub async fn run(node: &Node, servers: Servers) -> Outcome<()> {
         _ => tracing::error!("stopped, not cleanly; the next start brings stage and metadata together"),
     }
     trees.and(metadata)
+}
+
+/// Stores what is dirty, within `wait`; tells what is not in the store afterwards. That is kept, and no failure.
+pub(super) async fn store_rest(all: &[Served], wait: Duration, hurry: &CancellationToken) {
+    let dirty: Vec<_> = all.iter().filter(|served| served.tree.status().dirty_files > 0).collect();
+    if !wait.is_zero() && !dirty.is_empty() {
+        tracing::info!(
+            namespaces = dirty.len(),
+            "storing what only this node has, for up to {} s",
+            wait.as_secs_f32()
+        );
+        let storing =
+            futures::stream::iter(&dirty).for_each_concurrent(SPACES_AT_ONCE, |served| async move {
+                if let Err(e) = served.tree.sync().await {
+                    tracing::warn!(namespace = %served.name, "not all of it could be stored: {e}");
+                }
+            });
+        tokio::select! {
+            _ = tokio::time::timeout(wait, storing) => {}
+            () = hurry.cancelled() => {}
+        }
+    }
+    for served in dirty {
+        let status = served.tree.status();
+        if status.dirty_files > 0 {
+            tracing::warn!(
+                namespace = %served.name,
+                "{} in {} files are not in the store; they are kept on this node's disk, and stored after its next start",
+                show_bytes(status.dirty_bytes),
+                status.dirty_files
+            );
+        }
+    }
 }
