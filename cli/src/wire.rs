@@ -350,6 +350,12 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountStatus {
     pub dir: String,
+    /// Only this tree of the namespace is shown.
+    #[serde(default)]
+    pub tree: Option<String>,
+    /// As they were asked for; `None`: not known any more.
+    #[serde(default)]
+    pub options: Option<String>,
     pub mode: String,
     /// How requests come: `dev` or `uring`.
     #[serde(default)]

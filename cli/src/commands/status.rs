@@ -289,6 +289,8 @@ mod tests {
             }],
             mounts: vec![MountStatus {
                 dir: "/mnt/alice".into(),
+                tree: None,
+                options: None,
                 mode: "work".into(),
                 transport: "uring".into(),
                 read_only: true,

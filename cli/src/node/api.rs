@@ -124,10 +124,12 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         let shown = show_space(node, &space);
         for dir in &space.dirs {
             mounts.push(MountStatus {
-                dir: dir.0.display().to_string(),
+                dir: dir.dir.display().to_string(),
+                tree: dir.tree.clone(),
+                options: dir.asked.clone(),
                 mode: space.mode.to_owned(),
                 transport: space.transport.to_owned(),
-                read_only: dir.1,
+                read_only: dir.read_only,
                 space: shown.clone(),
             });
         }
@@ -236,6 +238,7 @@ async fn mount(
         tree: request.tree,
         dir,
         options,
+        asked: request.options,
         token: request.token,
         owner: (!peer.administrator).then_some(peer.uid),
     };

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use granary_cache::{CacheShare, RecoveryWatch, Tree, TreeParts};
 use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
+use granary_fuse::mount::idmap::IdMap;
 use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use granary_meta::PackedSource;
 use tokio::sync::{mpsc, oneshot};
@@ -51,6 +52,8 @@ pub struct MountOrder {
     pub tree: Option<String>,
     pub dir: PathBuf,
     pub options: MountOptions,
+    /// The same as it was asked for.
+    pub asked: String,
     /// Who asks, for the metadata service; `None`: the node does.
     pub token: Option<Secret>,
     /// The user who asks, when that is not an administrator.
@@ -256,6 +259,12 @@ impl Keeper {
             ));
         }
         if let Some(uid) = order.owner {
+            if !order.options.ids.is_empty() {
+                return Err(Failure::of_kind(
+                    Kind::Permission,
+                    "only root may have a namespace shown with other ids (map_uid, map_gid, map_group); use sudo",
+                ));
+            }
             (order.options.suid, order.options.dev) = (false, false);
             let dir = order.dir.clone();
             blocking(move || check_own(&dir, uid)).await?;
@@ -272,6 +281,10 @@ impl Keeper {
         let wanted = order.options.mode_for(order.name.kind());
         let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
         let done = match &order.tree {
+            // Other ids are what a mountpoint shows, not the mount.
+            None if !order.options.ids.is_empty() => {
+                self.mount_tree(id, &served, &order, ".", mode, read_only).await?
+            }
             None => self.mount_whole(id, &served, &order, mode, false).await?,
             Some(tree) => self.mount_tree(id, &served, &order, tree, mode, read_only).await?,
         };
@@ -317,7 +330,8 @@ impl Keeper {
         if let Some(served) = self.table.lock().get_mut(&id) {
             served.points.retain(|point| point.dir != order.dir);
             let (dir, read_only, owner) = (order.dir.clone(), order.options.read_only, order.owner);
-            served.points.push(Point { dir, read_only, owner, own });
+            let (tree, asked) = (order.tree.clone(), Some(order.asked.clone()));
+            served.points.push(Point { dir, tree, asked, read_only, owner, own });
         }
     }
 
@@ -343,7 +357,7 @@ impl Keeper {
                     .map_err(|e| Failure::io(format!("cannot make {}", dir.display()), &e))
             })
             .await?;
-            let options = MountOptions { read_only, ..order.options.clone() };
+            let options = MountOptions { read_only, ids: IdMap::default(), ..order.options.clone() };
             let whole = MountOrder { dir: base.clone(), tree: None, options, owner: None, ..order.clone() };
             self.mount_whole(id, &served, &whole, mode, true).await?;
             served = self.table.get(id).unwrap_or(served);

@@ -38,6 +38,10 @@ pub(super) struct Served {
 #[derive(Clone, Debug)]
 pub(super) struct Point {
     pub(super) dir: PathBuf,
+    /// Only this tree, relative to the namespace's top directory.
+    pub(super) tree: Option<String>,
+    /// The options, in the words of who asked; `None`: not known any more.
+    pub(super) asked: Option<String>,
     pub(super) read_only: bool,
     /// The user who asked, when that was not an administrator.
     pub(super) owner: Option<u32>,
@@ -76,6 +80,15 @@ impl Served {
     }
 }
 
+/// What others may know of one mountpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub dir: PathBuf,
+    pub tree: Option<String>,
+    pub asked: Option<String>,
+    pub read_only: bool,
+}
+
 /// What others may know of one open namespace.
 #[derive(Clone, Debug)]
 pub struct Space {
@@ -87,8 +100,7 @@ pub struct Space {
     pub service: Option<LinkStatus>,
     /// The packed data set that it shows, and the version.
     pub packed: Option<PackedSource>,
-    /// Directories, and whether each was asked to be read-only.
-    pub dirs: Vec<(PathBuf, bool)>,
+    pub dirs: Vec<Told>,
     /// Of its mounts; empty while there is none.
     pub mode: &'static str,
     /// How its requests come: `dev` or `uring`; empty while there is no mount.
@@ -149,6 +161,13 @@ impl Table {
         Some((served.name.clone(), served.tree.clone(), dir))
     }
 
+    /// The tree of the namespace that is shown here, when that is not all of it.
+    pub fn tree_at(&self, dir: &Path) -> Option<PathBuf> {
+        let all = self.all();
+        let mut mounts = all.iter().flat_map(Served::mountpoints);
+        mounts.find(|mount| mount.path == dir && !mount.is_whole()).map(|mount| mount.root)
+    }
+
     /// The user who mounted here, when that was not an administrator.
     pub fn mounted_by(&self, dir: &Path) -> Option<u32> {
         let all = self.lock();
@@ -186,10 +205,18 @@ impl Table {
 }
 
 impl Served {
-    /// With whether each is read-only.
-    fn told_dirs(&self) -> Vec<(PathBuf, bool)> {
+    fn told_dirs(&self) -> Vec<Told> {
         let told = self.dirs().into_iter().filter(|dir| !self.is_own(dir));
-        told.map(|dir| (dir.clone(), self.is_read_only(&dir))).collect()
+        told.map(|dir| {
+            let point = self.points.iter().find(|point| point.dir == dir);
+            Told {
+                tree: point.and_then(|point| point.tree.clone()),
+                asked: point.and_then(|point| point.asked.clone()),
+                read_only: self.is_read_only(&dir),
+                dir,
+            }
+        })
+        .collect()
     }
 
     fn is_read_only(&self, dir: &Path) -> bool {

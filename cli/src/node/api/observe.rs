@@ -89,7 +89,7 @@ fn mount_stats(space: &Space, now: Duration) -> MountStats {
     MountStats {
         namespace: space.name.to_string(),
         mode: space.mode.to_owned(),
-        dirs: space.dirs.iter().map(|(dir, _)| dir.display().to_string()).collect(),
+        dirs: space.dirs.iter().map(|told| told.dir.display().to_string()).collect(),
         written_bytes: space.metrics.written_bytes(),
         tiers: tiers.collect(),
         ops: ops.collect(),
@@ -121,7 +121,7 @@ pub async fn trace(
     let space = blocking(move || Ok(table.spaces().into_iter().find(|space| space.name == wanted))).await?;
     let space = space.ok_or_else(|| missing(&name))?;
     let mut watcher = space.metrics.trace().watch(Duration::from_millis(request.min_ms))?;
-    let dirs: Vec<PathBuf> = space.dirs.into_iter().map(|(dir, _)| dir).collect();
+    let dirs: Vec<PathBuf> = space.dirs.into_iter().map(|told| told.dir).collect();
     let (lines, answer) = mpsc::channel(64);
     let stop = node.stop.begin.clone();
     tokio::spawn(async move {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Ask, On, PROGRESS_INTERVAL, Who, as_lines, space_at};
 use crate::exit::{Failure, Outcome};
+use crate::node::blocking;
 use crate::node::peer::missing;
 use crate::node::warmup::job::{Ground, Job};
 use crate::node::warmup::pins::PinnedTree;
@@ -59,7 +60,12 @@ pub async fn warm(
     let lists = node.mounts.table().keeps_acls(&name);
     let rights = Rights { uid: peer.uid, gids: peer.gids.clone(), all: peer.administrator, lists };
     let path = PathBuf::from(&request.path);
-    let inside = within(&dir, &path, "")?;
+    // Where a tree of the namespace is mounted, paths are below that.
+    let (table, point) = (node.mounts.table(), dir.clone());
+    let shown = blocking(move || Ok(table.tree_at(&point))).await?.unwrap_or_default();
+    let shown = shown.strip_prefix("/").unwrap_or(&shown);
+    let within = |file: &str| Ok::<_, Failure>(shown.join(within(&dir, &path, file)?));
+    let inside = within("")?;
     let top = walk::resolve(&*meta, &rights, &inside).await.map_err(|e| match e.kind() {
         Kind::NotFound => Failure::of_kind(
             Kind::NotFound,
@@ -71,7 +77,7 @@ pub async fn warm(
     let targets = match &request.files {
         None => vec![Target::Known(top)],
         Some(files) => {
-            let paths = files.iter().map(|file| within(&dir, &path, file).map(Target::Path));
+            let paths = files.iter().map(|file| within(file).map(Target::Path));
             paths.collect::<Outcome<_>>()?
         }
     };
