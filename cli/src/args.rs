@@ -256,6 +256,21 @@ pub struct CsiArgs {
     /// Services to serve beside identity
     #[arg(long, value_enum, default_value_t = CsiRole::Both)]
     pub serve: CsiRole,
+    /// Which pods may mount what: a file of grants, read anew each time; `none`: whoever reaches the socket may mount everything
+    #[arg(long, value_name = "FILE|none", env = "GRANARY_CSI_ACCESS")]
+    pub access: Option<String>,
+    /// Write events of pods whose volumes are unwell
+    #[arg(long)]
+    pub events: bool,
+    /// Keep labels of this node that say which data sets its cache holds
+    #[arg(long)]
+    pub labels: bool,
+    /// Kubernetes' API server [default: the cluster's own]
+    #[arg(long, value_name = "URL", env = "GRANARY_KUBE_API")]
+    pub kube_api: Option<String>,
+    /// A directory with the driver's `token` and the API server's `ca.crt`
+    #[arg(long, value_name = "DIR", default_value = granary_csi::kube::CREDENTIALS)]
+    pub kube_credentials: PathBuf,
     #[command(flatten)]
     pub flags: PlaceFlags,
 }

@@ -11,8 +11,10 @@ use crate::status::invalid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     pub read_only: bool,
-    /// As after `mount -o`.
+    /// As after `mount -o`, without `ro` and `rw`.
     pub mount_flags: Vec<String>,
+    /// The pod's `fsGroup`, which kubelet leaves to the driver.
+    pub group: Option<u32>,
 }
 
 /// Mount flags of a PV that a namespace's mount has.
@@ -52,15 +54,15 @@ impl Access {
             | Mode::MultiNodeMultiWriter => false,
         };
         let read_only = read_only || mount.mount_flags.iter().any(|flag| flag == "ro");
-        Ok(Access { read_only, mount_flags: mount.mount_flags.clone() })
-    }
-
-    /// The options of a mount, of which some may come from the volume.
-    pub fn options(&self, read_only: bool, mode: Option<&str>) -> String {
-        let flags = self.mount_flags.iter().map(String::as_str).filter(|flag| !["ro", "rw"].contains(flag));
-        let read_only = (read_only || self.read_only).then_some("ro".to_owned());
-        let mode = mode.map(|mode| format!("mode={mode}"));
-        flags.map(str::to_owned).chain(read_only).chain(mode).collect::<Vec<_>>().join(",")
+        let flags = mount.mount_flags.iter().filter(|flag| !["ro", "rw"].contains(&flag.as_str()));
+        let group = match mount.volume_mount_group.as_str() {
+            "" => None,
+            text => match text.parse() {
+                Ok(group) if group != u32::MAX => Some(group),
+                _ => return invalid(format!("the volume's mount group {text:?} is no number of a group")),
+            },
+        };
+        Ok(Access { read_only, mount_flags: flags.cloned().collect(), group })
     }
 }
 
@@ -86,12 +88,16 @@ mod tests {
             (Mode::MultiNodeReaderOnly, true),
         ] {
             let access = Access::parse(Some(&capability(mode, MountVolume::default()))).unwrap();
-            assert_eq!(access.read_only, read_only, "{mode:?}");
+            assert_eq!((access.read_only, access.group), (read_only, None), "{mode:?}");
         }
-        let flags =
-            MountVolume { mount_flags: vec!["noatime".into(), "ro".into()], ..MountVolume::default() };
+        let flags = MountVolume {
+            mount_flags: vec!["noatime".into(), "ro".into()],
+            volume_mount_group: "2000".into(),
+            ..MountVolume::default()
+        };
         let access = Access::parse(Some(&capability(Mode::MultiNodeMultiWriter, flags))).unwrap();
-        assert_eq!(access.options(false, Some("data")), "noatime,ro,mode=data");
+        let expected = Access { read_only: true, mount_flags: vec!["noatime".into()], group: Some(2000) };
+        assert_eq!(access, expected);
     }
 
     #[test]
@@ -108,7 +114,12 @@ mod tests {
             Mode::MultiNodeMultiWriter,
             MountVolume { mount_flags: vec!["cache=/etc".into()], ..MountVolume::default() },
         );
+        let crowd = capability(
+            Mode::MultiNodeMultiWriter,
+            MountVolume { volume_mount_group: "4294967295".into(), ..MountVolume::default() },
+        );
         for (bad, says) in [
+            (Some(&crowd), "mount group"),
             (None, "missing"),
             (Some(&block), "block device"),
             (Some(&typeless), "access type"),

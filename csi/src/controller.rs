@@ -113,7 +113,7 @@ impl ControllerService {
         Ok(Volume {
             capacity_bytes: shown(space.bytes_max),
             volume_id: handle.to_string(),
-            volume_context: class.mount.context(),
+            volume_context: class.context(),
             ..Volume::default()
         })
     }

@@ -3,38 +3,38 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use granary_core::{Error, Kind};
 use tonic::{Request, Response, Status};
 
 use crate::access::Access;
+use crate::gate::{Asked, Gate};
+use crate::grants::Granted;
 use crate::handle::Handle;
-use crate::parameters::Context;
+use crate::health::{Amount, Room};
+use crate::parameters::{Context, Ids, Warm};
+use crate::pod::Pod;
 use crate::proto::node_server::Node;
 use crate::proto::node_service_capability::{Rpc, Type, rpc};
 use crate::proto::volume_usage::Unit;
 use crate::proto::*;
 use crate::status::{self, invalid};
-use crate::turns::Turns;
-use crate::volumes::{MountWanted, Volumes};
+use crate::volumes::{MountWanted, Volumes, Warmth};
+use crate::watch::{Condition, Watch, condition};
+use crate::wish::{Compared, Wish, options, other, squashed};
 
-/// A mount that does not answer within this is told as unhealthy, and not waited for.
-const HEALTH_WAIT: Duration = Duration::from_secs(5);
+/// How long one call waits for a warmup; kubelet gives a call two minutes.
+const WARM_WAIT: Duration = Duration::from_secs(60);
+const WARM_INTERVAL: Duration = Duration::from_millis(500);
+/// Where a node is, as far as volumes are concerned: at itself.
+const TOPOLOGY_KEY: &str = "topology.granary.dev/node";
+/// Of a label's value, as Kubernetes bounds it.
+const LABEL_BYTES_MAX: usize = 63;
 
 pub struct NodeService {
-    pub volumes: Arc<dyn Volumes>,
-    pub turns: Arc<Turns>,
-    pub node_id: String,
-}
-
-/// One mount of a volume.
-struct Wanted {
-    handle: Handle,
-    dir: PathBuf,
-    read_only: bool,
-    options: String,
+    pub gate: Gate,
+    pub watch: Watch,
 }
 
 fn directory(what: &str, path: &str) -> granary_core::Result<PathBuf> {
@@ -77,15 +77,29 @@ fn remove_dir(dir: &Path) -> granary_core::Result<()> {
 }
 
 impl NodeService {
+    fn volumes(&self) -> &dyn Volumes {
+        &*self.watch.volumes
+    }
+
     async fn stage(&self, request: NodeStageVolumeRequest) -> granary_core::Result<()> {
         let dir = directory("staging target path", &request.staging_target_path)?;
         let access = Access::parse(request.volume_capability.as_ref())?;
         let Context { mount, .. } = Context::parse(&request.volume_context)?;
         let handle = handle(&request.volume_id)?;
-        // Pods that only read get a mount of their own for that; what is staged serves those that write, too.
-        let access = Access { read_only: false, mount_flags: access.mount_flags };
-        let options = access.options(mount.read_only, mount.mode.as_deref());
-        self.mount(Wanted { handle, dir, read_only: mount.read_only, options }).await
+        // Pods that only read, or see other ids, get a mount of their own for that; what is staged serves those that write, too.
+        let wanted = MountWanted {
+            namespace: handle.namespace,
+            tree: handle.tree,
+            read_only: mount.read_only,
+            options: options(&access, &mount, Ids::default(), None),
+            dir,
+        };
+        let _turn = self.watch.turns.take(&wanted.dir.to_string_lossy()).await;
+        match self.volumes().mounted(&wanted.dir).await? {
+            Some(there) if wanted.is(&there) => Ok(()),
+            Some(there) => Err(other(&wanted, &there)),
+            None => self.mount(wanted).await,
+        }
     }
 
     async fn publish(&self, request: NodePublishVolumeRequest) -> granary_core::Result<()> {
@@ -94,47 +108,126 @@ impl NodeService {
         }
         let dir = directory("target path", &request.target_path)?;
         let access = Access::parse(request.volume_capability.as_ref())?;
-        let Context { mount, inline } = Context::parse(&request.volume_context)?;
+        let context = Context::parse(&request.volume_context)?;
         // A pod's own volume has an id of kubelet's.
-        let handle = inline.map_or_else(|| handle(&request.volume_id), Ok)?;
-        let read_only = mount.read_only || request.readonly || access.read_only;
-        let options = access.options(read_only, mount.mode.as_deref());
-        make_dir(&dir)?;
-        let published = self.mount(Wanted { handle, dir: dir.clone(), read_only, options }).await;
-        if published.is_err() {
-            let _best = std::fs::remove_dir(&dir);
+        let handle = context.inline.clone().map_or_else(|| handle(&request.volume_id), Ok)?;
+        let asked = Asked {
+            volume: &handle,
+            claimed_by: context.claimed_by.as_deref(),
+            context: &request.volume_context,
+            secrets: &request.secrets,
+        };
+        let granted = self.gate.check(asked).await.and_then(|granted| squashed(granted, context.ids));
+        let granted = granted.inspect_err(|e| self.withdraw(&dir, e))?;
+        let warm = context.mount.warm.clone();
+        let read_only = context.mount.read_only || request.readonly || access.read_only;
+        let wish = Wish { handle, dir: dir.clone(), read_only, access, context };
+        self.publish_granted(&wish, granted, Pod::of(&request.volume_context)).await?;
+        match warm {
+            Some(warm) => self.bring(&dir, &warm).await,
+            None => Ok(()),
         }
-        published
     }
 
-    async fn mount(&self, wanted: Wanted) -> granary_core::Result<()> {
-        let Wanted { handle, dir, read_only, options } = wanted;
-        let _turn = self.turns.take(&dir.to_string_lossy()).await;
-        match self.volumes.mounted(&dir).await? {
-            None => {}
-            Some(there) if there.namespace == handle.namespace && there.read_only == read_only => {
-                return Ok(());
-            }
-            Some(there) => {
-                let how = if there.read_only { "read-only" } else { "for writing" };
-                return Err(Error::new(
-                    Kind::Exists,
-                    format!("{} is mounted {how} at {} already", there.namespace, dir.display()),
-                ));
+    async fn publish_granted(
+        &self,
+        wish: &Wish,
+        granted: Granted,
+        pod: Option<Pod>,
+    ) -> granary_core::Result<()> {
+        let wanted = wish.mount(granted);
+        let _turn = self.watch.turns.take(&wanted.dir.to_string_lossy()).await;
+        match self.volumes().mounted(&wanted.dir).await? {
+            Some(there) if wanted.is(&there) => {}
+            Some(there) => match self.gate.compare(wish, granted, &there) {
+                Compared::Less => {}
+                Compared::More => {
+                    let why = Error::new(
+                        Kind::Permission,
+                        format!(
+                            "the pod has more of {} than it may by now; a mount in use cannot be narrowed: delete the pod",
+                            wish.handle
+                        ),
+                    );
+                    self.withdraw(&wanted.dir, &why);
+                    return Err(why);
+                }
+                Compared::Other => return Err(other(&wanted, &there)),
+            },
+            None => {
+                make_dir(&wanted.dir)?;
+                if let Err(e) = self.mount(wanted.clone()).await {
+                    let _best = std::fs::remove_dir(&wanted.dir);
+                    return Err(e);
+                }
             }
         }
+        self.watch.published.note(wanted, pod);
+        Ok(())
+    }
+
+    /// Remembered for the volume's condition, where a pod has it already.
+    fn withdraw(&self, dir: &Path, why: &Error) {
+        if why.kind() == Kind::Permission {
+            self.watch.published.change(dir, |it| it.withdrawn = Some(why.to_string()));
+        }
+    }
+
+    async fn mount(&self, wanted: MountWanted) -> granary_core::Result<()> {
         // A claim's namespace is there; one that is named wrongly must not be made by a pod.
-        self.volumes.find(&handle.namespace).await?;
-        let wanted = MountWanted { namespace: handle.namespace, tree: handle.tree, dir, options };
-        self.volumes.mount(wanted).await
+        self.volumes().find(&wanted.namespace).await?;
+        self.volumes().mount(wanted).await
+    }
+
+    /// Brings what a volume's `warmup` says to this node; waits for it within a bound where it says so.
+    async fn bring(&self, dir: &Path, warm: &Warm) -> granary_core::Result<()> {
+        if self.watch.published.get(dir).is_some_and(|it| it.warmed) {
+            return Ok(());
+        }
+        let begun = self.volumes().warm(dir, &warm.paths).await;
+        let id = match begun {
+            Ok(id) => id,
+            Err(e) if warm.wait => {
+                return Err(again(format!("it is not being brought to this node yet: {e}")));
+            }
+            // The pod does not need it.
+            Err(e) => {
+                tracing::warn!(dir = %dir.display(), "a warmup cannot be begun; it is tried again: {e}");
+                return Ok(());
+            }
+        };
+        if warm.wait {
+            let waited = tokio::time::timeout(WARM_WAIT, self.warmed(id)).await;
+            match waited {
+                Ok(done) => done?,
+                Err(_) => return Err(again(progress(&self.volumes().warmth(id).await?))),
+            }
+        }
+        self.watch.published.change(dir, |it| it.warmed = true);
+        Ok(())
+    }
+
+    /// Returns when it has ended well.
+    async fn warmed(&self, id: u64) -> granary_core::Result<()> {
+        loop {
+            let warmth = self.volumes().warmth(id).await?;
+            match (warmth.ended, &warmth.failure) {
+                (true, None) => return Ok(()),
+                (true, Some(why)) => {
+                    return Err(again(format!("{}, and it ended: {why}", progress(&warmth))));
+                }
+                (false, _) => tokio::time::sleep(WARM_INTERVAL).await,
+            }
+        }
     }
 
     async fn unmount(&self, id: &str, dir: PathBuf) -> granary_core::Result<()> {
         if id.is_empty() {
             return invalid("the volume's id is missing");
         }
-        let _turn = self.turns.take(&dir.to_string_lossy()).await;
-        match self.volumes.unmount(&dir).await {
+        let _turn = self.watch.turns.take(&dir.to_string_lossy()).await;
+        self.watch.published.remove(&dir);
+        match self.volumes().unmount(&dir).await {
             // It was never there, or is gone already.
             Err(e) if e.kind() == Kind::NotFound => Ok(()),
             other => other,
@@ -153,57 +246,55 @@ impl NodeService {
         }
         // Where nothing can be mounted, nothing is.
         let dir = PathBuf::from(request.volume_path);
-        let Some(mounted) = self.volumes.mounted(&dir).await? else {
+        if !self.volumes().shows(&dir).await? {
             return Err(Error::new(Kind::NotFound, format!("no volume is mounted at {}", dir.display())));
+        }
+        let found = condition(self.volumes(), &self.watch.probes, &dir).await?;
+        let usage = match &found {
+            Condition::Serves(room, _) => usage(room),
+            _ => Vec::new(),
         };
-        let asked = dir.clone();
-        let asking = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&asked));
-        let (usage, trouble) = match tokio::time::timeout(HEALTH_WAIT, asking).await {
-            Ok(Ok(Ok(stat))) => (usage(&stat), mounted.trouble),
-            Ok(Ok(Err(e))) => (Vec::new(), Some(format!("{} does not answer: {e}", dir.display()))),
-            Ok(Err(e)) => {
-                return Err(Error::new(Kind::Bug, format!("asking for a volume's space failed: {e}")));
-            }
-            Err(_) => {
-                let secs = HEALTH_WAIT.as_secs();
-                (Vec::new(), Some(format!("{} did not answer within {secs} s", dir.display())))
-            }
-        };
-        let condition = VolumeCondition {
+        let withdrawn = || self.watch.published.get(&dir).and_then(|it| it.withdrawn);
+        let trouble = found.trouble().or_else(withdrawn);
+        let volume_condition = Some(VolumeCondition {
             abnormal: trouble.is_some(),
             message: trouble.unwrap_or_else(|| "works".to_owned()),
-        };
-        Ok(NodeGetVolumeStatsResponse { usage, volume_condition: Some(condition) })
+        });
+        Ok(NodeGetVolumeStatsResponse { usage, volume_condition })
     }
 
     async fn expand(&self, request: NodeExpandVolumeRequest) -> granary_core::Result<i64> {
         let handle = handle(&request.volume_id)?;
         let dir = directory("volume path", &request.volume_path)?;
-        if self.volumes.mounted(&dir).await?.is_none() {
+        if self.volumes().mounted(&dir).await?.is_none() {
             return Err(Error::new(Kind::NotFound, format!("no volume is mounted at {}", dir.display())));
         }
-        let space = self.volumes.find(&handle.namespace).await?;
+        let space = self.volumes().find(&handle.namespace).await?;
         Ok(i64::try_from(space.bytes_max).unwrap_or(i64::MAX))
     }
 }
 
-fn usage(stat: &rustix::fs::StatVfs) -> Vec<VolumeUsage> {
+/// Begun, and not done within this call.
+fn again(what: String) -> Error {
+    Error::new(Kind::Interrupted, format!("the volume is not ready: {what}"))
+}
+
+fn progress(warmth: &Warmth) -> String {
+    let percent =
+        (u128::from(warmth.bytes_here) * 100).checked_div(u128::from(warmth.bytes_total)).unwrap_or(0);
+    let counted = if warmth.counted { "" } else { ", as far as they are counted" };
+    format!("{percent} % of its {} bytes{counted} are on this node", warmth.bytes_total)
+}
+
+fn usage(room: &Room) -> Vec<VolumeUsage> {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let bytes = |blocks: u64| number(blocks.saturating_mul(stat.f_frsize));
-    vec![
-        VolumeUsage {
-            available: bytes(stat.f_bavail),
-            total: bytes(stat.f_blocks),
-            used: bytes(stat.f_blocks.saturating_sub(stat.f_bfree)),
-            unit: Unit::Bytes.into(),
-        },
-        VolumeUsage {
-            available: number(stat.f_favail),
-            total: number(stat.f_files),
-            used: number(stat.f_files.saturating_sub(stat.f_ffree)),
-            unit: Unit::Inodes.into(),
-        },
-    ]
+    let usage = |amount: Amount, unit: Unit| VolumeUsage {
+        available: number(amount.available),
+        total: number(amount.total),
+        used: number(amount.used),
+        unit: unit.into(),
+    };
+    vec![usage(room.bytes, Unit::Bytes), usage(room.files, Unit::Inodes)]
 }
 
 #[async_trait::async_trait]
@@ -270,6 +361,7 @@ impl Node for NodeService {
             rpc::Type::ExpandVolume,
             rpc::Type::VolumeCondition,
             rpc::Type::SingleNodeMultiWriter,
+            rpc::Type::VolumeMountGroup,
         ];
         let capability = |r#type: rpc::Type| NodeServiceCapability {
             r#type: Some(Type::Rpc(Rpc { r#type: r#type.into() })),
@@ -281,9 +373,10 @@ impl Node for NodeService {
         &self,
         _: Request<NodeGetInfoRequest>,
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        Ok(Response::new(NodeGetInfoResponse {
-            node_id: self.node_id.clone(),
-            ..NodeGetInfoResponse::default()
-        }))
+        let node_id = self.watch.node_id.clone();
+        // Kubelet makes a label of it.
+        let accessible_topology = (node_id.len() <= LABEL_BYTES_MAX)
+            .then(|| Topology { segments: [(TOPOLOGY_KEY.to_owned(), node_id.clone())].into() });
+        Ok(Response::new(NodeGetInfoResponse { node_id, accessible_topology, max_volumes_per_node: 0 }))
     }
 }

@@ -5,19 +5,23 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use granary_core::{Error, Kind, Result};
+use granary_core::{Clock, Error, Kind, Result};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::controller::ControllerService;
+use crate::gate::Gate;
+use crate::health::Probes;
 use crate::identity::IdentityService;
+use crate::kube::Kube;
 use crate::node::NodeService;
 use crate::proto::controller_server::ControllerServer;
 use crate::proto::identity_server::IdentityServer;
 use crate::proto::node_server::NodeServer;
 use crate::turns::Turns;
 use crate::volumes::Volumes;
+use crate::watch::Watch;
 
 /// Calls at work at once on one connection; more wait.
 const CALLS_MAX: usize = 64;
@@ -36,6 +40,12 @@ pub struct ServeOptions {
     pub role: Role,
     /// What Kubernetes calls this node.
     pub node_id: String,
+    /// Who may have volumes published.
+    pub gate: Gate,
+    /// Where events of pods go, and labels of this node; `None`: nowhere.
+    pub events: Option<Arc<Kube>>,
+    pub labels: Option<Arc<Kube>>,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Serves until `end`. Calls that are at work then are finished.
@@ -46,7 +56,7 @@ pub async fn serve(
     volumes: Arc<dyn Volumes>,
     end: impl Future<Output = ()>,
 ) -> Result<()> {
-    let ServeOptions { socket, role, node_id } = options;
+    let ServeOptions { socket, role, node_id, gate, events, labels, clock } = options;
     if role != Role::Controller && (node_id.is_empty() || node_id.len() > 192) {
         return Err(Error::new(
             Kind::Invalid,
@@ -57,8 +67,22 @@ pub async fn serve(
     let turns = Arc::new(Turns::default());
     let controller = (role != Role::Node)
         .then(|| ControllerServer::new(ControllerService { volumes: volumes.clone(), turns: turns.clone() }));
-    let node = (role != Role::Controller)
-        .then(|| NodeServer::new(NodeService { volumes: volumes.clone(), turns, node_id }));
+    let watch = Watch {
+        volumes: volumes.clone(),
+        turns,
+        published: Arc::default(),
+        probes: Probes::new(clock.clone()),
+        events,
+        labels,
+        node_id,
+        clock,
+    };
+    // Ends with this call, whatever it is at.
+    let mut looking = tokio::task::JoinSet::new();
+    let node = (role != Role::Controller).then(|| {
+        looking.spawn(watch.clone().run());
+        NodeServer::new(NodeService { gate, watch })
+    });
     let served = Server::builder()
         .concurrency_limit_per_connection(CALLS_MAX)
         .add_service(IdentityServer::new(IdentityService { volumes }))

@@ -16,7 +16,9 @@ pub(crate) fn of(error: Error) -> Status {
         Kind::Invalid | Kind::NameTooLong => Code::InvalidArgument,
         Kind::Access | Kind::Permission | Kind::Denied => Code::PermissionDenied,
         Kind::Unsupported => Code::Unimplemented,
-        Kind::Unavailable | Kind::Interrupted => Code::Unavailable,
+        Kind::Unavailable => Code::Unavailable,
+        // Begun and not done: to be asked again.
+        Kind::Interrupted => Code::Aborted,
         Kind::Busy | Kind::NotEmpty | Kind::ReadOnly => Code::FailedPrecondition,
         Kind::NoSpace | Kind::QuotaExceeded => Code::ResourceExhausted,
         Kind::Range => Code::OutOfRange,
@@ -41,6 +43,8 @@ mod tests {
             (Kind::NotFound, Code::NotFound),
             (Kind::Invalid, Code::InvalidArgument),
             (Kind::Unavailable, Code::Unavailable),
+            (Kind::Interrupted, Code::Aborted),
+            (Kind::Permission, Code::PermissionDenied),
             (Kind::Busy, Code::FailedPrecondition),
             (Kind::Corrupt, Code::Internal),
         ] {

@@ -35,7 +35,8 @@ pub struct MountWanted {
     pub tree: Option<String>,
     /// An existing directory.
     pub dir: PathBuf,
-    /// As after `mount -o`.
+    pub read_only: bool,
+    /// As after `mount -o`, `ro` apart.
     pub options: String,
 }
 
@@ -43,9 +44,33 @@ pub struct MountWanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     pub namespace: NamespaceName,
+    pub tree: Option<String>,
     pub read_only: bool,
+    /// As they were asked for, `ro` apart; `None` when that is not known any more.
+    pub options: Option<String>,
     /// What is wrong with it: with the drain to the store, or the node's disk.
     pub trouble: Option<String>,
+}
+
+/// How much of a namespace this node's cache holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub namespace: NamespaceName,
+    pub cached_bytes: u64,
+    /// Of all of it.
+    pub bytes: u64,
+}
+
+/// How far the bringing of a volume to this node is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Warmth {
+    pub bytes_here: u64,
+    /// As far as they are counted.
+    pub bytes_total: u64,
+    pub counted: bool,
+    pub ended: bool,
+    /// Why it ended before all was here.
+    pub failure: Option<String>,
 }
 
 #[async_trait]
@@ -63,8 +88,17 @@ pub trait Volumes: Send + Sync + 'static {
     async fn remove(&self, namespace: &NamespaceName) -> Result<()>;
     /// `Exists` when it is mounted there already.
     async fn mount(&self, wanted: MountWanted) -> Result<()>;
-    /// Detaches it also while it is in use.
+    /// Detaches it also while it is in use, and within a bound: also when the node process does not answer. `NotFound` when nothing of
+    /// ours is there.
     async fn unmount(&self, dir: &Path) -> Result<()>;
-    /// What of this node is mounted at `dir`, if anything is.
+    /// What of this node is mounted at `dir`, if anything is: by the node process' word.
     async fn mounted(&self, dir: &Path) -> Result<Option<Mounted>>;
+    /// Whether a mount of ours is at `dir`, alive or dead: by the kernel's word.
+    async fn shows(&self, dir: &Path) -> Result<bool>;
+    /// Begins to bring what is mounted at `dir`, or these paths below it, to this node, unless that is under way already. Its number.
+    async fn warm(&self, dir: &Path, paths: &[String]) -> Result<u64>;
+    /// How far that is. `NotFound` when it is not known any more.
+    async fn warmth(&self, id: u64) -> Result<Warmth>;
+    /// Of the namespaces that are mounted here.
+    async fn held(&self) -> Result<Vec<Held>>;
 }

@@ -1,11 +1,15 @@
 //! `granary csi`: the driver, over the node's socket.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use granary_core::{Error, Kind, NamespaceName};
-use granary_csi::{MountWanted, Mounted, NewVolume, Role, ServeOptions, Space, Volumes, serve};
+use granary_core::{Error, Kind, NamespaceName, SystemClock};
+use granary_csi::{
+    Gate, Held, Kube, MountWanted, Mounted, NewVolume, Role, ServeOptions, Space, Volumes, Warmth, serve,
+};
 use granary_meta::{Durability, NamespaceChange, NamespaceInfo};
 
 use crate::args::{CsiArgs, CsiRole};
@@ -15,20 +19,35 @@ use crate::log;
 use crate::node::signals::{self, Stop};
 use crate::wire::{
     ChangeRequest, CreateRequest, MountReply, MountRequest, RemoveRequest, SpaceStatus, Status, UnmountReply,
-    UnmountRequest,
+    UnmountRequest, WarmRequest, WarmStatus, WarmWork,
 };
+
+/// What the node process is asked to tell.
+const TELL_WAIT: Duration = Duration::from_secs(15);
+/// What it is asked to do; kubelet and the provisioner wait for two minutes.
+const WORK_WAIT: Duration = Duration::from_secs(100);
+/// What a clean unmount may take, and then each way of doing it without the node process.
+const UNMOUNT_WAIT: Duration = Duration::from_secs(30);
+/// Mounts at one directory, one over the other.
+const LAYERS_MAX: usize = 64;
 
 pub fn run(args: &CsiArgs) -> Outcome<()> {
     let settings = args.flags.sources().resolve()?;
     log::start(&settings)?;
+    let role = match args.serve {
+        CsiRole::Controller => Role::Controller,
+        CsiRole::Node => Role::Node,
+        CsiRole::Both => Role::Both,
+    };
+    let (gate, kube) = who_may(args, role)?;
     let options = ServeOptions {
         socket: socket_of(&args.endpoint)?,
-        role: match args.serve {
-            CsiRole::Controller => Role::Controller,
-            CsiRole::Node => Role::Node,
-            CsiRole::Both => Role::Both,
-        },
+        role,
         node_id: args.node_id.clone(),
+        gate,
+        events: kube.clone().filter(|_| args.events),
+        labels: kube.filter(|_| args.labels),
+        clock: Arc::new(SystemClock),
     };
     let volumes = Arc::new(NodeVolumes { node: Client::new(&settings.socket) });
     block_on(async {
@@ -37,6 +56,51 @@ pub fn run(args: &CsiArgs) -> Outcome<()> {
         tracing::info!(socket = %options.socket.display(), "serving CSI");
         Ok(serve(options, volumes, stop.begin.cancelled_owned()).await?)
     })
+}
+
+/// Who decides, and the API server where something needs it.
+fn who_may(args: &CsiArgs, role: Role) -> Outcome<(Gate, Option<Arc<Kube>>)> {
+    let mounts = role != Role::Controller;
+    let file = match args.access.as_deref() {
+        Some("none") => None,
+        Some(file) => Some(PathBuf::from(file)),
+        None if !mounts => None,
+        None => {
+            return Err(Failure::usage(
+                "say which pods may mount what: --access FILE, a file of grants; or --access none, where whoever reaches the socket \
+                 may mount everything",
+            ));
+        }
+    };
+    if !mounts || file.is_none() && !args.events && !args.labels {
+        return Ok((Gate::Open, None));
+    }
+    let kube = Arc::new(Kube::new(&kube_api(args)?, &args.kube_credentials)?);
+    let gate = match file {
+        None => Gate::Open,
+        Some(grants) => {
+            // One that cannot be used is told now; later it is read anew each time.
+            granary_csi::grants::Grants::read(&grants)?;
+            Gate::Guarded { grants, kube: kube.clone() }
+        }
+    };
+    Ok((gate, Some(kube)))
+}
+
+/// As given, else as Kubernetes tells every pod.
+fn kube_api(args: &CsiArgs) -> Outcome<String> {
+    if let Some(api) = &args.kube_api {
+        return Ok(api.clone());
+    }
+    let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (told("KUBERNETES_SERVICE_HOST"), told("KUBERNETES_SERVICE_PORT")) {
+        (Some(host), Some(port)) if host.contains(':') => Ok(format!("https://[{host}]:{port}")),
+        (Some(host), Some(port)) => Ok(format!("https://{host}:{port}")),
+        _ => Err(Failure::usage(
+            "the API server is needed to know pods, and this is no pod of a cluster: give --kube-api URL, or --access none without \
+             --events and --labels",
+        )),
+    }
 }
 
 fn socket_of(endpoint: &str) -> Outcome<PathBuf> {
@@ -94,16 +158,63 @@ fn trouble(space: SpaceStatus) -> Option<String> {
     space.disk_error.or(space.damage).or(space.error)
 }
 
+/// Without the links that lead to it, as the kernel lists it. What is mounted there is not asked.
+fn resolved(dir: &Path) -> PathBuf {
+    let above = dir.parent().and_then(|above| above.canonicalize().ok());
+    above.zip(dir.file_name()).map_or_else(|| dir.to_owned(), |(above, name)| above.join(name))
+}
+
+/// Mount options without `ro`, which is told apart.
+fn without_ro(options: &str) -> String {
+    options.split(',').filter(|word| *word != "ro").collect::<Vec<_>>().join(",")
+}
+
+/// An answer of the node process, within a bound.
+async fn within<T>(wait: Duration, asked: impl Future<Output = Outcome<T>>) -> granary_core::Result<T> {
+    match tokio::time::timeout(wait, asked).await {
+        Ok(answer) => answer.map_err(error),
+        Err(_) => Err(Error::new(
+            Kind::Unavailable,
+            format!(
+                "the node process of this machine did not answer within {} s; see its log",
+                wait.as_secs()
+            ),
+        )),
+    }
+}
+
+impl NodeVolumes {
+    async fn status(&self) -> granary_core::Result<Status> {
+        within(TELL_WAIT, self.node.get("/v1/status")).await
+    }
+
+    async fn warmups(&self) -> granary_core::Result<Vec<WarmStatus>> {
+        within(TELL_WAIT, self.node.get("/v1/warmups")).await
+    }
+
+    /// By the node process, so that what programs did is handed over; lazily when it is in use.
+    async fn unmount_clean(&self, dir: &Path) -> Outcome<()> {
+        let dir = super::text_of(dir)?;
+        let request = |lazy| UnmountRequest { dir: dir.clone(), lazy };
+        match self.node.post::<UnmountReply>("/v1/unmount", &request(false)).await {
+            // Who still has it open is outside of every pod; the pod's end does not wait for them.
+            Err(failure) if failure.is(Kind::Busy) => {
+                self.node.post::<UnmountReply>("/v1/unmount", &request(true)).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+}
+
 #[async_trait]
 impl Volumes for NodeVolumes {
     async fn ready(&self) -> granary_core::Result<()> {
-        match self.node.is_there().await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::new(
+        match within(TELL_WAIT, self.node.is_there()).await? {
+            true => Ok(()),
+            false => Err(Error::new(
                 Kind::Unavailable,
                 "no node process answers on this machine; start `granary node`",
             )),
-            Err(failure) => Err(error(failure)),
         }
     }
 
@@ -119,11 +230,11 @@ impl Volumes for NodeVolumes {
             trash_ms: new.trash_ms,
             packed: None,
         };
-        self.node.post("/v1/namespaces/create", &request).await.map(space).map_err(error)
+        within(WORK_WAIT, self.node.post("/v1/namespaces/create", &request)).await.map(space)
     }
 
     async fn list(&self) -> granary_core::Result<Vec<Space>> {
-        let all: Vec<NamespaceInfo> = self.node.get("/v1/namespaces").await.map_err(error)?;
+        let all: Vec<NamespaceInfo> = within(TELL_WAIT, self.node.get("/v1/namespaces")).await?;
         Ok(all.into_iter().map(space).collect())
     }
 
@@ -140,66 +251,138 @@ impl Volumes for NodeVolumes {
     async fn set_quota(&self, namespace: &NamespaceName, bytes_max: u64) -> granary_core::Result<Space> {
         let change = NamespaceChange { bytes_max: Some(bytes_max), ..NamespaceChange::default() };
         let request = ChangeRequest { namespace: namespace.to_string(), change };
-        self.node.post("/v1/namespaces/set", &request).await.map(space).map_err(error)
+        within(WORK_WAIT, self.node.post("/v1/namespaces/set", &request)).await.map(space)
     }
 
     async fn remove(&self, namespace: &NamespaceName) -> granary_core::Result<()> {
         let request = RemoveRequest { namespace: namespace.to_string(), force: true };
-        let _: serde_json::Value = self.node.post("/v1/namespaces/remove", &request).await.map_err(error)?;
+        let _: serde_json::Value =
+            within(WORK_WAIT, self.node.post("/v1/namespaces/remove", &request)).await?;
         Ok(())
     }
 
     async fn mount(&self, wanted: MountWanted) -> granary_core::Result<()> {
+        let read_only = if wanted.read_only { ",ro" } else { "" };
         let request = MountRequest {
             namespace: wanted.namespace.to_string(),
             tree: wanted.tree,
-            dir: text(&wanted.dir)?,
-            options: wanted.options,
+            dir: text(&resolved(&wanted.dir))?,
+            options: format!("{}{read_only}", wanted.options),
             meta: None,
             cache: None,
             token: None,
             limits: serde_json::Map::new(),
         };
-        let _: MountReply = self.node.post("/v1/mount", &request).await.map_err(error)?;
+        let _: MountReply = within(WORK_WAIT, self.node.post("/v1/mount", &request)).await?;
         Ok(())
     }
 
     async fn unmount(&self, dir: &Path) -> granary_core::Result<()> {
-        let request = |lazy| Ok::<_, Error>(UnmountRequest { dir: text(dir)?, lazy });
-        let clean = self.node.post::<UnmountReply>("/v1/unmount", &request(false)?).await;
-        // Who still has it open is outside of every pod; the pod's end does not wait for them.
-        let done = match clean {
-            Err(failure) if failure.is(Kind::Busy) => self.node.post("/v1/unmount", &request(true)?).await,
-            other => other,
+        let dir = resolved(dir);
+        let clean = within(UNMOUNT_WAIT, self.unmount_clean(&dir)).await;
+        // What is left: a dead mount below, or all of it when the node process is gone or hangs. What programs wrote is on its disk.
+        let left = dir.clone();
+        let detached = tokio::task::spawn_blocking(move || detach_all(&left));
+        let detached = match tokio::time::timeout(UNMOUNT_WAIT, detached).await {
+            Ok(done) => {
+                done.map_err(|e| Error::new(Kind::Bug, format!("detaching a mount failed: {e}")))??
+            }
+            Err(_) => {
+                return Err(Error::new(
+                    Kind::Unavailable,
+                    format!(
+                        "{} cannot be detached: the kernel does not answer; it is tried again",
+                        dir.display()
+                    ),
+                ));
+            }
         };
-        match done.map_err(error) {
-            // The node process was started anew, and the mount is dead.
-            Err(e) if e.kind() == Kind::NotFound => detach_dead(dir),
-            other => other.map(drop),
+        match clean {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == Kind::NotFound && detached == 0 => Err(e),
+            Err(e) => {
+                tracing::warn!(dir = %dir.display(), "detached without the node process: {e}");
+                Ok(())
+            }
         }
     }
 
     async fn mounted(&self, dir: &Path) -> granary_core::Result<Option<Mounted>> {
-        let status: Status = self.node.get("/v1/status").await.map_err(error)?;
-        let dir = text(dir)?;
-        let found = status.mounts.into_iter().find(|mount| mount.dir == dir);
+        let dir = text(&resolved(dir))?;
+        let found = self.status().await?.mounts.into_iter().find(|mount| mount.dir == dir);
         found
             .map(|mount| {
                 let namespace = mount.space.namespace.parse()?;
-                Ok(Mounted { namespace, read_only: mount.read_only, trouble: trouble(mount.space) })
+                Ok(Mounted {
+                    namespace,
+                    tree: mount.tree,
+                    read_only: mount.read_only,
+                    options: mount.options.map(|options| without_ro(&options)),
+                    trouble: trouble(mount.space),
+                })
             })
             .transpose()
     }
+
+    async fn shows(&self, dir: &Path) -> granary_core::Result<bool> {
+        let dir = dir.to_owned();
+        let looked = tokio::task::spawn_blocking(move || {
+            Ok(granary_fuse::mount::table::at(&resolved(&dir))?.is_some_and(|mount| mount.is_ours()))
+        });
+        looked.await.map_err(|e| Error::new(Kind::Bug, format!("looking for a mount failed: {e}")))?
+    }
+
+    async fn warm(&self, dir: &Path, paths: &[String]) -> granary_core::Result<u64> {
+        let path = text(&resolved(dir))?;
+        let same = |job: &&WarmStatus| !job.ended && job.path == path && job.work == WarmWork::Fetch;
+        if let Some(job) = self.warmups().await?.iter().find(same) {
+            return Ok(job.id);
+        }
+        let files = (!paths.is_empty()).then(|| paths.to_vec());
+        let request = WarmRequest { path, files, work: WarmWork::Fetch, background: true };
+        Ok(within(TELL_WAIT, self.node.warm(&request, |_| ())).await?.id)
+    }
+
+    async fn warmth(&self, id: u64) -> granary_core::Result<Warmth> {
+        let job = self.warmups().await?.into_iter().find(|job| job.id == id);
+        let job = job.ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                "the node process was started anew while it brought a volume; it is begun again",
+            )
+        })?;
+        let failed = job.first_failure.filter(|_| job.failed > 0);
+        Ok(Warmth {
+            bytes_here: job.bytes_here,
+            bytes_total: job.bytes_total,
+            counted: job.counted,
+            ended: job.ended,
+            failure: job.failure.map(|failure| failure.message).or(failed),
+        })
+    }
+
+    async fn held(&self) -> granary_core::Result<Vec<Held>> {
+        let spaces = self.status().await?.mounts.into_iter().map(|mount| mount.space);
+        let held = spaces.map(|space| {
+            let namespace: NamespaceName = space.namespace.parse()?;
+            Ok((
+                namespace.clone(),
+                Held { namespace, cached_bytes: space.cached_bytes, bytes: space.usage.bytes },
+            ))
+        });
+        Ok(held.collect::<granary_core::Result<BTreeMap<_, _>>>()?.into_values().collect())
+    }
 }
 
-/// `NotFound` when nothing of ours is there.
-fn detach_dead(dir: &Path) -> granary_core::Result<()> {
-    match granary_fuse::unmount(dir, true) {
-        Err(e) if e.kind() == Kind::Invalid => {
-            Err(Error::new(Kind::NotFound, format!("nothing is mounted at {}", dir.display())))
+/// Whatever of ours is mounted there, one over the other; how many.
+fn detach_all(dir: &Path) -> granary_core::Result<usize> {
+    for layers in 0..LAYERS_MAX {
+        match granary_fuse::mount::table::at(dir)? {
+            Some(mount) if mount.is_ours() => granary_fuse::unmount(dir, true)?,
+            _ => return Ok(layers),
         }
-        other => other,
     }
+    Ok(LAYERS_MAX)
 }
 
 #[cfg(test)]
@@ -214,6 +397,25 @@ mod tests {
         for bad in ["unix://csi.sock", "tcp://0.0.0.0:1", ""] {
             assert_eq!(socket_of(bad).unwrap_err().exit, 2, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_compared_without_ro() {
+        assert_eq!(without_ro("noexec,idmap,ro"), "noexec,idmap");
+        assert_eq!(without_ro("ro"), "");
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&top, top.join("link")).unwrap();
+        assert_eq!(resolved(&top.join("link/target")), top.join("target"));
+        assert_eq!(resolved(&top.join("link")), top.join("link"), "the last part may be a mount that hangs");
+        assert_eq!(resolved(Path::new("/none/x")), Path::new("/none/x"));
+    }
+
+    #[tokio::test]
+    async fn a_node_process_that_says_nothing_is_not_waited_for() {
+        let silent = std::future::pending::<Outcome<()>>();
+        let e = within(Duration::ZERO, silent).await.unwrap_err();
+        assert!(e.kind() == Kind::Unavailable && e.to_string().contains("did not answer"), "{e}");
     }
 
     #[test]

@@ -1,37 +1,30 @@
-//! The driver as Kubernetes' own conformance test sees it, over a real node process, real mounts and the real store.
+//! The driver over a real node process and real mounts: Kubernetes' own conformance test over the real store, and what that does not
+//! ask: who may, whose ids, what becomes of mounts that are dead or hang.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `api` | an API server that knows the pods of a test |
+//! | `driver` | the driver, and calls as kubelet makes them |
+//! | `access`, `ids`, `health`, `drain` | tests |
 
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+mod access;
+mod api;
+mod drain;
+mod driver;
+mod health;
+mod ids;
 
-use granary_tests::{Node, StoreKind, run, until};
+use std::process::Command;
 
-/// Ended when the test is.
-struct Driver(Child);
-
-impl Driver {
-    fn start(node: &Node) -> Driver {
-        let socket = node.path("csi.sock");
-        let endpoint = format!("unix://{}", socket.display());
-        let child = node.command(&["csi", "--endpoint", &endpoint, "--node-id", "node-1"]).spawn();
-        let driver = Driver(child.expect("the driver starts"));
-        until("the driver listens", || UnixStream::connect(&socket).is_ok());
-        driver
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use driver::Driver;
+use granary_tests::{Node, StoreKind, run};
 
 #[test]
 fn csi_sanity_passes() {
     let sanity = std::env::var("GRANARY_CSI_SANITY")
         .expect("GRANARY_CSI_SANITY names the program csi-sanity; tools/test builds it");
     let node = Node::new(StoreKind::S3);
-    let _driver = Driver::start(&node);
+    let _driver = Driver::start(&node, &["--access", "none"]);
     let out = run(Command::new(&sanity)
         .arg(format!("--csi.endpoint=unix://{}", node.path("csi.sock").display()))
         .arg(format!("--csi.mountdir={}", node.path("target").display()))

@@ -1,0 +1,116 @@
+//! Mounts that are dead, or hang.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use granary_tests::{Node, StoreKind, until};
+use rustix::process::{Pid, Signal, kill_process};
+use tonic::Code;
+
+use crate::driver::{Driver, Publish, target};
+
+fn plain(volume: &str) -> Publish {
+    Publish { volume: volume.to_owned(), ..Publish::default() }
+}
+
+fn pid(raw: u32) -> Pid {
+    Pid::from_raw(raw as i32).expect("a process")
+}
+
+/// A mount namespace of its own that follows this one, as a container with `mountPropagation: HostToContainer` has.
+struct Container(Child);
+
+impl Container {
+    /// With its own copy of what is at `volume`.
+    fn start(volume: &std::path::Path, inside: &std::path::Path) -> Container {
+        let script = r#"mount --rbind "$1" "$2" && mount --make-rslave "$2" && echo ready && exec cat"#;
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "slave", "bash", "-euc", script, "container"])
+            .args([volume, inside])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare starts");
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.as_mut().expect("its output"));
+        std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        Container(child)
+    }
+
+    fn path(&self, inside: &std::path::Path) -> std::path::PathBuf {
+        let inside = inside.strip_prefix("/").expect("absolute");
+        std::path::Path::new("/proc").join(self.0.id().to_string()).join("root").join(inside)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_dead_mount_is_mended_where_containers_follow_and_goes_when_its_pod_does() {
+    let mut node = Node::new(StoreKind::Folder);
+    node.ok(&["ns", "create", "user/alice", "--mode", "0777"]);
+    let driver = Driver::start(&node, &["--access", "none"]);
+    let (dir, inside) = (target(&node, "pod"), node.path("inside"));
+    fs::create_dir(&inside).expect("a directory");
+    // As kubelet's directory is in a cluster.
+    let pods = node.path("pods");
+    let shared = |args: &[&str]| {
+        assert!(Command::new("mount").args(args).arg(&pods).status().expect("mount").success(), "{args:?}");
+    };
+    shared(&["--bind", pods.to_str().expect("utf-8")]);
+    shared(&["--make-rshared"]);
+    driver.publish(&dir, &plain("user/alice")).expect("published");
+    fs::write(dir.join("file"), "kept").expect("written");
+    node.sync(&dir);
+    let container = Container::start(&dir, &inside);
+    assert_eq!(fs::read_to_string(container.path(&inside).join("file")).expect("read"), "kept");
+    node.kill();
+    let condition = driver.condition(&dir).expect("its mount is there");
+    assert!(condition.abnormal && condition.message.contains("node process"), "{condition:?}");
+    assert!(fs::read(container.path(&inside).join("file")).is_err());
+    node.start();
+    driver.publish(&dir, &plain("user/alice")).expect("kubelet asks again");
+    assert!(!driver.condition(&dir).expect("mounted").abnormal);
+    assert_eq!(fs::read_to_string(dir.join("file")).expect("read"), "kept");
+    assert_eq!(
+        fs::read_to_string(container.path(&inside).join("file")).expect("in the container too"),
+        "kept"
+    );
+    drop(container);
+    // Dead once more, and nobody to unmount it.
+    node.kill();
+    driver.unpublish(&dir).expect("it goes without the node process");
+    assert!(!dir.exists());
+    assert_eq!(driver.condition(&dir).expect_err("gone").code(), Code::NotFound);
+    assert!(Command::new("umount").arg(&pods).status().expect("umount").success());
+    node.start();
+}
+
+#[test]
+fn a_node_process_that_hangs_keeps_nobody() {
+    let node = Node::new(StoreKind::Folder);
+    node.ok(&["ns", "create", "user/alice", "--mode", "0777"]);
+    let driver = Driver::start(&node, &["--access", "none"]);
+    let dir = target(&node, "pod");
+    driver.publish(&dir, &plain("user/alice")).expect("published");
+    fs::write(dir.join("file"), "kept").expect("written");
+    kill_process(pid(node.pid()), Signal::STOP).expect("stopped");
+    for says in ["has not answered for 5 s", "has not answered for"] {
+        let condition = driver.condition(&dir).expect("mounted");
+        assert!(condition.abnormal && condition.message.contains(says), "{condition:?}");
+    }
+    driver.unpublish(&dir).expect("the pod goes");
+    assert!(!dir.exists());
+    kill_process(pid(node.pid()), Signal::CONT).expect("it goes on");
+    driver.publish(&dir, &plain("user/alice")).expect("and serves");
+    until("what was written is there", || {
+        fs::read_to_string(dir.join("file")).is_ok_and(|text| text == "kept")
+    });
+    driver.unpublish(&dir).expect("gone");
+}
