@@ -67,6 +67,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: granary init --meta /var/lib/granary/meta --store s3://training/granary")]
 pub struct InitArgs {
+    /// When the volume is there already, say so and succeed
+    #[arg(long)]
+    pub if_missing: bool,
     #[command(flatten)]
     pub flags: NodeFlags,
 }

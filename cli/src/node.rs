@@ -153,7 +153,7 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
     signals::watch(&stop)?;
     // Bound early, so that a second node at this socket is told before it touches anything. Those who connect wait.
     let gate = server::bind(&settings.socket)?;
-    let metrics_listener = metrics::listen(settings.metrics_port).await?;
+    let metrics_listener = metrics::listen(settings.metrics).await?;
     let node = Arc::new(open(settings, stop).await?);
     recover(&node, starter).await?;
     Failpoint::StartBeforeReady.reach();

@@ -78,7 +78,7 @@ async fn serve(settings: &Settings, starter: &Starter) -> Outcome<()> {
     let listener = listen(settings.service.listen).await?;
     let address =
         listener.local_addr().map_err(|e| Failure::io("cannot tell the address of the service", &e))?;
-    let metrics_listener = node::metrics::listen(settings.metrics_port).await?;
+    let metrics_listener = node::metrics::listen(settings.metrics).await?;
     let tls = settings.service.tls.as_ref().map(tls::identity).transpose()?;
     let keys = settings.service.trust.iter().map(|path| read_public(path)).collect::<Outcome<Vec<_>>>()?;
 

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use granary_cache::CacheFolder;
@@ -151,6 +151,12 @@ pub const SETTINGS: &[Setting] = &[
         "Write who was refused what to this file (kept below 32 MiB) instead of the log",
     ),
     setting("metrics_port", Unit::Port, Scope::Process, "Loopback port for Prometheus, at /metrics"),
+    setting(
+        "metrics_address",
+        Unit::Text,
+        Scope::Process,
+        "IP address at which metrics_port listens, instead of loopback; anybody who reaches it may read",
+    ),
     setting(
         "meta_backup_interval_ms",
         Unit::Period,
@@ -341,7 +347,8 @@ pub struct Settings {
     pub log: String,
     pub log_format: LogFormat,
     pub log_file: Option<PathBuf>,
-    pub metrics_port: Option<u16>,
+    /// Where Prometheus asks.
+    pub metrics: Option<SocketAddr>,
     /// For mounts whose options do not say it.
     pub transport: Transport,
     pub stop_wait_ms: u64,
@@ -610,6 +617,19 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
             bad("metrics_port", &g.origin, format!("{:?} is no port; give a number from 1 to 65535", g.text))
         })?),
     };
+    let metrics_address = match given.get("metrics_address") {
+        None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Some(g) if metrics_port.is_none() => {
+            return Err(bad(
+                "metrics_address",
+                &g.origin,
+                "it is the address of metrics_port, which is not given".to_owned(),
+            ));
+        }
+        Some(g) => g.text.parse::<IpAddr>().map_err(|_| {
+            bad("metrics_address", &g.origin, format!("{:?} is no IP address; give one, as 10.0.0.7", g.text))
+        })?,
+    };
     let period = |name: &str, default: u64| match (find(name), given.get(name)) {
         (Some(s), Some(g)) => number(s, g).map(|ms| ms.min(3_600_000)),
         _ => Ok(default),
@@ -711,7 +731,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         log: text("log").unwrap_or_else(|| "info".to_owned()),
         log_format,
         log_file: optional("log_file")?,
-        metrics_port,
+        metrics: metrics_port.map(|port| SocketAddr::from((metrics_address, port))),
         transport,
         stop_wait_ms,
         stop_drain_ms,

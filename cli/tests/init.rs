@@ -12,8 +12,14 @@ fn a_volume_is_made_once() {
     assert!(out.contains(&url), "{out}");
     assert!(exists(&world.path("store/granary-volume")) && exists(&world.path("meta/CURRENT")));
     world.run(&["init", "--store", &url]).refused(1, &["already has this volume", "granary mount"]);
+    let again = world.run(&["init", "--if-missing", "--store", &url]).unwrap_ok();
+    assert!(again.contains("is there already"), "{again}");
     let other = format!("file://{}", world.path("other").display());
-    world.run(&["init", "--store", &other]).refused(1, &["already has another volume", &url, "--meta"]);
+    for args in [&["init"][..], &["init", "--if-missing"]] {
+        world
+            .run(&[args, &["--store", &other]].concat())
+            .refused(1, &["already has another volume", &url, "--meta"]);
+    }
     assert!(!exists(&world.path("other")));
 }
 

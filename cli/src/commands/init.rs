@@ -29,9 +29,19 @@ pub fn run(args: &InitArgs) -> Outcome<()> {
         ));
     };
     let url = normal(&url)?;
-    let info = block_on(init(&settings, &url))?;
+    let (info, made) = block_on(init(&settings, &url))?;
+    if !made && !args.if_missing {
+        return Err(Failure::of_kind(
+            Kind::Exists,
+            format!(
+                "{} already has this volume ({}), with its objects in {}; mount it with `granary mount`",
+                settings.meta, info.uuid, info.store_url
+            ),
+        ));
+    }
+    let what = if made { "is made" } else { "is there already" };
     super::print(&format!(
-        "volume {} is made: metadata in {}, objects in {}\n",
+        "volume {} {what}: metadata in {}, objects in {}\n",
         info.uuid, settings.meta, info.store_url
     ))
 }
@@ -53,7 +63,8 @@ pub fn normal(url: &str) -> Outcome<String> {
     Err(Failure::usage(format!("store {url:?} cannot be used: write s3://BUCKET/PREFIX or file:///FOLDER")))
 }
 
-async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
+/// The volume, and whether it was made now.
+async fn init(settings: &Settings, url: &str) -> Outcome<(VolumeInfo, bool)> {
     let before = existing(settings, url)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = granary_store::Options { create: true, ..volume::store_options(settings) };
@@ -66,15 +77,7 @@ async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
     granary_store::probe(&*store, &*clock).await?;
     let marked = marker::read(&*store).await?;
     let info = match (before, marked) {
-        (Some(info), Some(marker)) if marker.uuid == info.uuid => {
-            return Err(Failure::of_kind(
-                Kind::Exists,
-                format!(
-                    "{} already has this volume ({}), with its objects in {}; mount it with `granary mount`",
-                    settings.meta, info.uuid, info.store_url
-                ),
-            ));
-        }
+        (Some(info), Some(marker)) if marker.uuid == info.uuid => return Ok((info, false)),
         (_, Some(marker)) => return Err(foreign(&*store, &marker.uuid)),
         // Interrupted before the store was marked: goes on.
         (Some(info), None) => info,
@@ -91,7 +94,7 @@ async fn init(settings: &Settings, url: &str) -> Outcome<VolumeInfo> {
         }
     };
     marker::write(&*store, &info.uuid).await?;
-    Ok(info)
+    Ok((info, true))
 }
 
 /// The volume that is in the metadata folder, if any. One in another store is refused.

@@ -1,7 +1,7 @@
 //! What Prometheus sees: the store's counters, and the state of every namespace on this node, read when asked.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,10 +18,9 @@ use super::lock::disk_room;
 use super::table::{Space, Table};
 use crate::exit::{Failure, Outcome};
 
-/// The loopback port, when one is wanted.
-pub async fn listen(port: Option<u16>) -> Outcome<Option<TcpListener>> {
-    let Some(port) = port else { return Ok(None) };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// At this address, when metrics are wanted.
+pub async fn listen(address: Option<SocketAddr>) -> Outcome<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await.map_err(|e| {
         Failure::io(format!("cannot listen at {address} for metrics (setting metrics_port)"), &e)
     })?;

@@ -133,6 +133,10 @@ fn impossible_values_name_setting_origin_and_mend() {
     assert!(m.contains("uploads_max"), "{m}");
     let m = message(&[("metrics_port", "70000")], &[], None);
     assert!(m.contains("65535"), "{m}");
+    let m = message(&[("metrics_port", "9710"), ("metrics_address", "here")], &[], None);
+    assert!(m.contains("metrics_address") && m.contains("no IP address"), "{m}");
+    let m = message(&[("metrics_address", "127.0.0.2")], &[], None);
+    assert!(m.contains("metrics_port"), "{m}");
     let m = message(&[("log_format", "xml")], &[], None);
     assert!(m.contains("auto, human, json"), "{m}");
     let m = message(&[("transport", "rail")], &[], None);
