@@ -17,7 +17,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET)/release/granary
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build install bench check fuzz stress kills soak clean setup
+.PHONY: help demo test build install bench check fuzz stress kills soak kube clean setup
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-8s  %s\n' "$$t" "$$d"; done
@@ -55,6 +55,9 @@ kills: setup ## stop a node at every failpoint and at random moments; ROUNDS=num
 
 soak: setup ## random programs amid kills, outages and full disks; MINUTES=number [10], SEED=n repeats one
 	@MINUTES=$(MINUTES) SEED=$(SEED) tools/test soak
+
+kube: setup ## install in a real one-node Kubernetes and test what pods see; built once by Go (20 minutes)
+	@tools/test kube
 
 clean: ## remove what cargo built here (the cache of tools/rocksdb stays)
 	@cargo clean
