@@ -3,7 +3,8 @@
 //! on from any place, while nothing of the tree is in memory.
 //!
 //! An entry's path is what [`names::clean`](crate::names::clean) makes of the tar's; a directory's has a slash at its end, so
-//! that it comes before all that is below it, and behind `a-b` and `a.b`.
+//! that it comes before all that is below it, and behind `a-b` and `a.b`. Deleted files are not in it, nor directories of which all
+//! files were deleted (`directories`).
 //!
 //! # The file, version 1. All integers are little-endian
 //!
@@ -24,6 +25,7 @@
 //! Header and sums are checked when it is opened, each 64 KiB of entries when it is first touched. It can be made anew at any
 //! time, and is, when anything about it is wrong.
 
+mod directories;
 mod file;
 mod merge;
 #[cfg(test)]

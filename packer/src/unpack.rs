@@ -161,6 +161,44 @@ impl Work<'_> {
         }
     }
 
+    /// Whether a directory has files, and all of them were deleted: then it was too.
+    fn is_deleted(&self, shard: u32, path: &[u8]) -> Result<bool> {
+        let below = [path, b"/"].concat();
+        let all = self.data.manifest().shards();
+        let shards = match self.options.by_shard {
+            true => shard..shard + 1,
+            false => 0..all.len() as u32,
+        };
+        // Most have nothing dead: they are asked only when something below it is.
+        let (some_dead, none_dead): (Vec<u32>, Vec<u32>) =
+            shards.partition(|&n| !all[n as usize].dead_files.is_empty());
+        let mut found = false;
+        for n in some_dead {
+            let (index, dead) = (self.runtime.block_on(self.data.index(n))?, &all[n as usize].dead_files);
+            for place in index.lower_bound(&below)?..index.file_count() {
+                let file = index.sorted(place)?;
+                if !index.path(file)?.starts_with(&below) {
+                    break;
+                }
+                if !dead.contains(file) {
+                    return Ok(false);
+                }
+                found = true;
+            }
+        }
+        if !found {
+            return Ok(false);
+        }
+        for n in none_dead {
+            let index = self.runtime.block_on(self.data.index(n))?;
+            let place = index.lower_bound(&below)?;
+            if place < index.file_count() && index.path(index.sorted(place)?)?.starts_with(&below) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Directories and links, when all files are there. Attributes of directories come last, the deepest first: a directory may
     /// be one that nobody writes to.
     fn others(&self) -> Result<(u64, u64)> {
@@ -171,6 +209,9 @@ impl Work<'_> {
             for other in 0..index.other_count() {
                 let other = index.other(other)?;
                 let Some(path) = self.allow(self.place(shard, other.path))? else { continue };
+                if other.kind == b'5' && self.is_deleted(shard, other.path)? {
+                    continue;
+                }
                 let made = match other.kind {
                     b'5' => self.tree.directory(&path).map(|()| directories += 1),
                     b'2' if path::stays_inside(&path, other.target) => {
@@ -198,6 +239,9 @@ impl Work<'_> {
             all.sort_by(|a, b| b.path.cmp(a.path));
             for other in all {
                 let Some(path) = self.allow(self.place(shard, other.path))? else { continue };
+                if self.is_deleted(shard, other.path)? {
+                    continue;
+                }
                 let attributes = tree::Attributes {
                     mode: other.mode,
                     mtime: other.mtime,

@@ -141,7 +141,7 @@ fn below(root: &Path) -> Below {
 /// Samples in several directories, empty directories, odd modes and times.
 fn tree(w: &World) -> PathBuf {
     let root = w.path("src");
-    for n in 0..60 {
+    for n in 0..20 {
         let dir = root.join(format!("d{}/e.f", n % 5));
         fs::create_dir_all(&dir).unwrap();
         for extension in ["cls", "jpg"] {
@@ -466,7 +466,7 @@ fn damaged_lmdb_files_are_named_and_end_nothing() {
     }
     // Flipped bits anywhere: an error, or what LMDB cannot know either; never the end of the process.
     let mut at = 7;
-    for n in 0..60 {
+    for n in 0..20 {
         at = (at * 31 + n * 977) % last;
         let mut bad = good.clone();
         bad[at] ^= 1 << (n % 8);

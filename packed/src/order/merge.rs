@@ -11,6 +11,7 @@ use granary_core::Result;
 use granary_packer::index::Index;
 use granary_packer::manifest::Runs;
 
+use super::directories::Directories;
 use super::file::Writer;
 use super::{Entry, Identity, Of};
 use crate::names::clean;
@@ -56,20 +57,31 @@ pub fn make<'a>(
         }
     }
     for (at, stream) in streams.iter_mut().enumerate() {
-        heap.extend(stream.next(&mut skipped)?.map(|(path, entry)| Head { path, entry, stream: at }));
+        heap.extend(stream.next(&mut skipped)?.map(|next| next.head(at)));
     }
     let mut out = Writer::new(path, of)?;
     let mut last: Option<Cow<'_, [u8]>> = None;
-    while let Some(Head { path, entry, stream }) = heap.pop() {
+    let mut directories = Directories::default();
+    while let Some(Head { path, entry, is_dead, stream }) = heap.pop() {
         opening.ordered()?;
-        if last.as_ref() == Some(&path) {
+        let mut show = |entry| out.push(entry);
+        directories.come_to(&path, &mut show)?;
+        if is_dead {
+            directories.is_dead();
+        } else if last.as_ref() == Some(&path) {
             skipped.replaced += 1;
         } else {
-            out.push(entry)?;
+            if path.ends_with(b"/") {
+                directories.begin(&path, entry);
+            } else {
+                directories.lives(&mut show)?;
+                show(entry)?;
+            }
             last = Some(path);
         }
-        heap.extend(streams[stream].next(&mut skipped)?.map(|(path, entry)| Head { path, entry, stream }));
+        heap.extend(streams[stream].next(&mut skipped)?.map(|next| next.head(stream)));
     }
+    directories.come_to(b"", &mut |entry| out.push(entry))?;
     drop(heap);
     out.finish()?;
     Ok(skipped)
@@ -107,36 +119,53 @@ enum Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn next(&mut self, skipped: &mut Skipped) -> Result<Option<(Cow<'a, [u8]>, Entry)>> {
+    fn next(&mut self, skipped: &mut Skipped) -> Result<Option<Next<'a>>> {
         match self {
             Stream::Files { shard, number, places } => {
                 for place in places {
                     let file = shard.index.sorted(place)?;
-                    if shard.dead_files.contains(file) {
-                        continue;
-                    }
+                    let is_dead = shard.dead_files.contains(file);
                     match clean(shard.index.path(file)?) {
                         Some(path) => {
                             let entry = Entry { shard: *number, of: Of::File(file) };
-                            return Ok(Some((Cow::Borrowed(path), entry)));
+                            return Ok(Some(Next { path: Cow::Borrowed(path), entry, is_dead }));
                         }
-                        None => skipped.odd_paths += 1,
+                        None => skipped.odd_paths += u64::from(!is_dead),
                     }
                 }
                 Ok(None)
             }
             Stream::Others { number, list } => {
                 let next = list.next();
-                Ok(next.map(|(path, other)| (path, Entry { shard: *number, of: Of::Other(other) })))
+                Ok(next.map(|(path, other)| {
+                    let entry = Entry { shard: *number, of: Of::Other(other) };
+                    Next { path, entry, is_dead: false }
+                }))
             }
         }
     }
 }
 
 /// A stream's next entry.
+struct Next<'a> {
+    path: Cow<'a, [u8]>,
+    entry: Entry,
+    /// It was deleted.
+    is_dead: bool,
+}
+
+impl<'a> Next<'a> {
+    fn head(self, stream: usize) -> Head<'a> {
+        let Next { path, entry, is_dead } = self;
+        Head { path, entry, is_dead, stream }
+    }
+}
+
+/// The same, with its stream's number.
 struct Head<'a> {
     path: Cow<'a, [u8]>,
     entry: Entry,
+    is_dead: bool,
     stream: usize,
 }
 

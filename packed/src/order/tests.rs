@@ -53,6 +53,48 @@ fn dead_files_are_left_out() {
 }
 
 #[test]
+fn directories_go_with_their_last_file_and_empty_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = |path: &str| other(path, b'5', "");
+    // Of the first shard's files all are deleted but b/c/2.
+    let a = index(&[
+        directory("a"),
+        directory("a/x"),
+        file("a/x/1", b""),
+        directory("b"),
+        directory("b/c"),
+        file("b/c/1", b""),
+        file("b/c/2", b""),
+        directory("b/d"),
+        file("b/d/1", b""),
+        directory("e"),
+        directory("e/empty"),
+        file("e/z", b""),
+        directory("none"),
+    ]);
+    let b = index(&[file("a2", b""), directory("b/d")]);
+    let dead = Runs::from_numbers([0, 1, 3, 4]);
+    let (entries, skipped) = make_of(dir.path(), &[(a, dead.clone()), (b, Runs::default())]);
+    // a2, b/, b/c/, b/c/2, e/, e/empty/, none/
+    let want = [
+        at(1, Of::File(0)),
+        at(0, Of::Other(2)),
+        at(0, Of::Other(3)),
+        at(0, Of::File(2)),
+        at(0, Of::Other(5)),
+        at(0, Of::Other(6)),
+        at(0, Of::Other(7)),
+    ];
+    assert_eq!(entries, want);
+    assert_eq!(skipped, Skipped { replaced: 1, ..Skipped::default() });
+    // What came again in a later shard shows them again, with the later's attributes.
+    let a = index(&[directory("a"), file("a/1", b"")]);
+    let b = index(&[directory("a"), file("a/1", b"new")]);
+    let (entries, _) = make_of(dir.path(), &[(a, Runs::from_numbers([0])), (b, Runs::default())]);
+    assert_eq!(entries, [at(1, Of::Other(0)), at(1, Of::File(0))]);
+}
+
+#[test]
 fn what_is_damaged_cut_or_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let members: Vec<_> = (0..20_000).map(|n| file(&format!("{n}"), b"")).collect();

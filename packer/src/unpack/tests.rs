@@ -221,3 +221,26 @@ fn what_was_deleted_does_not_come_back() {
     assert_eq!(data.unpack(dir.path(), &options()).unwrap().files, 1);
     assert_eq!(tree(dir.path()).keys().collect::<Vec<_>>(), ["b.jpg"]);
 }
+
+#[test]
+fn a_directory_goes_with_its_last_file_and_an_empty_one_stays() {
+    let data = Data::of(&[
+        &["gone/", "gone/below/", "gone/below/a.jpg", "half/", "half/a.jpg", "half/b.jpg", "empty/"],
+        &["again/", "other.jpg"],
+        &["again/a.jpg"],
+    ]);
+    let before = data.runtime.block_on(manifest::latest(&data.place)).unwrap().unwrap();
+    let mut shards = before.shards().to_vec();
+    shards[0].dead_files = Runs::from_numbers([0, 1]);
+    shards[0].dead_samples = Runs::from_numbers([0, 1]);
+    data.runtime.block_on(manifest::write(&data.place, &before.next("delete", shards).unwrap())).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let report = data.unpack(dir.path(), &options()).unwrap();
+    assert_eq!((report.files, report.directories), (3, 3));
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["again", "empty", "half", "other.jpg"]);
+    for name in ["again", "empty", "half"] {
+        assert_eq!(dir.path().join(name).metadata().unwrap().permissions().mode() & 0o777, 0o550, "{name}");
+    }
+}
