@@ -13,10 +13,11 @@ from pathlib import Path
 ARGUMENTS = argparse.ArgumentParser(description=__doc__)
 ARGUMENTS.add_argument("--granary", required=True)
 ARGUMENTS.add_argument("--work", required=True, type=Path)
-ARGUMENTS.add_argument("--files", type=int, default=100_000)
+ARGUMENTS.add_argument("--files", type=int)
 ARGUMENTS.add_argument("--bytes", type=int, default=10 << 10)
-ARGUMENTS.add_argument("--rounds", type=int, default=5)
+ARGUMENTS.add_argument("--rounds", type=int)
 ARGUMENTS.add_argument("--threads", type=int, default=os.cpu_count())
+ARGUMENTS.add_argument("--quick", action="store_true", help="whether all of it works: few files, two rounds; no figures to publish")
 
 # webdataset's own way to write shards, a file a sample: one process, as its writer is.
 WEBDATASET = """
@@ -30,6 +31,14 @@ with webdataset.ShardWriter(os.path.join(to, "%06d.tar"), maxcount=1 << 60, maxs
             stem, extension = os.path.relpath(path, source).split(".", 1)
             with open(path, "rb") as file:
                 out.write({"__key__": stem, extension: file.read()})
+"""
+
+
+# As many tars at once as granary has threads, each of its share of the directories; the last to end ends it.
+TARS = """
+source=$1 to=$2; shift 2
+for list; do tar -C "$source" -cf "$to/${list##*/}.tar" -T "$list" & pids+=($!); done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
 """
 
 
@@ -49,11 +58,26 @@ def warm(source: Path) -> None:
             Path(folder, name).read_bytes()
 
 
+def shares(args: argparse.Namespace, source: Path) -> list:
+    """Files that name each thread's share of the directories."""
+    folders, lists = sorted(path.name for path in source.iterdir()), []
+    for number in range(args.threads):
+        path = args.work / f"share-{number}"
+        path.write_text("".join(f"{folder}\n" for folder in folders[number :: args.threads]))
+        lists.append(str(path))
+    return lists
+
+
 def systems(args: argparse.Namespace, source: Path) -> dict:
     """Name to the command that packs into a folder."""
     pack = [args.granary, "pack", "--json", str(source)]
-    return {
+    lists = shares(args, source)
+    several = {
         f"granary pack, {args.threads} threads": lambda to: [*pack, to, "--threads", str(args.threads)],
+        f"{args.threads} tar cf at once": lambda to: ["bash", "-c", TARS, "bash", str(source), to, *lists],
+    }
+    return {
+        **(several if args.threads > 1 else {}),
         "granary pack, 1 thread": lambda to: [*pack, to, "--threads", "1"],
         "tar cf": lambda to: ["tar", "-C", str(source), "-cf", f"{to}/all.tar", "."],
         "webdataset ShardWriter": lambda to: [sys.executable, "-c", WEBDATASET, str(source), to],
@@ -82,6 +106,8 @@ def once(command: list, to: Path) -> tuple:
 
 def main() -> None:
     args = ARGUMENTS.parse_args()
+    args.files = args.files or (4_000 if args.quick else 100_000)
+    args.rounds = args.rounds or (2 if args.quick else 5)
     source = args.work / "source"
     print(f"making {args.files} files of {args.bytes} bytes", file=sys.stderr)
     make(source, args.files, args.bytes)
@@ -106,6 +132,8 @@ def main() -> None:
     tar, writer = times["tar cf"], times["webdataset ShardWriter"]
     print(f"{args.files} files of {args.bytes} bytes, {args.rounds} rounds, medians (least to most); {os.cpu_count()} processors")
     print(f"with a load of {os.getloadavg()[0]:.1f} at the end\n")
+    if args.quick:
+        print("A quick run: it shows that all of it works, and no speed.\n")
     print("| | s | files/s | MB/s | processor s | s until durable | x tar | x tar, durable | x webdataset |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, rounds in times.items():
