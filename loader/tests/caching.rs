@@ -92,20 +92,23 @@ async fn a_smaller_cache_keeps_what_comes_soonest_within_its_bound() {
     let dir = tempfile::tempdir().unwrap();
     let (source, _) = data_set().await;
     let loader = here(vec![source.clone()], options(dir.path(), 64 << 20, 1));
-    let mut found = Vec::new();
+    let data = source.manifest().bytes();
+    let mut spared = Vec::new();
     for _ in 0..4 {
-        let before = loader.progress_stats();
+        let before = loader.progress_stats().cache_miss_bytes;
         assert_eq!(numbers_here(&loader).await.len(), 32);
-        let now = loader.progress_stats();
-        let (hits, misses) =
-            (now.cache_hit_bytes - before.cache_hit_bytes, now.cache_miss_bytes - before.cache_miss_bytes);
-        found.push(hits as f64 / (hits + misses) as f64);
+        let fetched = loader.progress_stats().cache_miss_bytes - before;
+        spared.push(1.0 - fetched as f64 / data as f64);
         let kept: u64 = files(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
         assert!(kept <= 64 << 20, "{kept}");
     }
-    // Half as large as the data: an LRU finds 15 % of a shuffled epoch.
-    println!("found in each epoch: {found:.2?}");
-    assert!(found[1..].iter().all(|part| *part > 0.25), "{found:?}");
+    println!("of the data, not fetched in each epoch: {spared:.2?}");
+    // Who always keeps the same part of the data finds that part in each epoch, whatever its order; room is made down to fifteen sixteenths. Of the
+    // rest a chunk is fetched for each run that has a part of it: a shard's four runs share three of its nine chunks. The policy knows the order,
+    // so it is to do no worse. An LRU is spared 15 %.
+    let same_part = (60 << 20) as f64 / data as f64;
+    let floor = 1.0 - (1.0 - same_part) * (12.0 / 9.0);
+    assert!(spared[1..].iter().all(|part| *part >= floor), "{spared:?}, {floor:.2}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

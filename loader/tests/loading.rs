@@ -75,14 +75,18 @@ proptest! {
     #[test]
     fn resumed_anywhere_by_any_number_of_ranks_it_is_the_same(
         sizes in proptest::collection::vec(0_u64..40, 1..6), batch in 6_u64..20, method in 0_usize..4, tail in 0_usize..3,
+        bucket_batches in 0_u32..4,
         // Of each leg: ranks, workers, batches before the next.
         legs in proptest::collection::vec((1_u32..6, 1_u32..4, 0_u64..9), 1..4),
     ) {
         prop_assume!(sizes.iter().sum::<u64>() >= batch);
         let dir = tempfile::tempdir().unwrap();
-        let source = folder(dir.path(), &sizes, 300);
+        drop(folder(dir.path(), &sizes, 300));
+        let with_lengths = SourceOptions { lengths: Some("cls".to_owned()), ..SourceOptions::default() };
+        let source = Source::open(dir.path().to_str().unwrap(), with_lengths).unwrap();
         let tail = [Tail::Pad, Tail::Drop, Tail::Uneven][tail];
-        let options = Options { shuffle: shuffle(METHODS[method]), tail, threads: 1, ..options(batch) };
+        let shuffle = Shuffle { bucket_batches, ..shuffle(METHODS[method]) };
+        let options = Options { shuffle, tail, threads: 1, ..options(batch) };
         let expected = rest(&loader(&source, options.clone()));
         let mut state: Option<State> = None;
         let mut given = Vec::new();
