@@ -362,16 +362,24 @@ impl Volumes for NodeVolumes {
     }
 
     async fn held(&self) -> granary_core::Result<Vec<Held>> {
-        let spaces = self.status().await?.mounts.into_iter().map(|mount| mount.space);
-        let held = spaces.map(|space| {
+        let status = self.status().await?;
+        let held = status.mounts.into_iter().map(|mount| mount.space).map(|space| {
+            let cached_bytes = space.cached_bytes.max(brought(&status.warmups, &space.namespace));
             let namespace: NamespaceName = space.namespace.parse()?;
-            Ok((
-                namespace.clone(),
-                Held { namespace, cached_bytes: space.cached_bytes, bytes: space.usage.bytes },
-            ))
+            Ok((namespace.clone(), Held { namespace, cached_bytes, bytes: space.usage.bytes }))
         });
         Ok(held.collect::<granary_core::Result<BTreeMap<_, _>>>()?.into_values().collect())
     }
+}
+
+/// What the last warmups of a namespace found on this node at their end, files that have a copy of their own included, which the read
+/// cache does not count for a namespace. `warmups`: the oldest first.
+fn brought(warmups: &[WarmStatus], namespace: &str) -> u64 {
+    let of_it = warmups.iter().filter(|job| job.ended && job.namespace == namespace);
+    of_it.fold(0, |bytes, job| match job.work {
+        WarmWork::Evict => 0,
+        _ => bytes.max(job.bytes_here),
+    })
 }
 
 /// Whatever of ours is mounted there, one over the other; how many.
@@ -409,6 +417,29 @@ mod tests {
         assert_eq!(resolved(&top.join("link/target")), top.join("target"));
         assert_eq!(resolved(&top.join("link")), top.join("link"), "the last part may be a mount that hangs");
         assert_eq!(resolved(Path::new("/none/x")), Path::new("/none/x"));
+    }
+
+    #[test]
+    fn what_warmups_brought_counts_until_it_is_dropped() {
+        let job = |namespace: &str, work, ended, bytes_here| WarmStatus {
+            namespace: namespace.to_owned(),
+            work,
+            ended,
+            bytes_here,
+            ..WarmStatus::default()
+        };
+        let mut all = vec![
+            job("dataset/a", WarmWork::Fetch, true, 10),
+            job("dataset/a", WarmWork::Check, true, 7),
+            job("dataset/a", WarmWork::Fetch, false, 100),
+            job("dataset/b", WarmWork::Pin, true, 50),
+        ];
+        assert_eq!(
+            (brought(&all, "dataset/a"), brought(&all, "dataset/b"), brought(&all, "dataset/c")),
+            (10, 50, 0)
+        );
+        all.push(job("dataset/a", WarmWork::Evict, true, 0));
+        assert_eq!(brought(&all, "dataset/a"), 0);
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A pod prefers such nodes by `preferredDuringSchedulingIgnoredDuringExecution` and `operator: Exists`, or `In: [warm]`. They are hints:
-//! what they say was so up to a minute ago, counts chunks in the cache of data sets that are mounted here, and promises nothing.
+//! what they say was so up to a minute ago, counts chunks in the cache, or what the last warmup found here, of data sets that are mounted
+//! here, and promises nothing.
 //! Data sets whose name cannot be a label's are left out, and of more than 64 the smaller ones.
 
 use std::collections::{BTreeMap, HashMap};
