@@ -62,10 +62,10 @@ impl Opening {
     /// Errors: `Interrupted` when nobody waits any more.
     pub(crate) fn ordered(&self) -> Result<()> {
         let done = self.entries.fetch_add(1, Ordering::Relaxed) + 1;
-        if done % LOOK_ENTRIES == 0 && self.given_up.load(Ordering::Relaxed) {
+        if done.is_multiple_of(LOOK_ENTRIES) && self.given_up.load(Ordering::Relaxed) {
             return Err(Error::new(Kind::Interrupted, "nobody waits for this packed data set any more"));
         }
-        if done % LOG_ENTRIES == 0 {
+        if done.is_multiple_of(LOG_ENTRIES) {
             let total = self.entries_total.load(Ordering::Relaxed);
             tracing::info!("putting a packed data set in order: {done} of {total} files");
         }
