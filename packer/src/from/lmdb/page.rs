@@ -108,7 +108,7 @@ pub fn parse(page: &[u8], number: u64) -> Result<Page, Why> {
         (u16_at(page, 10), usize::from(u16_at(page, 12)), usize::from(u16_at(page, 14)));
     // Of pages of 64 KiB the end does not fit into 16 bits.
     let upper = if upper == 0 && page.len() == 1 << 16 { page.len() } else { upper };
-    if lower < HEADER_BYTES || lower % 2 != 0 || lower > upper || upper > page.len() {
+    if lower < HEADER_BYTES || !lower.is_multiple_of(2) || lower > upper || upper > page.len() {
         return Err("its bounds are impossible");
     }
     let nodes = page[HEADER_BYTES..lower].chunks_exact(2).map(|at| usize::from(u16_at(at, 0)));
