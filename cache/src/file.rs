@@ -233,6 +233,12 @@ impl File {
         self.passthrough_begin(write)
     }
 
+    /// The same for a stage file that the kernel has since another process gave it: it may have written anything meanwhile, and
+    /// nobody asks it to wait.
+    pub fn resume_passthrough(&self, write: bool) -> Result<Backing> {
+        self.passthrough_resume(write)
+    }
+
     pub fn end_passthrough(&self, write: bool) {
         self.passthrough_end(write);
     }

@@ -497,6 +497,35 @@ async fn take_whole(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
     Ok(())
 }
 
+/// Files that programs have open since before this process, for as long as it takes to count them: until then nothing of theirs
+/// is uploaded, dropped, or taken for settled. With whether the kernel may write each one's stage file.
+pub(crate) async fn hold(
+    shared: &Arc<Shared>,
+    open: &[(Ino, Option<bool>)],
+) -> Result<Vec<(Arc<File>, Option<bool>)>> {
+    let mut held = Vec::new();
+    for &(ino, passes) in open {
+        let Some(attr) = attr_of(shared, ino).await? else { continue };
+        let file = shared.open(&attr, None).await?;
+        let passes = passes.filter(|write| match file.resume_passthrough(*write) {
+            Ok(_) => true,
+            Err(e) => {
+                tracing::error!(ns = %shared.ns, %ino, error = %e, "stage file");
+                false
+            }
+        });
+        held.push((file, passes));
+    }
+    // A mapping outlives its file's close: nothing tells of it but the disk.
+    for file in shared.table.all() {
+        let mut s = file.state();
+        if s.stage.as_ref().is_some_and(|stage| stage.shape == Shape::Whole) {
+            file.loosen(&mut s);
+        }
+    }
+    Ok(held)
+}
+
 /// The stage file has ranges that extents name, or is a leftover.
 async fn take_sparse(shared: &Arc<Shared>, ino: Ino) -> Result<()> {
     let (Some(attr), Some(file)) = (attr_of(shared, ino).await?, shared.table.find(ino)) else {

@@ -100,6 +100,8 @@ pub struct Tree {
     recovered: RecoveryStep,
     /// Until the tree is stopped.
     tasks: Mutex<Option<Tasks>>,
+    /// Files that programs have open since before this process, until they are counted.
+    kept: Mutex<Vec<(Arc<File>, Option<bool>)>>,
 }
 
 struct Tasks {
@@ -143,15 +145,43 @@ impl Tree {
 
     /// The same; `watch` is told how far the bringing together is.
     pub async fn open_watched(parts: TreeParts, watch: &RecoveryWatch) -> Result<Arc<Tree>> {
-        Tree::open_with(parts, Arc::new(SystemDisk), watch).await
+        Tree::open_kept(parts, watch, &[]).await
+    }
+
+    /// The same, where programs have these files open since before this process; with each, whether the kernel may write
+    /// (`Some(true)`) or read its stage file by itself. They count as open until [`Tree::count_kept`].
+    pub async fn open_kept(
+        parts: TreeParts,
+        watch: &RecoveryWatch,
+        open: &[(Ino, Option<bool>)],
+    ) -> Result<Arc<Tree>> {
+        Tree::open_with(parts, Arc::new(SystemDisk), watch, open).await
+    }
+
+    /// Those who have the files of [`Tree::open_kept`] have opened them by themselves.
+    pub async fn count_kept(&self) {
+        let held = std::mem::take(&mut *lock(&self.kept));
+        for (file, passes) in held {
+            if let Some(write) = passes {
+                file.end_passthrough(write);
+            }
+            if let Err(e) = self.close(file).await {
+                tracing::warn!(error = %e, "close"); // it stays with the file, for fsync
+            }
+        }
     }
 
     #[cfg(test)]
     pub(crate) async fn open_on(parts: TreeParts, disk: Arc<dyn Disk>) -> Result<Arc<Tree>> {
-        Tree::open_with(parts, disk, &RecoveryWatch::default()).await
+        Tree::open_with(parts, disk, &RecoveryWatch::default(), &[]).await
     }
 
-    async fn open_with(parts: TreeParts, disk: Arc<dyn Disk>, watch: &RecoveryWatch) -> Result<Arc<Tree>> {
+    async fn open_with(
+        parts: TreeParts,
+        disk: Arc<dyn Disk>,
+        watch: &RecoveryWatch,
+        open: &[(Ino, Option<bool>)],
+    ) -> Result<Arc<Tree>> {
         let files = StageFiles::open(&parts.stage_dir, disk.clone())?;
         let (mut log, segments) = Log::open(
             &parts.stage_dir.join("log"),
@@ -165,7 +195,12 @@ impl Tree {
         }
         let shared = Shared::new(parts, disk, Arc::new(log), files);
         shared.reads.room().join(&shared);
-        let recovered = match recover::recover(&shared, segments, watch).await {
+        let recovering = async {
+            let recovered = recover::recover(&shared, segments, watch).await?;
+            let kept = if open.is_empty() { Vec::new() } else { recover::hold(&shared, open).await? };
+            Ok((recovered, kept))
+        };
+        let (recovered, kept) = match recovering.await {
             Ok(recovered) => recovered,
             Err(e) => {
                 shared.end();
@@ -183,7 +218,7 @@ impl Tree {
             runtime.spawn(follow::run(shared.clone())),
         ];
         let tasks = Mutex::new(Some(Tasks { drain, others }));
-        Ok(Arc::new(Tree { shared, recovered, tasks }))
+        Ok(Arc::new(Tree { shared, recovered, tasks, kept: Mutex::new(kept) }))
     }
 
     /// The file's state, loaded from metadata if nobody has it; counts one user. Every `open` or `create` is matched by

@@ -42,6 +42,9 @@ pub enum Command {
     Explain(ExplainArgs),
     Doctor(DoctorArgs),
     Csi(CsiArgs),
+    /// Hold the mounts of a node, so that they outlive its process
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
     Ns(Box<NsArgs>),
     Fsck(FsckArgs),
     Gc(GcArgs),
@@ -87,8 +90,21 @@ pub struct NodeArgs {
     /// Tell on standard output, in one line of JSON, that the node is ready or why it is not.
     #[arg(long, hide = true)]
     pub notify: bool,
+    /// Take the place of the node that runs now; mounts that are kept (setting keeper) go on, with their open files
+    #[arg(long)]
+    pub replace: bool,
     #[command(flatten)]
     pub flags: NodeFlags,
+}
+
+#[derive(Debug, Args)]
+pub struct KeeperArgs {
+    /// Where the node finds it: the node's own socket with `.keeper` behind it
+    #[arg(long, value_name = "PATH")]
+    pub socket: std::path::PathBuf,
+    /// End when nothing is kept and no node is there
+    #[arg(long)]
+    pub ends_idle: bool,
 }
 
 #[derive(Debug, Subcommand)]

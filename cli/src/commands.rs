@@ -7,6 +7,7 @@ pub mod explain;
 pub mod fsck;
 pub mod gc;
 pub mod init;
+pub mod keeper;
 pub mod meta;
 pub mod mount;
 pub mod mount_helper;

@@ -68,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => commands::trace::run(&args),
         Command::Explain(args) => commands::explain::run(&args),
         Command::Csi(args) => commands::csi::run(&args),
+        Command::Keeper(args) => commands::keeper::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Ns(args) => commands::ns::run(&args),
         Command::Fsck(args) => commands::fsck::run(&args),

@@ -8,6 +8,7 @@
 //! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | [`keeping`] | the process that holds the mounts, so that they outlive this one |
 //! | [`packed`] | namespaces that show a packed data set |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
@@ -23,6 +24,7 @@ pub mod clients;
 pub mod data;
 mod empty;
 pub mod identity;
+pub mod keeping;
 pub mod lock;
 pub mod metrics;
 pub mod mountpoint;
@@ -59,6 +61,7 @@ use crate::settings::Settings;
 use crate::{failpoints, log, randomness, volume};
 use clients::{ClientParts, Clients};
 use data::Data;
+use keeping::Keeping;
 use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
@@ -84,6 +87,9 @@ pub struct Node {
     pub pins: Arc<Pins>,
     pub registry: Registry,
     pub stop: Stop,
+    pub keeping: Option<Arc<Keeping>>,
+    /// What it gave back at the start, until that is served again.
+    inherited: Mutex<Vec<keeping::Entry>>,
     /// Monotonic time of the start.
     started: Duration,
 }
@@ -102,6 +108,8 @@ pub struct Parts {
     pub watch: Arc<RecoveryWatch>,
     /// The way to other nodes, when they share the volume.
     pub data: Option<Data>,
+    /// Who holds the mounts, if somebody is to.
+    pub keeping: Option<Arc<Keeping>>,
     /// Seeds the generators of object ids. The lock guards its state, for a few instructions.
     pub seeds: Mutex<StdRng>,
 }
@@ -170,14 +178,28 @@ async fn serve(settings: Settings, starter: &Starter) -> Outcome<()> {
         node.settings.socket.display()
     );
     starter.ready();
-    node.stop.begin.cancelled().await;
+    tokio::select! {
+        () = node.stop.begin.cancelled() => {}
+        () = node.stop.leave.cancelled() => shutdown::leave(&node).await,
+    }
     starter.stopping();
     shutdown::run(&node, servers).await
 }
 
 /// Brings back what is staged, and tells whoever waits for the node how far it is.
 async fn recover(node: &Node, starter: &Starter) -> Outcome<()> {
-    let work = node.mounts.recover();
+    let inherited =
+        std::mem::take(&mut *node.inherited.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let work = async {
+        // Programs wait for these.
+        if !inherited.is_empty() {
+            node.mounts.resume(inherited).await?;
+            if let Source::Local(volume) = &node.source {
+                volume.free_orphans()?;
+            }
+        }
+        node.mounts.recover().await
+    };
     tokio::pin!(work);
     let mut tick = tokio::time::interval(RECOVERY_INTERVAL);
     tick.tick().await; // the first comes at once
@@ -198,9 +220,21 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let started = clock.monotonic();
     let mut generator = randomness::generator()?;
     let fresh = NodeId(generator.next_u64());
+    let keeping = match settings.keeper {
+        true => {
+            let settings = settings.clone();
+            Some(blocking(move || Keeping::start(&settings)).await?)
+        }
+        false => None,
+    };
+    let inherited = match keeping.clone() {
+        Some(keeping) => blocking(move || keeping.all()).await?,
+        None => Vec::new(),
+    };
     let (mut data_listener, mut clients) = (None, None);
     let source = match settings.meta.service() {
-        None => Source::Local(volume::open(&settings)?),
+        None if inherited.is_empty() => Source::Local(volume::open(&settings)?),
+        None => Source::Local(volume::open_keeping(&settings)?),
         Some(_) => {
             data_listener = data::listen(&settings).await?;
             let data_address = data_listener.as_ref().map(|data| data.address.clone());
@@ -232,6 +266,7 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         .transpose()?;
     let parts = Parts {
         data,
+        keeping: keeping.clone(),
         settings: settings.clone(),
         source: source.clone(),
         store: router,
@@ -259,6 +294,8 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
         pins,
         registry,
         stop,
+        keeping,
+        inherited: Mutex::new(inherited),
         started,
     })
 }

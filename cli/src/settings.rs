@@ -175,6 +175,12 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Node,
         "How mounts get their requests: dev (/dev/fuse), uring (over io_uring), or auto (uring where the kernel has it)",
     ),
+    setting(
+        "keeper",
+        Unit::Text,
+        Scope::Node,
+        "on: a second process holds the mounts, so that they and open files outlive the node process; off: they end with it",
+    ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(
         "stop_drain_ms",
@@ -351,6 +357,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// For mounts whose options do not say it.
     pub transport: Transport,
+    /// Mounts outlive the process, where they can.
+    pub keeper: bool,
     pub stop_wait_ms: u64,
     pub stop_drain_ms: u64,
     pub backup: BackupSettings,
@@ -640,6 +648,14 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
             bad("transport", &g.origin, format!("{:?} cannot be: {e}", g.text))
         })?,
     };
+    let keeper = match given.get("keeper") {
+        None => false,
+        Some(g) => match g.text.as_str() {
+            "on" => true,
+            "off" => false,
+            other => return Err(bad("keeper", &g.origin, format!("{other:?} is neither on nor off"))),
+        },
+    };
     let stop_wait_ms = period("stop_wait_ms", 10_000)?;
     let stop_drain_ms = period("stop_drain_ms", 0)?;
     let counted = |name: &str, default: u64, max: u64| match (find(name), given.get(name)) {
@@ -733,6 +749,7 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         log_file: optional("log_file")?,
         metrics: metrics_port.map(|port| SocketAddr::from((metrics_address, port))),
         transport,
+        keeper,
         stop_wait_ms,
         stop_drain_ms,
         backup,

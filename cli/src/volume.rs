@@ -60,6 +60,11 @@ fn open_with(
     Ok(volume)
 }
 
+/// The same for a process that goes on with the open files of another one.
+pub fn open_keeping(settings: &Settings) -> Outcome<Arc<Volume>> {
+    open_with(settings, |engine| Volume::open_keeping(engine, Arc::new(SystemClock), &settings.limits))
+}
+
 /// The same, to serve it to other processes.
 pub fn open_for_service(settings: &Settings) -> Outcome<Arc<Volume>> {
     open_with(settings, |engine| {

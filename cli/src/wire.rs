@@ -360,6 +360,9 @@ pub struct MountStatus {
     /// How requests come: `dev` or `uring`.
     #[serde(default)]
     pub transport: String,
+    /// It outlives the node process (setting `keeper`).
+    #[serde(default)]
+    pub kept: bool,
     pub read_only: bool,
     #[serde(flatten)]
     pub space: SpaceStatus,

@@ -10,6 +10,7 @@
 //! A call is answered on the thread that read it whenever nothing has to be waited for; only then does it become a task.
 
 pub mod adapter;
+pub mod keeper;
 pub mod mount;
 pub mod notify;
 pub mod proto;
@@ -19,7 +20,7 @@ pub mod vfs;
 pub use adapter::histogram::Counts;
 pub use adapter::metrics::{Metrics, Op};
 pub use mount::options::MountOptions;
-pub use mount::{MountParts, Mounted, Stop, bind, bind_tree, mount, remount, unmount};
+pub use mount::{MountParts, Mounted, Stop, bind, bind_tree, mount, mount_kept, remount, resume, unmount};
 pub use notify::Notifier;
 pub use transport::Transport;
 pub use vfs::{Atime, Cx, Mode, Vfs, VfsOptions};

@@ -27,7 +27,10 @@ use tokio::sync::watch;
 use crate::adapter::Adapter;
 use crate::adapter::config::{self, Wanted};
 use crate::adapter::metrics::Metrics;
+use crate::keeper::table::HandleTable;
+use crate::keeper::{Inheritance, Keepsake};
 use crate::notify::Notifier;
+use crate::proto::Flags;
 use crate::proto::notification::INC_EPOCH_MINOR;
 use crate::transport::{Carrier, Session, Transport, Ways, uring};
 use crate::vfs::{Mode, Vfs};
@@ -71,6 +74,7 @@ pub struct Mounted {
     major: u32,
     minor: u32,
     carrier: Carrier,
+    kept: bool,
     vfs: Arc<Vfs>,
     metrics: Arc<Metrics>,
     /// Guards the session's thread, taken by who joins it.
@@ -81,6 +85,15 @@ pub struct Mounted {
 /// Mounts. Returns when the kernel and we have agreed and requests are being answered. Must not be called on the only thread of
 /// `runtime`.
 pub fn mount(parts: MountParts) -> Result<Mounted> {
+    mount_kept(parts, None)
+}
+
+/// Told of a mount that is about to be served; a failure is the mount's.
+pub type Keep<'a> = &'a dyn Fn(Keepsake) -> Result<()>;
+
+/// The same, and another process can go on with it, where the kernel and the transport allow that: `keep` is given what it
+/// needs before the first request is served.
+pub fn mount_kept(parts: MountParts, keep: Option<Keep<'_>>) -> Result<Mounted> {
     let MountParts { vfs, mountpoint, options, metrics, runtime } = parts;
     let source = vfs.options().name.clone();
     let path = check::prepare(&mountpoint, &source, &options)?;
@@ -97,7 +110,17 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
 
     let (ended_sender, ended) = watch::channel(false);
     let ways = Ways { transport, threads: options.threads };
+    let mut kept = false;
     let started = greet(device, ways, &vfs, options.idmap).and_then(|session| {
+        if let Some(keep) = keep.filter(|_| can_be_kept(&session)) {
+            let table = HandleTable::create(vfs.options().handles_max as u64).map_err(io::Error::other)?;
+            let mut descriptors = session.duplicates()?;
+            descriptors.push(table.descriptor().map_err(io::Error::other)?);
+            let (greeting, device) = (session.greeting(), (mount.major, mount.minor));
+            keep(Keepsake { greeting, device, descriptors }).map_err(io::Error::other)?;
+            vfs.remember_handles_in(table);
+            kept = true;
+        }
         let (carrier, anchor) = (session.carrier(), session.anchor());
         let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
         let thread = std::thread::Builder::new().name("granary-mount".to_owned()).spawn(move || {
@@ -119,7 +142,62 @@ pub fn mount(parts: MountParts) -> Result<Mounted> {
         runtime.spawn(release_idle(vfs.clone(), ended.clone()));
     }
     let (major, minor) = (mount.major, mount.minor);
-    Ok(Mounted { path, major, minor, carrier, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+    Ok(Mounted { path, major, minor, carrier, kept, vfs, metrics, session: Mutex::new(Some(thread)), ended })
+}
+
+/// Requests come through `/dev/fuse`, and the kernel can send them again.
+fn can_be_kept(session: &Session) -> bool {
+    session.carrier() == Carrier::Dev && Flags(session.greeting().flags).has(Flags::HAS_RESEND)
+}
+
+/// Goes on with a mount that another process made. `parts` as of [`mount`]; nothing of it is mounted now.
+///
+/// Errors: those of opening again what programs have open.
+pub async fn resume(parts: MountParts, inheritance: Inheritance) -> Result<Mounted> {
+    let MountParts { vfs, mountpoint: path, metrics, runtime, .. } = parts;
+    let Inheritance { greeting, device: (major, minor), descriptors, table } = inheritance;
+    let session = Session::inherited(descriptors, greeting);
+    vfs.set_abilities(greeting.abilities());
+    let notifier = Notifier::new(session.channel(), greeting.has_epochs());
+    vfs.set_notifier(notifier.clone());
+    let records = vfs.inherit_handles(table, &|id| session.inherited_backing(id)).await?;
+    tracing::info!(
+        namespace = vfs.options().name,
+        handles = records,
+        "going on with a mount and its open files"
+    );
+    if notifier.supported() {
+        notifier.invalidate_entries()?;
+    }
+    session.ask_again().map_err(|e| Error::io("the kernel does not send its requests again", e))?;
+    let (ended_sender, ended) = watch::channel(false);
+    let carrier = session.carrier();
+    let adapter = Arc::new(Adapter::new(vfs.clone(), metrics.clone(), runtime.clone()));
+    let thread = std::thread::Builder::new()
+        .name("granary-mount".to_owned())
+        .spawn(move || {
+            if let Err(e) = session.run(adapter) {
+                tracing::error!(error = %e, "a mount's session ended with an error");
+            }
+            let _nobody_waits = ended_sender.send(true);
+        })
+        .map_err(|e| Error::io("cannot start the thread of a mount", e))?;
+    if vfs.mode() == Mode::Data {
+        runtime.spawn(release_idle(vfs.clone(), ended.clone()));
+    }
+    let session = Mutex::new(Some(thread));
+    Ok(Mounted { path, major, minor, carrier, kept: true, vfs, metrics, session, ended })
+}
+
+/// Ends the connection of a mount that nobody goes on with: its programs get errors instead of waiting. By its number, which
+/// must not be another mount's.
+pub fn abort(device: (u32, u32)) -> Result<()> {
+    for mount in table::of_device(device.0, device.1)?.iter().filter(|mount| mount.is_ours()) {
+        // FORCE aborts the connection; who still has it open makes it busy.
+        let _busy = rustix::mount::unmount(&mount.path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
+        let _gone = rustix::mount::unmount(&mount.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
+    Ok(())
 }
 
 /// Switches the kernel's rings on where they are wanted: it offers them to mounts that are made after that.
@@ -199,6 +277,11 @@ impl Mounted {
     /// Which way its requests come.
     pub fn carrier(&self) -> Carrier {
         self.carrier
+    }
+
+    /// Whether another process can go on with it.
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     pub fn vfs(&self) -> &Arc<Vfs> {

@@ -46,3 +46,5 @@ pub const ANSWER_HEADER_BYTES: usize = 16;
 pub const REQUEST_OVERHEAD_BYTES: usize = 4096;
 /// Set in the unique number of an INTERRUPT; the rest is that of the request that is interrupted.
 pub const INTERRUPT_BIT: u64 = 1;
+/// Set in the unique number of a request that is sent again, and in that of its answer.
+pub const RESEND_BIT: u64 = 1 << 63;

@@ -25,6 +25,7 @@ mod atime;
 mod attributes;
 mod copy;
 mod files;
+pub mod inherit;
 mod locks;
 mod names;
 mod paths;
@@ -37,7 +38,7 @@ mod xattrs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use granary_cache::Tree;
@@ -59,6 +60,7 @@ use stateless::References;
 pub use validity::{At, Gate, Validity};
 pub use xattrs::XattrFlags;
 
+use crate::keeper::table::HandleTable;
 use crate::notify::Notifier;
 
 /// How long the kernel may keep entries and attributes, absent ones too: for ever, since it makes every change itself.
@@ -220,6 +222,8 @@ pub struct Vfs {
     gate: RwLock<()>,
     /// Guards the way to the kernel's caches, while it is copied.
     notifier: Mutex<Option<Notifier>>,
+    /// Where open handles are remembered for the next process, if they are.
+    kept: OnceLock<Arc<HandleTable>>,
 }
 
 impl fmt::Debug for Vfs {
@@ -254,6 +258,7 @@ impl Vfs {
             many,
             gate: RwLock::default(),
             notifier: Mutex::default(),
+            kept: OnceLock::new(),
             meta,
             tree,
             clock,

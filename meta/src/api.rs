@@ -106,6 +106,15 @@ pub trait Metadata: Send + Sync + 'static {
 
     /// Returns when every operation acknowledged before the call survives a power loss.
     async fn sync(&self) -> Result<()>;
+    /// The same, when it survives the end of the process that has the metadata. By default that is so at once.
+    async fn written(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Inodes without a name that are not freed yet: who goes on with files that another process had open asks, before he opens
+    /// anything.
+    async fn unnamed(&self) -> Result<Vec<Ino>> {
+        Ok(Vec::new())
+    }
     /// From the next [`Metadata::sync`] on these bytes of the node's stage log survive a power loss, until they are dropped
     /// by segment and offset. `false`: nothing was kept, because the metadata is not in this process.
     async fn keep_redo(&self, _node: NodeId, _keep: Vec<Redo>, _drop: &[(u64, u64)]) -> Result<bool> {

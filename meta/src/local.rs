@@ -31,7 +31,7 @@
 //! engine writes.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -186,6 +186,18 @@ impl Volume {
                 volume.namespace_by_id(id)?.free_orphans()?;
             }
         }
+        Ok(volume)
+    }
+
+    /// The same for a process that goes on with the open files of one that ended: inodes without a name stay, and may be opened,
+    /// until [`Volume::free_orphans`].
+    pub fn open_keeping(
+        engine: Arc<dyn Engine>,
+        clock: Arc<dyn Clock>,
+        limits: &Limits,
+    ) -> Result<Arc<Volume>> {
+        let volume = Volume::load(engine, clock, limits, Tuning::default(), false)?;
+        volume.shared.keep_orphans.store(true, Ordering::SeqCst);
         Ok(volume)
     }
 

@@ -159,7 +159,8 @@ fn tree(w: &World) -> PathBuf {
     // The deepest first: what is made below changes a directory's time.
     dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
     for (n, dir) in (0u32..).zip(&dirs) {
-        fs::set_permissions(dir, fs::Permissions::from_mode(if n.is_multiple_of(2) { 0o750 } else { 0o711 })).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(if n.is_multiple_of(2) { 0o750 } else { 0o711 }))
+            .unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + u64::from(n));
         fs::File::open(dir).unwrap().set_modified(time).unwrap();
     }

@@ -42,6 +42,42 @@ impl File {
         Ok(Some(Backing { file }))
     }
 
+    pub(super) fn passthrough_resume(&self, write: bool) -> Result<Backing> {
+        let mut guard = self.state();
+        let s = &mut *guard;
+        s.alive(self.ino)?;
+        if !s.stage.as_ref().is_some_and(Stage::is_complete) {
+            let why = format!(
+                "the stage file of inode {}, which a program has open, is not there any more",
+                self.ino
+            );
+            return Err(granary_core::Error::new(granary_core::Kind::Io, why));
+        }
+        if write {
+            self.soil(s)?;
+        }
+        let file = self.stage_file(s)?;
+        if write {
+            self.loosen(s);
+            s.writers += 1;
+            s.touched_all = true;
+            s.held_version = super::state::HELD_VERSION | self.shared.next_version();
+            self.settle(s);
+        } else {
+            self.shared.clean.used(self.ino);
+            s.readers += 1;
+        }
+        Ok(Backing { file })
+    }
+
+    /// Somebody may write the stage file whom another process gave it: what it looked like then is not known.
+    pub(crate) fn loosen(&self, s: &mut State) {
+        if let Some(stage) = &mut s.stage {
+            stage.loose = true;
+            stage.base = None;
+        }
+    }
+
     /// Remembers what the stage file looks like before the kernel may write it.
     fn begin_loose(&self, s: &mut State, file: &std::fs::File) -> Result<()> {
         let failed =

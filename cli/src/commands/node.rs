@@ -10,22 +10,43 @@ use crate::wire::{DrainReport, StopReply, SyncLine};
 
 pub fn run(args: NodeArgs) -> Outcome<()> {
     match args.command {
-        None => foreground(args.notify, || args.flags.sources().resolve()),
+        None => foreground(args.notify, args.replace, || args.flags.sources().resolve()),
         Some(NodeCommand::Run { flags }) => {
-            foreground(args.notify, || args.flags.and(flags).sources().resolve())
+            foreground(args.notify, args.replace, || args.flags.and(flags).sources().resolve())
         }
         Some(NodeCommand::Drain { stop, json, flags }) => drain(stop, json, &flags),
         Some(NodeCommand::Stop { flags }) => stop(&flags),
     }
 }
 
-fn foreground(notify: bool, settings: impl FnOnce() -> Outcome<crate::settings::Settings>) -> Outcome<()> {
+fn foreground(
+    notify: bool,
+    replace: bool,
+    settings: impl FnOnce() -> Outcome<crate::settings::Settings>,
+) -> Outcome<()> {
     let starter = node::notify::Starter::new(notify);
-    let outcome = settings().and_then(|settings| node::run(settings, &starter));
+    let outcome = settings().and_then(|settings| {
+        if replace {
+            take_the_place(&settings)?;
+        }
+        node::run(settings, &starter)
+    });
     if let Err(failure) = &outcome {
         starter.failed(failure);
     }
     outcome
+}
+
+/// Has the node that runs end, and leave its mounts. None is fine.
+fn take_the_place(settings: &crate::settings::Settings) -> Outcome<()> {
+    let client = Client::new(&settings.socket);
+    let reply: Option<StopReply> = block_on(async {
+        match client.is_there().await? {
+            true => client.post("/v1/leave", &serde_json::json!({})).await.map(Some),
+            false => Ok(None),
+        }
+    })?;
+    reply.map_or(Ok(()), |reply| wait_for_end(reply.pid))
 }
 
 /// Empties the node; fails with what is left.

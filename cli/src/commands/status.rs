@@ -76,8 +76,9 @@ pub fn show(status: &Status) -> String {
     }
     for mount in &status.mounts {
         let read_only = if mount.read_only { ", read-only" } else { "" };
-        let MountStatus { dir, mode, transport, space, .. } = mount;
-        line("mount", format!("{} at {dir}, {mode}{read_only}, over {transport}", space.namespace));
+        let MountStatus { dir, mode, transport, space, kept, .. } = mount;
+        let kept = if *kept { ", kept" } else { "" };
+        line("mount", format!("{} at {dir}, {mode}{read_only}, over {transport}{kept}", space.namespace));
         for detail in details(&mount.space) {
             line("", detail);
         }
@@ -293,6 +294,7 @@ mod tests {
                 options: None,
                 mode: "work".into(),
                 transport: "uring".into(),
+                kept: false,
                 read_only: true,
                 space: space.clone(),
             }],

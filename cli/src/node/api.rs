@@ -52,6 +52,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/gc", post(maintenance::gc))
         .route("/v1/meta/backup", get(maintenance::backup))
         .route("/v1/stop", post(stop))
+        .route("/v1/leave", post(leave))
         .route("/metrics", get(own_metrics))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -97,6 +98,9 @@ fn refused(e: &JsonRejection) -> Failure {
     Failure::usage(format!("the request cannot be understood: {}", e.body_text()))
 }
 
+/// The answer to who replaces the node goes out in this time.
+const LEAVE_DELAY: std::time::Duration = std::time::Duration::from_millis(20);
+
 type Who = ConnectInfo<Peer>;
 type On = State<Arc<Node>>;
 
@@ -129,6 +133,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
                 options: dir.asked.clone(),
                 mode: space.mode.to_owned(),
                 transport: space.transport.to_owned(),
+                kept: space.kept && node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()),
                 read_only: dir.read_only,
                 space: shown.clone(),
             });
@@ -379,6 +384,28 @@ async fn stop(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply
     let busy = blocking(move || Ok(table.busy())).await?;
     node.stop.begin.cancel();
     Ok(Json(StopReply { pid: std::process::id(), busy, wait_ms: node.settings.stop_wait_ms }))
+}
+
+/// Ends soon after the answer.
+async fn leave(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply>> {
+    peer.check_administrator("replace the node")?;
+    let unkept = node.mounts.table().unkept();
+    if !unkept.is_empty() || !node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
+        let which = if unkept.is_empty() { "there is no keeper now".to_owned() } else { unkept.join(", ") };
+        return Err(Failure::of_kind(
+            Kind::Busy,
+            format!(
+                "the node cannot be replaced while mounts are not kept ({which}); unmount those, or stop the node with \
+                 `granary node stop`, and give it keeper = on"
+            ),
+        ));
+    }
+    let stop = node.stop.leave.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(LEAVE_DELAY).await;
+        stop.cancel();
+    });
+    Ok(Json(StopReply { pid: std::process::id(), busy: Vec::new(), wait_ms: 0 }))
 }
 
 async fn own_metrics(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {

@@ -13,6 +13,7 @@
 //!
 //! A tree stays open until the node stops: the next mount of it finds everything as it was.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,13 +21,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use granary_cache::{CacheShare, RecoveryWatch, Tree, TreeParts};
-use granary_core::{Failpoint, Kind, NamespaceId, NamespaceName};
+use granary_core::{Error, Failpoint, Ino, Kind, NamespaceId, NamespaceName};
+use granary_fuse::keeper::{Greeting, Inheritance, Keepsake};
 use granary_fuse::mount::idmap::IdMap;
-use granary_fuse::{Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
+use granary_fuse::{Atime, Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
 use granary_meta::PackedSource;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::keeping::{Entry, Keeping, Kept, number};
 use super::mountpoint::check_own;
 use super::shutdown;
 use super::source::Reached;
@@ -72,6 +75,7 @@ pub type Unopened = (String, Failure);
 type Reply<T> = oneshot::Sender<Outcome<T>>;
 
 enum Order {
+    Resume(Vec<Entry>, Reply<()>),
     Recover(Reply<Vec<Unopened>>),
     Empty(Reply<Vec<Unopened>>),
     Mount(MountOrder, Reply<MountDone>),
@@ -113,6 +117,12 @@ impl Mounts {
             );
         }
         Ok(())
+    }
+
+    /// Goes on with mounts that another process made. One that cannot go on is ended, so that its programs get errors instead of
+    /// waiting; with metadata that cannot be reached all wait for the next start.
+    pub(super) async fn resume(&self, entries: Vec<Entry>) -> Outcome<()> {
+        self.order(|reply| Order::Resume(entries, reply)).await
     }
 
     /// How far that is.
@@ -172,6 +182,7 @@ impl Keeper {
         // Whoever asked may have gone; then nobody wants the answer.
         while let Some(order) = inbox.recv().await {
             match order {
+                Order::Resume(entries, reply) => drop(reply.send(self.resume(entries).await)),
                 Order::Recover(reply) => drop(reply.send(self.recover().await)),
                 Order::Empty(reply) => {
                     self.emptying.store(true, Ordering::Relaxed);
@@ -210,6 +221,11 @@ impl Keeper {
 
     /// The namespace, opened if it is not open.
     async fn open(&self, reached: Reached) -> Outcome<Served> {
+        self.open_kept(reached, &[]).await
+    }
+
+    /// The same, where programs have files open since before this process.
+    async fn open_kept(&self, reached: Reached, open: &[(Ino, Option<bool>)]) -> Outcome<Served> {
         let Reached { info, meta, link, .. } = reached;
         let (id, parts) = (info.id, &self.parts);
         if let Some(served) = self.table.get(id) {
@@ -238,7 +254,7 @@ impl Keeper {
             memory: parts.memory.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let tree = Tree::open_watched(tree_parts, &parts.watch).await?;
+        let tree = Tree::open_kept(tree_parts, &parts.watch, open).await?;
         if let Some(data) = parts.data.as_ref().filter(|_| opened.is_none()) {
             data.connect(id, &tree, &meta);
         }
@@ -323,6 +339,7 @@ impl Keeper {
             None => self.mount_first(id, served, order, mode).await?,
         };
         self.note(id, order, own);
+        self.tell_points(id).await;
         Ok(done)
     }
 
@@ -332,6 +349,15 @@ impl Keeper {
             let (dir, read_only, owner) = (order.dir.clone(), order.options.read_only, order.owner);
             let (tree, asked) = (order.tree.clone(), Some(order.asked.clone()));
             served.points.push(Point { dir, tree, asked, read_only, owner, own });
+        }
+    }
+
+    /// Tells the keeper how the mountpoints were asked for; not fatal, they are there all the same.
+    async fn tell_points(&self, id: NamespaceId) {
+        let (Some(keeping), Some(served)) = (self.parts.keeping.clone(), self.table.get(id)) else { return };
+        let Some(device) = served.session().map(|session| session.device()) else { return };
+        if let Err(failure) = blocking(move || keeping.note(number(device), &served.points)).await {
+            tracing::warn!("{failure}");
         }
     }
 
@@ -367,6 +393,7 @@ impl Keeper {
         match bound {
             Ok(_) => {
                 self.note(id, order, false);
+                self.tell_points(id).await;
                 let mode = served.session().map_or(mode, |session| session.vfs().mode());
                 Ok(MountDone { mode: mode_name(mode), bound: true })
             }
@@ -420,13 +447,112 @@ impl Keeper {
             metrics: served.metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let mounted = Arc::new(blocking(move || Ok(granary_fuse::mount(parts)?)).await?);
+        let keep = self.keeping(served);
+        let kept = self.kept(id, served, order, mode);
+        let mounted = blocking(move || {
+            let Some(keeping) = keep else { return Ok(granary_fuse::mount(parts)?) };
+            let give = |keepsake: Keepsake| {
+                let Greeting { minor, max_write, flags } = keepsake.greeting;
+                let kept = Kept { minor, max_write, flags, ..kept.clone() };
+                keeping.put(kept, keepsake).map_err(|failure| Error::new(Kind::Unavailable, failure.message))
+            };
+            Ok(granary_fuse::mount_kept(parts, Some(&give))?)
+        });
+        let mounted = Arc::new(mounted.await?);
+        if self.parts.keeping.is_some() && !mounted.is_kept() {
+            tracing::warn!(namespace = %served.name, "this mount ends with the node: other nodes change it, or it is not over dev");
+        }
         if let Some(served) = self.table.lock().get_mut(&id) {
             served.mounted = Some(mounted.clone());
             served.points.clear();
         }
-        tokio::spawn(watch(served.name.clone(), mounted));
+        tokio::spawn(watch(served.name.clone(), mounted, self.parts.keeping.clone()));
         Ok(MountDone { mode: mode_name(mode), bound: false })
+    }
+
+    /// Who is given a mount of it.
+    fn keeping(&self, served: &Served) -> Option<Arc<Keeping>> {
+        self.parts.keeping.clone().filter(|_| !served.meta.is_shared())
+    }
+
+    /// What is to be known of it later, but for what the kernel has to say.
+    fn kept(&self, id: NamespaceId, served: &Served, order: &MountOrder, mode: Mode) -> Kept {
+        Kept {
+            namespace: id.0,
+            path: order.dir.clone(),
+            mode: mode_name(mode).to_owned(),
+            read_only: order.options.read_only,
+            atime: atime_name(order.options.atime).to_owned(),
+            acl: order.options.acl,
+            packed: served.packed.as_ref().map(super::packed::Shown::source),
+            minor: 0,
+            max_write: 0,
+            flags: 0,
+            points: Vec::new(),
+        }
+    }
+
+    async fn resume(&self, entries: Vec<Entry>) -> Outcome<()> {
+        for entry in entries {
+            let device = entry.device;
+            match self.resume_one(entry).await {
+                Ok(()) => {}
+                Err(failure) if failure.is(Kind::Unavailable) => return Err(failure),
+                Err(failure) => {
+                    tracing::error!(
+                        "the mount with device {}:{} cannot go on ({failure}); its programs get errors, mount it again",
+                        device.0,
+                        device.1
+                    );
+                    blocking(move || Ok(granary_fuse::mount::abort(device)?)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn resume_one(&self, entry: Entry) -> Outcome<()> {
+        let kept: Kept = serde_json::from_slice(&entry.blob)
+            .map_err(|e| Failure::failed(format!("what was kept of it is of another version: {e}")))?;
+        let (mode, atime) = match (mode_of(&kept.mode), atime_of(&kept.atime)) {
+            (Some(mode), Some(atime)) => (mode, atime),
+            _ => return Err(Failure::failed("what was kept of it is of another version")),
+        };
+        let ours = entry.descriptors.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
+        let ours = ours.map_err(|e| Failure::io("cannot duplicate a mount's descriptors", &e))?;
+        let inheritance = Inheritance::new(kept.greeting(), entry.device, entry.descriptors)?;
+        let mut reached = self.parts.source.by_id(kept.id()).await?;
+        if kept.packed.is_some() {
+            reached.info.packed = kept.packed.clone(); // the version that the kernel knows
+        }
+        let open = inheritance.table.files();
+        let served = self.open_kept(reached, &open).await?;
+        let options = VfsOptions {
+            mode,
+            read_only: kept.read_only,
+            atime,
+            acl: kept.acl,
+            name: served.name.to_string(),
+            ..VfsOptions::default()
+        };
+        let parts = MountParts {
+            vfs: Vfs::new(served.meta.clone(), served.tree.clone(), options, self.parts.clock.clone()),
+            mountpoint: kept.path.clone(),
+            options: MountOptions::default(),
+            metrics: served.metrics.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let mounted = Arc::new(granary_fuse::resume(parts, inheritance).await?);
+        served.tree.count_kept().await;
+        if let Some(served) = self.table.lock().get_mut(&kept.id()) {
+            served.mounted = Some(mounted.clone());
+            served.points.clone_from(&kept.points);
+        }
+        if let Some(keeping) = &self.parts.keeping {
+            keeping.remember(number(entry.device), kept, ours);
+        }
+        tokio::spawn(watch(served.name.clone(), mounted, self.parts.keeping.clone()));
+        Ok(())
     }
 
     /// A second mountpoint: the same mount, seen at another place.
@@ -570,6 +696,13 @@ impl Keeper {
         }
         let drain = Duration::from_millis(self.parts.settings.stop_drain_ms);
         shutdown::store_rest(&all, drain, hurry).await;
+        if let Some(keeping) = self.parts.keeping.clone() {
+            blocking(move || {
+                keeping.bye();
+                Ok(())
+            })
+            .await?;
+        }
         Failpoint::StopBeforeFlush.reach();
         let mut outcome = Ok(());
         for served in all {
@@ -585,9 +718,30 @@ impl Keeper {
     }
 }
 
+fn mode_of(name: &str) -> Option<Mode> {
+    [Mode::Work, Mode::Data].into_iter().find(|mode| mode_name(*mode) == name)
+}
+
+fn atime_name(atime: Atime) -> &'static str {
+    match atime {
+        Atime::Never => "never",
+        Atime::Relative => "relative",
+        Atime::Strict => "strict",
+    }
+}
+
+fn atime_of(name: &str) -> Option<Atime> {
+    [Atime::Never, Atime::Relative, Atime::Strict].into_iter().find(|atime| atime_name(*atime) == name)
+}
+
 /// Sees a session's end, whoever caused it, so that its files are given back.
-async fn watch(name: NamespaceName, mounted: Arc<Mounted>) {
-    match mounted.wait().await {
+async fn watch(name: NamespaceName, mounted: Arc<Mounted>, keeping: Option<Arc<Keeping>>) {
+    let ended = mounted.wait().await;
+    if let Some(keeping) = keeping.filter(|_| mounted.is_kept()) {
+        let device = mounted.device();
+        let _never_fails = tokio::task::spawn_blocking(move || keeping.remove(number(device))).await;
+    }
+    match ended {
         Ok(()) => tracing::info!(namespace = %name, "the mount has ended"),
         Err(e) => tracing::error!(namespace = %name, "the mount ended badly: {e}"),
     }

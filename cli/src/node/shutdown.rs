@@ -9,6 +9,10 @@
 //! 5. The metadata: written and synced.
 //!
 //! The lock on the cache directory goes with the process, last.
+//!
+//! A node that leaves its mounts to the next process (`granary node --replace`, SIGUSR2) does none of it: what was acknowledged is
+//! on the disk at any moment, requests that it has not answered are sent again, and programs wait for as long as the next one
+//! starts. So it just ends.
 
 use std::time::Duration;
 
@@ -67,4 +71,18 @@ pub(super) async fn store_rest(all: &[Served], wait: Duration, hurry: &Cancellat
             );
         }
     }
+}
+
+/// Ends this process, if its mounts can go on without it. Returns when they cannot: with no keeper, or one that is away.
+pub async fn leave(node: &Node) {
+    if !node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
+        tracing::warn!("the mounts are not kept (setting keeper): they end with this node");
+        return;
+    }
+    let unkept = node.mounts.table().unkept();
+    if !unkept.is_empty() {
+        tracing::warn!("these mounts are not kept, and end with this node: {}", unkept.join(", "));
+    }
+    tracing::info!("leaving the mounts to the next node");
+    std::process::exit(0);
 }

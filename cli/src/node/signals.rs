@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first stops the node cleanly, a second one stops waiting for busy mounts.
+//! SIGUSR2: leaves the mounts to the next process. SIGTERM and SIGINT: the first stops the node cleanly, a second one stops waiting for busy mounts.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,8 @@ pub struct Stop {
     pub begin: CancellationToken,
     /// Do not wait for busy mounts.
     pub hurry: CancellationToken,
+    /// End now, and leave the mounts to the next process.
+    pub leave: CancellationToken,
 }
 
 /// Watches for signals as long as the runtime lives.
@@ -21,6 +23,7 @@ pub fn watch(stop: &Stop) -> Outcome<()> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     // A closed terminal is no reason to take mounts away.
     let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+    let mut leave = signal(SignalKind::user_defined2()).map_err(cannot)?;
     let stop = stop.clone();
     tokio::spawn(async move {
         loop {
@@ -28,6 +31,10 @@ pub fn watch(stop: &Stop) -> Outcome<()> {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = hangup.recv() => continue,
+                _ = leave.recv() => {
+                    stop.leave.cancel();
+                    continue;
+                }
             };
             if stop.begin.is_cancelled() {
                 tracing::warn!("{name} again: not waiting for busy mounts any more");

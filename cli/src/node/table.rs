@@ -11,6 +11,7 @@ use granary_fuse::mount::holders;
 use granary_fuse::mount::table::Mount;
 use granary_fuse::{Mode, Mounted};
 use granary_meta::{Durability, Metadata, PackedSource, Usage};
+use serde::{Deserialize, Serialize};
 
 use super::openings::Openings;
 use super::packed::Shown;
@@ -35,7 +36,7 @@ pub(super) struct Served {
 }
 
 /// One mountpoint, as it was asked for. The kernel says whether it is still there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Point {
     pub(super) dir: PathBuf,
     /// Only this tree, relative to the namespace's top directory.
@@ -105,6 +106,8 @@ pub struct Space {
     pub mode: &'static str,
     /// How its requests come: `dev` or `uring`; empty while there is no mount.
     pub transport: &'static str,
+    /// It can outlive this process.
+    pub kept: bool,
     pub metrics: Arc<granary_fuse::Metrics>,
     /// Where what was read came from.
     pub served: Vec<ServedFrom>,
@@ -145,6 +148,7 @@ impl Table {
             dirs: served.told_dirs(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),
             transport: served.session().map_or("", |session| session.carrier().name()),
+            kept: served.session().is_some_and(|session| session.is_kept()),
             metrics: served.metrics.clone(),
             served: served.tree.served(),
             name: served.name,
@@ -166,6 +170,13 @@ impl Table {
         let all = self.all();
         let mut mounts = all.iter().flat_map(Served::mountpoints);
         mounts.find(|mount| mount.path == dir && !mount.is_whole()).map(|mount| mount.root)
+    }
+
+    /// Mountpoints that would end with this process.
+    pub fn unkept(&self) -> Vec<String> {
+        let all = self.all().into_iter();
+        let unkept = all.filter(|served| served.session().is_some_and(|session| !session.is_kept()));
+        unkept.flat_map(|served| served.dirs()).map(|dir| dir.display().to_string()).collect()
     }
 
     /// The user who mounted here, when that was not an administrator.

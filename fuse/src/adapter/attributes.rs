@@ -37,7 +37,11 @@ impl Adapter {
 
     pub(super) fn setattr(&self, ino: Ino, set: &Setattr, reply: Reply) {
         let (vfs, changes) = (self.vfs(), convert::changes(set));
-        let work = async move { vfs.setattr(ino, changes).await };
+        let work = async move {
+            let attr = vfs.setattr(ino, changes).await?;
+            vfs.settle_changes().await?;
+            Ok(attr)
+        };
         self.answer(Op::Setattr, ino, reply, work, reply_attr);
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Left out on purpose: WRITEBACK_CACHE (excludes passthrough), HANDLE_KILLPRIV_V2 (the kernel's passthrough writes would
 //! then clear no set-id bits), and what changes messages without use here (SECURITY_CTX, CREATE_SUPP_GROUP,
-//! HAS_RESEND, REQUEST_TIMEOUT). ALLOW_IDMAP is asked for where it is wanted only: requests come without ids then.
+//! REQUEST_TIMEOUT). ALLOW_IDMAP is asked for where it is wanted only: requests come without ids then. HAS_RESEND says that we
+//! know requests that are sent again, which come only when they are asked for.
 
 use crate::proto::{Agreement, Flags, Offer};
 use crate::vfs::{KernelAbilities, Mode};
@@ -12,7 +13,7 @@ pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Requests that nobody waits for (read-ahead, RELEASE) in flight at once.
 const BACKGROUND_MAX: u16 = 64;
 
-const ALWAYS: [Flags; 9] = [
+const ALWAYS: [Flags; 10] = [
     Flags::ASYNC_READ,
     Flags::BIG_WRITES,
     Flags::MAX_PAGES,
@@ -22,6 +23,7 @@ const ALWAYS: [Flags; 9] = [
     Flags::CACHE_SYMLINKS,
     Flags::NO_OPENDIR_SUPPORT,
     Flags::SETXATTR_EXT,
+    Flags::HAS_RESEND,
 ];
 
 /// What a mount wants.

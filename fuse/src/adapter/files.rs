@@ -3,7 +3,8 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use granary_core::{Error, Ino, Kind};
+use granary_core::{Error, Ino, Kind, Result};
+use granary_meta::Attr;
 use granary_meta::lease::LockOwner;
 
 use super::Adapter;
@@ -15,11 +16,20 @@ use crate::proto::request::{
     CopyFileRange, Create, RELEASE_FLOCK_UNLOCK, Read, Release, WRITE_CACHE, WRITE_KILL_SUIDGID, Write,
 };
 use crate::transport::Reply;
-use crate::vfs::{Access, At, CopyRange, Cx, Mode, WriteFlags};
+use crate::vfs::{Access, At, CopyRange, Cx, Mode, Opened, Vfs, WriteFlags};
 
 fn reply_written(shared: &Shared, reply: Reply, written: u32) {
     shared.metrics.wrote(written);
     reply.body(&answer::count(written));
+}
+
+/// A file that was made, when the next process will know it too.
+async fn settle_opened(vfs: &Vfs, made: (Attr, Opened)) -> Result<(Attr, Opened)> {
+    if let Err(e) = vfs.settle_changes().await {
+        vfs.release(made.1.fh, None).await;
+        return Err(e);
+    }
+    Ok(made)
 }
 
 impl Adapter {
@@ -27,7 +37,17 @@ impl Adapter {
         let vfs = self.vfs();
         // The kernel leaves the set-id bits to us when it leaves the truncation to us, and does not say who may keep them.
         let access = Access { kill_suid: cx.uid != 0, ..Access::from_flags(flags as i32) };
-        let work = async move { vfs.open(ino, access).await };
+        let (again, request) = (reply.is_again(), reply.request());
+        let work = async move {
+            if again {
+                vfs.take_back(request).await;
+            }
+            let opened = vfs.open(ino, access).await?;
+            if access.truncate {
+                vfs.settle_changes().await?;
+            }
+            Ok(opened)
+        };
         self.answer(Op::Open, ino, reply, work, move |shared, reply, opened| {
             reply_opened(shared, reply, ino, opened);
         });
@@ -37,7 +57,19 @@ impl Adapter {
         let (vfs, name, mode) = (self.vfs(), create.name.to_vec(), create.mode);
         let kept = self.kept_name(&name);
         let access = Access::from_flags(create.open_flags as i32);
-        let work = async move { vfs.create(&cx, dir, &name, mode, access).await };
+        let (again, request) = (reply.is_again(), reply.request());
+        let work = async move {
+            if again {
+                vfs.take_back(request).await;
+            }
+            let created = match vfs.create(&cx, dir, &name, mode, access).await {
+                Err(e) if again && e.kind() == Kind::Exists => {
+                    vfs.created_before(&cx, dir, &name, mode, access).await
+                }
+                first => first,
+            };
+            settle_opened(&vfs, created?).await
+        };
         self.answer(Op::Create, dir, reply, work, move |shared, reply, created| {
             reply_created(shared, reply, At { dir, name: kept.as_deref() }, Op::Create, created);
         });
@@ -47,7 +79,13 @@ impl Adapter {
     pub(super) fn tmpfile(&self, cx: Cx, dir: Ino, create: &Create<'_>, reply: Reply) {
         let (vfs, mode) = (self.vfs(), create.mode);
         let access = Access::from_flags(create.open_flags as i32);
-        let work = async move { vfs.tmpfile(&cx, dir, mode, access).await };
+        let (again, request) = (reply.is_again(), reply.request());
+        let work = async move {
+            if again {
+                vfs.take_back(request).await;
+            }
+            settle_opened(&vfs, vfs.tmpfile(&cx, dir, mode, access).await?).await
+        };
         self.answer(Op::Tmpfile, dir, reply, work, move |shared, reply, created| {
             reply_created(shared, reply, At { dir, name: None }, Op::Tmpfile, created);
         });

@@ -102,6 +102,7 @@ pub(super) fn reply_opened(shared: &Shared, mut reply: Reply, ino: Ino, opened: 
     let Some(opened) = opened else { return reply.error(libc::ENOSYS) };
     match describe(&shared.vfs, opened, &mut reply) {
         Ok(open) => {
+            shared.vfs.remember_handle(open.fh, reply.request(), open.backing_id);
             let _gate = shared.vfs.gate();
             reply.body(&answer::open(&open));
         }
@@ -113,6 +114,7 @@ pub(super) fn reply_created(shared: &Shared, mut reply: Reply, at: At<'_>, op: O
     let (attr, opened) = created;
     match describe(&shared.vfs, opened, &mut reply) {
         Ok(open) => {
+            shared.vfs.remember_handle(open.fh, reply.request(), open.backing_id);
             let _gate = shared.vfs.gate();
             let valid = shared.vfs.valid(&attr, Some(at));
             let entry = answer::entry(&convert::attr(&attr), valid.entry, valid.attr);

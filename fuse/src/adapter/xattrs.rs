@@ -1,6 +1,6 @@
 //! Extended attributes.
 
-use granary_core::Ino;
+use granary_core::{Ino, Kind};
 
 use super::Adapter;
 use super::metrics::Op;
@@ -17,7 +17,18 @@ impl Adapter {
             replace_only: set.flags & libc::XATTR_REPLACE as u32 != 0,
             kill_sgid: set.own_flags & SETXATTR_ACL_KILL_SGID != 0,
         };
-        let work = async move { vfs.setxattr(&cx, ino, &name, &value, flags).await };
+        let again = reply.is_again();
+        let work = async move {
+            match vfs.setxattr(&cx, ino, &name, &value, flags).await {
+                Err(e) if again && e.kind() == Kind::Exists => {
+                    if vfs.getxattr(&cx, ino, &name).await? != value {
+                        return Err(e);
+                    }
+                }
+                first => first?,
+            }
+            vfs.settle_changes().await
+        };
         self.answer(Op::Setxattr, ino, reply, work, reply_done);
     }
 
@@ -46,7 +57,14 @@ impl Adapter {
 
     pub(super) fn removexattr(&self, cx: Cx, ino: Ino, name: &[u8], reply: Reply) {
         let (vfs, name) = (self.vfs(), name.to_vec());
-        let work = async move { vfs.removexattr(&cx, ino, &name).await };
+        let again = reply.is_again();
+        let work = async move {
+            match vfs.removexattr(&cx, ino, &name).await {
+                Err(e) if again && e.kind() == Kind::NoAttribute => {}
+                first => first?,
+            }
+            vfs.settle_changes().await
+        };
         self.answer(Op::Removexattr, ino, reply, work, reply_done);
     }
 }

@@ -18,6 +18,11 @@ impl BackingId {
         Ok(BackingId { connection: connection.clone(), id })
     }
 
+    /// One that was registered by another process of the connection.
+    pub(super) fn inherited(connection: &Arc<Connection>, id: i32) -> BackingId {
+        BackingId { connection: connection.clone(), id }
+    }
+
     /// What the kernel calls it.
     pub fn number(&self) -> i32 {
         self.id

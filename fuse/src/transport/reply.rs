@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::interrupts::{TooMany, Waiting};
 use super::{BackingId, Channel};
+use crate::proto::RESEND_BIT;
 use crate::proto::wire::Body;
 
 #[derive(Debug)]
@@ -29,6 +30,16 @@ impl Reply {
     fn answer(mut self, errno: i32, parts: &[&[u8]]) {
         self.answered = true;
         self.channel.answer(self.unique, errno, parts, self.names.take());
+    }
+
+    /// The request's number, without the bit of resending.
+    pub fn request(&self) -> u64 {
+        self.unique & !RESEND_BIT
+    }
+
+    /// Whether the request may have been served before, by a process that ended before it answered.
+    pub fn is_again(&self) -> bool {
+        self.unique & RESEND_BIT != 0
     }
 
     /// Done, and nothing to say.

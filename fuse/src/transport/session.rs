@@ -10,6 +10,8 @@ use super::dev::{Connection, Device, write};
 use super::dispatch::Dispatcher;
 use super::uring::{self, Rings};
 use super::{BackingId, Carrier, Channel, Service, Transport};
+use crate::keeper::Greeting;
+use crate::proto::notification;
 use crate::proto::request::Dialect;
 use crate::proto::request::Header;
 use crate::proto::{Agreement, Flags, MAJOR, Offer, Operation, REQUEST_OVERHEAD_BYTES, Request};
@@ -30,6 +32,7 @@ pub struct Session {
     dialect: Dialect,
     buffer_bytes: usize,
     rings: Option<Rings>,
+    greeting: Greeting,
 }
 
 impl Session {
@@ -53,15 +56,50 @@ impl Session {
         if rings.is_some() {
             agreement.flags = agreement.flags | Flags::OVER_IO_URING;
         }
+        let greeting =
+            Greeting { minor: offer.minor, max_write: agreement.max_write, flags: agreement.flags.0 };
         let connection = Connection::new(device, threads, rings.as_ref().map_or(0, Rings::threads))?;
         write(connection.first(), header.unique, 0, &[agreement.encode().as_slice()])?;
         Ok(Session {
             devices: Device::all(&connection),
             connection,
-            dialect: Dialect { setxattr_ext: agreement.flags.has(Flags::SETXATTR_EXT) },
+            dialect: dialect_of(greeting),
             buffer_bytes: agreement.max_write as usize + REQUEST_OVERHEAD_BYTES,
             rings,
+            greeting,
         })
+    }
+
+    /// One that another process greeted.
+    pub fn inherited(descriptors: Vec<OwnedFd>, greeting: Greeting) -> Session {
+        let connection = Connection::inherited(descriptors);
+        Session {
+            devices: Device::all(&connection),
+            connection,
+            dialect: dialect_of(greeting),
+            buffer_bytes: greeting.max_write as usize + REQUEST_OVERHEAD_BYTES,
+            rings: None,
+            greeting,
+        }
+    }
+
+    pub fn greeting(&self) -> Greeting {
+        self.greeting
+    }
+
+    /// Duplicates of all its descriptors, for the keeper.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.connection.duplicates()
+    }
+
+    /// Files that another process registered.
+    pub(crate) fn inherited_backing(&self, id: i32) -> Arc<BackingId> {
+        Arc::new(BackingId::inherited(&self.connection, id))
+    }
+
+    /// Has the kernel send again what was read and not answered.
+    pub(crate) fn ask_again(&self) -> io::Result<()> {
+        self.devices[0].notify(notification::RESEND, &[])
     }
 
     /// The way that was agreed on.
@@ -87,7 +125,7 @@ impl Session {
 
     /// Serves requests, on this thread and others, until the file system is unmounted.
     pub fn run(self, service: Arc<dyn Service>) -> io::Result<()> {
-        let Session { connection, devices, dialect, buffer_bytes, rings } = self;
+        let Session { connection, devices, dialect, buffer_bytes, rings, .. } = self;
         let anchor = rings.as_ref().map(|rings| rings.anchor().clone());
         let dispatcher = Arc::new(Dispatcher::new(connection, service, dialect, anchor));
         let rings = rings.map(|rings| rings.start(&dispatcher, &devices[0])).transpose();
@@ -110,6 +148,10 @@ impl Session {
             false => Ok(()),
         }
     }
+}
+
+fn dialect_of(greeting: Greeting) -> Dialect {
+    Dialect { setxattr_ext: Flags(greeting.flags).has(Flags::SETXATTR_EXT) }
 }
 
 /// One thread reads each descriptor, this one the first.

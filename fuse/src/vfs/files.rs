@@ -241,6 +241,8 @@ impl Vfs {
     /// The last descriptor of an open file is closed. `flock_owner`: who ends what it has by flock.
     pub async fn release(&self, fh: u64, flock_owner: Option<LockOwner>) {
         let Some(handle) = self.handles.remove(fh) else { return };
+        // First: another handle of the inode may go another way from now on.
+        self.forget_handle(fh);
         let Handle { ino, file, way, write, created, .. } = handle;
         if self.serves_locks() {
             self.end_handle_locks(ino, fh, flock_owner).await;

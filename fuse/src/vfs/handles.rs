@@ -28,7 +28,8 @@ pub struct Handle {
     pub session: u64,
 }
 
-/// The table. A handle's number is `index * 16 + shard + 1`, so never 0.
+/// The table. A handle's number is its slot, `index * 16 + shard`, and one, so never 0; above that (`<< 32`) comes the slot's
+/// generation, so that no number is used twice: a RELEASE that the kernel sends again finds nothing.
 #[derive(Debug)]
 pub struct Handles {
     /// Each guards its slots, for a few instructions.
@@ -43,8 +44,37 @@ pub struct Handles {
 
 #[derive(Debug, Default)]
 struct Slab {
-    slots: Vec<Option<Handle>>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    handle: Option<Handle>,
+}
+
+impl Slab {
+    fn get(&self, at: &At) -> Option<&Handle> {
+        let slot = self.slots.get(at.index).filter(|slot| slot.generation == at.generation)?;
+        slot.handle.as_ref()
+    }
+
+    fn get_mut(&mut self, at: &At) -> Option<&mut Handle> {
+        let slot = self.slots.get_mut(at.index).filter(|slot| slot.generation == at.generation)?;
+        slot.handle.as_mut()
+    }
+}
+
+/// Where a number's handle is.
+struct At {
+    shard: usize,
+    index: usize,
+    generation: u32,
+}
+
+fn number(shard: usize, index: usize, generation: u32) -> u64 {
+    (index * SHARDS + shard + 1) as u64 | u64::from(generation) << 32
 }
 
 impl Handles {
@@ -79,9 +109,9 @@ impl Handles {
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locate(fh: u64) -> Option<(usize, usize)> {
-        let n = usize::try_from(fh.checked_sub(1)?).ok()?;
-        Some((n % SHARDS, n / SHARDS))
+    fn locate(fh: u64) -> Option<At> {
+        let slot = (fh as u32).checked_sub(1)? as usize;
+        Some(At { shard: slot % SHARDS, index: slot / SHARDS, generation: (fh >> 32) as u32 })
     }
 
     /// Room for one more handle; `Busy` when the table is full.
@@ -98,39 +128,41 @@ impl Handles {
     }
 
     pub fn get(&self, fh: u64) -> Option<Handle> {
-        let (shard, index) = Self::locate(fh)?;
-        self.shard(shard).slots.get(index)?.clone()
+        let at = Self::locate(fh)?;
+        self.shard(at.shard).get(&at).cloned()
     }
 
     /// Whether a program runs from this file. Looks at all handles.
     pub fn is_executed(&self, ino: Ino) -> bool {
         (0..SHARDS).any(|shard| {
             let shard = self.shard(shard);
-            shard.slots.iter().flatten().any(|handle| handle.ino == ino && handle.execute)
+            let mut handles = shard.slots.iter().filter_map(|slot| slot.handle.as_ref());
+            handles.any(|handle| handle.ino == ino && handle.execute)
         })
     }
 
     /// The file alone: what reads need.
     pub fn file(&self, fh: u64) -> Option<Arc<File>> {
-        let (shard, index) = Self::locate(fh)?;
-        Some(self.shard(shard).slots.get(index)?.as_ref()?.file.clone())
+        let at = Self::locate(fh)?;
+        Some(self.shard(at.shard).get(&at)?.file.clone())
     }
 
     /// Changes how a handle goes (after a refusal); returns what it was.
     pub fn set_way(&self, fh: u64, way: Way) -> Option<Handle> {
-        let (shard, index) = Self::locate(fh)?;
-        let mut slab = self.shard(shard);
-        let handle = slab.slots.get_mut(index)?.as_mut()?;
+        let at = Self::locate(fh)?;
+        let mut slab = self.shard(at.shard);
+        let handle = slab.get_mut(&at)?;
         let before = handle.clone();
         handle.way = way;
         Some(before)
     }
 
     pub fn remove(&self, fh: u64) -> Option<Handle> {
-        let (shard, index) = Self::locate(fh)?;
-        let mut slab = self.shard(shard);
-        let handle = slab.slots.get_mut(index)?.take()?;
-        slab.free.push(index as u32);
+        let at = Self::locate(fh)?;
+        let mut slab = self.shard(at.shard);
+        slab.get(&at)?;
+        let handle = slab.slots[at.index].handle.take()?;
+        slab.free.push(at.index as u32);
         self.open.fetch_sub(1, Ordering::Relaxed);
         Some(handle)
     }
@@ -140,10 +172,24 @@ impl Handles {
         let mut out = Vec::new();
         for shard in 0..SHARDS {
             let slab = self.shard(shard);
-            let taken = slab.slots.iter().enumerate().filter(|(_, handle)| handle.is_some());
-            out.extend(taken.map(|(index, _)| (index * SHARDS + shard + 1) as u64));
+            let taken = slab.slots.iter().enumerate().filter(|(_, slot)| slot.handle.is_some());
+            out.extend(taken.map(|(index, slot)| number(shard, index, slot.generation)));
         }
         out
+    }
+
+    /// Takes over the slots of a process that ended, in order, from the first on: each with its last generation, and the handle
+    /// that the kernel still has.
+    pub fn inherit(&self, slot: u64, generation: u32, handle: Option<Handle>) {
+        let (shard, index) = (slot as usize % SHARDS, slot as usize / SHARDS);
+        let mut slab = self.shard(shard);
+        debug_assert_eq!(slab.slots.len(), index);
+        if handle.is_some() {
+            self.open.fetch_add(1, Ordering::Relaxed);
+        } else {
+            slab.free.push(index as u32);
+        }
+        slab.slots.push(Slot { generation, handle });
     }
 
     pub fn len(&self) -> usize {
@@ -170,18 +216,17 @@ impl Reservation<'_> {
         let shard = self.handles.next.fetch_add(1, Ordering::Relaxed) % SHARDS;
         let mut slab = self.handles.shard(shard);
         let index = match slab.free.pop() {
-            Some(index) => {
-                let index = index as usize;
-                debug_assert!(slab.slots[index].is_none());
-                slab.slots[index] = Some(handle);
-                index
-            }
+            Some(index) => index as usize,
             None => {
-                slab.slots.push(Some(handle));
+                slab.slots.push(Slot::default());
                 slab.slots.len() - 1
             }
         };
-        (index * SHARDS + shard + 1) as u64
+        let slot = &mut slab.slots[index];
+        debug_assert!(slot.handle.is_none());
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.handle = Some(handle);
+        number(shard, index, slot.generation)
     }
 }
 

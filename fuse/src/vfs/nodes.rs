@@ -29,6 +29,11 @@ enum RegistrationState {
 }
 
 impl Registration {
+    /// Of something that is registered already.
+    pub fn done(thing: Arc<dyn Any + Send + Sync>) -> Registration {
+        Registration(Mutex::new(RegistrationState::Done(thing)))
+    }
+
     /// The registered thing; made by `register` if this is the first open. `None`: the kernel refused, now or before.
     /// The lock is held during `register` (one ioctl), so that two opens at once register one.
     pub fn get<T: Send + Sync + 'static, E>(
@@ -181,6 +186,25 @@ impl Nodes {
         node.mode = node.mode.step(Event::Open(way)).map_err(|e| bug(ino, e))?;
         node.file.get_or_insert_with(|| file.clone());
         Ok((way, None))
+    }
+
+    /// Counts a handle that the kernel has of another process's time, as it is. The caller has entered. `grant` is
+    /// asked for the first that goes by passthrough: the inode's registration is one.
+    pub fn inherit(
+        &self,
+        ino: Ino,
+        file: &Arc<File>,
+        way: Way,
+        grant: impl FnOnce() -> Option<Grant>,
+    ) -> Result<()> {
+        let mut shard = self.shard(ino);
+        let node = shard.entry(ino.0).or_default();
+        node.mode = node.mode.step(Event::Open(way)).map_err(|e| bug(ino, e))?;
+        node.file.get_or_insert_with(|| file.clone());
+        if node.grant.is_none() {
+            node.grant = grant();
+        }
+        Ok(())
     }
 
     /// The kernel did not take the stage file for one of the inode's opens: from now on they go through the page cache.

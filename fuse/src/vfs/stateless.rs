@@ -2,6 +2,7 @@
 //! the kernel still knows it is kept (pinned) until the kernel forgets it, since a program may have it open.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +24,17 @@ pub struct References {
     counts: Vec<Mutex<HashMap<u64, u64>>>,
     /// Guards the inodes that have no name and are kept for the kernel's sake.
     pinned: Mutex<HashSet<u64>>,
+    /// The kernel knows inodes from another process's time, which were never counted here.
+    inherited: AtomicBool,
 }
 
 impl Default for References {
     fn default() -> References {
-        References { counts: (0..SHARDS).map(|_| Mutex::default()).collect(), pinned: Mutex::default() }
+        References {
+            counts: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            inherited: AtomicBool::new(false),
+            pinned: Mutex::default(),
+        }
     }
 }
 
@@ -50,10 +57,11 @@ impl References {
     }
 
     fn knows(&self, ino: Ino) -> bool {
-        self.counts[ino.0 as usize % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains_key(&ino.0)
+        self.inherited.load(Ordering::Relaxed)
+            || self.counts[ino.0 as usize % SHARDS]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .contains_key(&ino.0)
     }
 
     fn count(&self, ino: Ino) -> u64 {
@@ -105,6 +113,18 @@ impl Vfs {
         if self.many {
             self.references.add(ino);
         }
+    }
+
+    /// What the kernel knows is not counted; and what has no name any more may be open by a program, until the kernel forgets it.
+    pub(super) async fn inherit_references(&self) -> Result<()> {
+        self.references.inherited.store(true, Ordering::Relaxed);
+        if self.counts_references() {
+            for ino in self.meta.unnamed().await? {
+                self.meta.open(ino).await?;
+                self.references.pin(ino);
+            }
+        }
+        Ok(())
     }
 
     /// Whether [`Vfs::forget`] has anything to do.

@@ -462,7 +462,8 @@ impl Metadata for LocalNamespace {
     async fn open(&self, ino: Ino) -> Result<Attr> {
         let mut state = lock(&self.state);
         let attr = self.layers(&mut state).inode(ino)?.attr.clone();
-        if attr.nlink == 0 && !state.opens.contains_key(&ino) {
+        let keeps = self.shared.keep_orphans.load(Ordering::SeqCst);
+        if attr.nlink == 0 && !keeps && !state.opens.contains_key(&ino) {
             return Err(Error::new(Kind::Stale, "the file or directory does not exist any more"));
         }
         *state.opens.entry(ino).or_default() += 1;
@@ -541,6 +542,30 @@ impl Metadata for LocalNamespace {
             let _ = tell.send(result);
         }))?;
         told.await.map_err(|_| Error::new(Kind::Unavailable, "the metadata was closed during a sync"))?
+    }
+
+    async fn written(&self) -> Result<()> {
+        if !self.has_unwritten() {
+            return Ok(());
+        }
+        self.shared.bell.refuse_when_stopped()?;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.shared.through.wait(Box::new(move |result| {
+            // Who asked may have given up waiting.
+            let _ = tell.send(result);
+        }));
+        self.shared.bell.urgent();
+        told.await.map_err(|_| Error::new(Kind::Unavailable, "the metadata was closed during a write"))?
+    }
+
+    async fn unnamed(&self) -> Result<Vec<Ino>> {
+        let (mut all, mut after) = (Vec::new(), Ino(0));
+        loop {
+            let found = self.read(|view| read::orphans(view, after, ORPHANS_AT_ONCE))?;
+            let Some(last) = found.last() else { return Ok(all) };
+            after = *last;
+            all.extend(found);
+        }
     }
 
     async fn keep_redo(&self, node: NodeId, keep: Vec<Redo>, drop: &[(u64, u64)]) -> Result<bool> {

@@ -165,8 +165,8 @@ impl Volume {
         self.shared.served.store(true, Ordering::SeqCst);
     }
 
-    /// All sessions that will come back are back: what nobody has open is freed.
-    pub(crate) fn free_orphans(&self) -> Result<()> {
+    /// All who had files open, and come back, are back: what nobody has open is freed.
+    pub fn free_orphans(&self) -> Result<()> {
         self.shared.keep_orphans.store(false, Ordering::SeqCst);
         for (_, id) in self.names()? {
             let view = &mut machine::EngineView { engine: &*self.shared.engine, ns: id };

@@ -42,6 +42,11 @@ impl Through {
         !std::mem::replace(&mut asked.led, true)
     }
 
+    /// The committer is to write for this one, which is told to by the bell.
+    pub(super) fn wait(&self, waiter: Waiter) {
+        lock(&self.asked).waiters.push(waiter);
+    }
+
     /// All who wait now; before pending changes are taken, so that the batch holds what they changed.
     pub(super) fn take(&self) -> Vec<Waiter> {
         std::mem::take(&mut lock(&self.asked).waiters)

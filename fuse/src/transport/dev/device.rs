@@ -49,6 +49,17 @@ impl Connection {
         Ok(Arc::new(Connection { descriptors, interrupts, workers: OnceLock::new() }))
     }
 
+    /// Of all descriptors of a connection that another process had.
+    pub(in super::super) fn inherited(descriptors: Vec<OwnedFd>) -> Arc<Connection> {
+        let interrupts = Interrupts::new(descriptors.len());
+        Arc::new(Connection { descriptors, interrupts, workers: OnceLock::new() })
+    }
+
+    /// Duplicates of all of them.
+    pub(in super::super) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.descriptors.iter().map(OwnedFd::try_clone).collect()
+    }
+
     pub(in super::super) fn first(&self) -> BorrowedFd<'_> {
         self.descriptors[0].as_fd()
     }

@@ -1,0 +1,336 @@
+//! The node's dealings with the keeper of its mounts ([`granary_fuse::keeper`]): it is started when it is missing, is given every
+//! mount that can be kept, and is replaced, with all that it had, when it ends.
+//!
+//! Who starts the node again when that ends: systemd or Kubernetes where they run it, else the keeper, in the way in which it was
+//! started. A keeper that a node started ends by itself, some seconds after its last mount.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use granary_core::{Kind, NamespaceId};
+use granary_fuse::keeper::client::Link;
+use granary_fuse::keeper::wire::Word;
+use granary_fuse::keeper::{Greeting, Keepsake};
+use granary_meta::PackedSource;
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
+
+use super::table::Point;
+use crate::exit::{Failure, Outcome};
+use crate::settings::Settings;
+
+/// How long a keeper has to answer after it was started, and how often that is tried.
+const START_WAIT: Duration = Duration::from_secs(5);
+const TRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Between tries to replace a keeper that ended.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
+/// What says that somebody else starts the node again.
+const SUPERVISED: [&str; 3] = ["INVOCATION_ID", "NOTIFY_SOCKET", "KUBERNETES_SERVICE_HOST"];
+
+/// How a node is started again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Revival {
+    program: PathBuf,
+    args: Vec<String>,
+    dir: PathBuf,
+}
+
+impl Revival {
+    fn of_this_process(settings: &Settings) -> Option<Revival> {
+        if SUPERVISED.iter().any(|name| std::env::var_os(name).is_some()) {
+            return None;
+        }
+        let ours = |arg: &String| arg != "--notify" && arg != "--replace";
+        let mut args: Vec<String> = std::env::args().skip(1).filter(ours).collect();
+        if settings.log_file.is_none() {
+            // Nobody reads what it would write to standard error.
+            args.extend(["--log-file".to_owned(), settings.cache.join("node.log").display().to_string()]);
+        }
+        Some(Revival { program: program()?, args, dir: std::env::current_dir().ok()? })
+    }
+
+    /// For the keeper: starts a node as a Hello said.
+    pub fn start(hello: &[u8]) -> std::io::Result<Child> {
+        let Revival { program, args, dir } = serde_json::from_slice(hello)?;
+        spawn(Command::new(program).args(args).current_dir(dir))
+    }
+}
+
+/// This program, or what was put in its place since.
+fn program() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?;
+    let text = path.to_str()?;
+    Some(PathBuf::from(text.strip_suffix(" (deleted)").unwrap_or(text)))
+}
+
+/// In a session of its own, so that it does not end with us.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: setsid is async-signal-safe and touches no memory of this process.
+    unsafe { command.pre_exec(|| rustix::process::setsid().map(|_| ()).map_err(Into::into)) };
+    command.spawn()
+}
+
+/// What the next process needs to serve a mount, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    pub namespace: u32,
+    pub path: PathBuf,
+    pub mode: String,
+    pub read_only: bool,
+    /// `never`, `relative` or `strict`.
+    pub atime: String,
+    pub acl: bool,
+    /// The version of a packed data set that is shown.
+    pub packed: Option<PackedSource>,
+    pub minor: u32,
+    pub max_write: u32,
+    pub flags: u64,
+    pub points: Vec<Point>,
+}
+
+impl Kept {
+    pub fn greeting(&self) -> Greeting {
+        Greeting { minor: self.minor, max_write: self.max_write, flags: self.flags }
+    }
+
+    pub fn id(&self) -> NamespaceId {
+        NamespaceId(self.namespace)
+    }
+
+    fn bytes(&self) -> Outcome<Vec<u8>> {
+        serde_json::to_vec(self)
+            .map_err(|e| Failure::failed(format!("cannot write what is kept of a mount: {e}")))
+    }
+}
+
+/// Device numbers in one.
+pub(super) fn number((major, minor): (u32, u32)) -> u64 {
+    u64::from(major) << 32 | u64::from(minor)
+}
+
+/// One mount that is given back.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub device: (u32, u32),
+    pub blob: Vec<u8>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+struct Ours {
+    kept: Kept,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// The keeper, as the node sees it.
+pub struct Keeping {
+    socket: PathBuf,
+    hello: Vec<u8>,
+    /// Guards the connection: one message and its answer at a time. Held over that, on threads that may block.
+    link: Mutex<Option<Link>>,
+    /// Guards what the keeper has, for another one; for a look-up or a change.
+    ours: Mutex<BTreeMap<u64, Ours>>,
+}
+
+/// Where a node's keeper listens.
+pub fn socket_of(node: &Path) -> PathBuf {
+    let mut name = node.as_os_str().to_owned();
+    name.push(".keeper");
+    name.into()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Keeping {
+    /// Connects, and starts a keeper if there is none. Blocks.
+    pub fn start(settings: &Settings) -> Outcome<Arc<Keeping>> {
+        let socket = socket_of(&settings.socket);
+        let revival = Revival::of_this_process(settings);
+        let hello = revival.map(|revival| serde_json::to_vec(&revival)).transpose();
+        let hello = hello.map_err(|e| Failure::failed(format!("cannot tell the keeper: {e}")))?;
+        let (link, ours) = (Mutex::new(None), Mutex::default());
+        let keeping = Arc::new(Keeping { socket, hello: hello.unwrap_or_default(), link, ours });
+        keeping.connect()?;
+        let watching = Arc::downgrade(&keeping);
+        let thread = std::thread::Builder::new().name("granary-keeping".to_owned());
+        thread
+            .spawn(move || {
+                while let Some(keeping) = watching.upgrade() {
+                    keeping.watch();
+                }
+            })
+            .map_err(|e| Failure::io("cannot start a thread", &e))?;
+        Ok(keeping)
+    }
+
+    fn connect(&self) -> Outcome<()> {
+        let mut slot = lock(&self.link);
+        let cannot = |e: &std::io::Error| {
+            Failure::io(format!("cannot reach the keeper of the mounts at {}", self.socket.display()), e)
+        };
+        let link = match Link::connect(&self.socket) {
+            Ok(link) => link,
+            Err(_) => {
+                let program =
+                    program().ok_or_else(|| Failure::failed("cannot find this program's own file"))?;
+                let mut command = Command::new(program);
+                command.args(["keeper", "--ends-idle", "--socket"]).arg(&self.socket).current_dir("/");
+                let mut child = spawn(&mut command).map_err(|e| cannot(&e))?;
+                let mut tries = START_WAIT.as_millis() / TRY_INTERVAL.as_millis();
+                let link = loop {
+                    match Link::connect(&self.socket) {
+                        Ok(link) => break link,
+                        Err(e) if tries == 0 => return Err(cannot(&e)),
+                        Err(_) => std::thread::sleep(TRY_INTERVAL),
+                    }
+                    tries -= 1;
+                };
+                // Reaped when it ends, should that be before us.
+                std::thread::spawn(move || child.wait());
+                link
+            }
+        };
+        link.say(Word::Hello, 0, &self.hello, &[])?;
+        *slot = Some(link);
+        Ok(())
+    }
+
+    fn say(
+        &self,
+        word: Word,
+        mount: u64,
+        blob: &[u8],
+        descriptors: &[OwnedFd],
+    ) -> Outcome<Vec<granary_fuse::keeper::wire::Message>> {
+        match &*lock(&self.link) {
+            Some(link) => Ok(link.say(word, mount, blob, descriptors)?),
+            None => Err(Failure::of_kind(
+                Kind::Unavailable,
+                "there is no keeper of the mounts now; one is started",
+            )),
+        }
+    }
+
+    /// Until the keeper ends; then another one gets what it had.
+    fn watch(&self) {
+        let watched = lock(&self.link).as_ref().and_then(|link| link.descriptor().try_clone_to_owned().ok());
+        if let Some(watched) = watched {
+            let mut end = [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::RDHUP)];
+            while let Err(rustix::io::Errno::INTR) = poll(&mut end, None) {}
+            tracing::warn!("the keeper of the mounts ended; another one is started");
+        }
+        *lock(&self.link) = None;
+        let given = self.connect().and_then(|()| {
+            for (mount, ours) in &*lock(&self.ours) {
+                self.say(Word::Put, *mount, &ours.kept.bytes()?, &ours.descriptors)?;
+            }
+            Ok(())
+        });
+        if let Err(failure) = given {
+            tracing::error!("mounts are not kept now: {failure}");
+            *lock(&self.link) = None;
+            std::thread::sleep(REPLACE_INTERVAL);
+        }
+    }
+
+    /// Whether there is one now.
+    pub fn is_there(&self) -> bool {
+        lock(&self.link).is_some()
+    }
+
+    /// What was kept of a process that ended. Blocks, as all that follows.
+    pub(super) fn all(&self) -> Outcome<Vec<Entry>> {
+        let entries = self.say(Word::Get, 0, b"", &[])?.into_iter();
+        Ok(entries
+            .map(|entry| Entry {
+                device: ((entry.mount >> 32) as u32, entry.mount as u32),
+                blob: entry.blob,
+                descriptors: entry.descriptors,
+            })
+            .collect())
+    }
+
+    pub(super) fn put(&self, kept: Kept, keepsake: Keepsake) -> Outcome<()> {
+        let mount = number(keepsake.device);
+        self.say(Word::Put, mount, &kept.bytes()?, &keepsake.descriptors)?;
+        self.remember(mount, kept, keepsake.descriptors);
+        Ok(())
+    }
+
+    /// Of one that the keeper has already.
+    pub(super) fn remember(&self, mount: u64, kept: Kept, descriptors: Vec<OwnedFd>) {
+        lock(&self.ours).insert(mount, Ours { kept, descriptors });
+    }
+
+    /// How its mountpoints were asked for changed.
+    pub(super) fn note(&self, mount: u64, points: &[Point]) -> Outcome<()> {
+        let bytes = {
+            let mut ours = lock(&self.ours);
+            let Some(ours) = ours.get_mut(&mount) else { return Ok(()) };
+            ours.kept.points = points.to_vec();
+            ours.kept.bytes()?
+        };
+        self.say(Word::Note, mount, &bytes, &[]).map(drop)
+    }
+
+    /// It ended.
+    pub(super) fn remove(&self, mount: u64) {
+        if lock(&self.ours).remove(&mount).is_some()
+            && let Err(failure) = self.say(Word::Remove, mount, b"", &[])
+        {
+            tracing::debug!("{failure}"); // the keeper sees it by itself
+        }
+    }
+
+    /// The node ends on purpose, and is not to be started again.
+    pub(super) fn bye(&self) {
+        if let Err(failure) = self.say(Word::Bye, 0, b"", &[]) {
+            tracing::warn!("{failure}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back_and_nothing_else() {
+        let point = Point {
+            dir: "/mnt/a".into(),
+            tree: Some("b".into()),
+            asked: Some("ro".into()),
+            read_only: true,
+            owner: Some(7),
+            own: false,
+        };
+        let kept = Kept {
+            namespace: 3,
+            path: "/mnt/a".into(),
+            mode: "work".into(),
+            read_only: false,
+            atime: "never".into(),
+            acl: true,
+            packed: None,
+            minor: 45,
+            max_write: 1 << 20,
+            flags: u64::MAX,
+            points: vec![point],
+        };
+        let bytes = kept.bytes().unwrap();
+        assert_eq!(serde_json::from_slice::<Kept>(&bytes).unwrap(), kept);
+        assert!(serde_json::from_slice::<Kept>(&bytes[1..]).is_err());
+        assert_eq!(
+            (number((1, 2)), socket_of(Path::new("/run/n.sock"))),
+            (1 << 32 | 2, "/run/n.sock.keeper".into())
+        );
+    }
+}
