@@ -30,7 +30,7 @@ fn the_other_values_are_taken() {
     let _turn = turn();
     let out = ok(Command::new(variable("GRANARY_HELM")).args(["template", "other"]).arg(project().join("deploy/chart/granary")).args([
         "--namespace=granary",
-        "--set=volume.store=s3://training/granary,keeper.enabled=true,csi.labels=true,metrics.dashboard.enabled=true",
+        "--set=volume.store=s3://training/granary,keeper.enabled=true,csi.labels=true,csi.tokenInSecrets=true,metrics.dashboard.enabled=true",
     ]));
     let file = crate::install::folder("other.yaml");
     fs::write(&file, out).expect("write");
