@@ -135,6 +135,14 @@ pub enum NodeCommand {
         #[command(flatten)]
         flags: PlaceFlags,
     },
+    /// End the running node and leave its mounts, with their open files, to the next one (setting keeper)
+    ///
+    /// Programs wait until it is there. Refused, and the node goes on, while a mount could not outlive it.
+    #[command(after_help = "Example: granary node leave && granary node")]
+    Leave {
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
 }
 
 /// Mount a namespace at a directory, and return when it can be used

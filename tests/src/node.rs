@@ -212,6 +212,21 @@ impl Node {
         child.wait().expect("wait");
     }
 
+    /// Another process takes this one's place, and its mounts (`keeper = on`).
+    pub fn replace(&mut self) {
+        let mut before = self.child.take().expect("the node runs");
+        let log = fs::OpenOptions::new().append(true).open(self.path("node.log")).expect("log file");
+        let mut command = self.command(&["node", "--replace"]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
+        self.child = Some(command.spawn().expect("the granary binary starts"));
+        before.wait().expect("wait");
+        until("the next node answers", || {
+            let ended = self.child.as_mut().expect("it was started").try_wait().expect("wait");
+            assert!(ended.is_none(), "the node ended:\n{}", self.log());
+            std::os::unix::net::UnixStream::connect(self.path("node.sock")).is_ok()
+        });
+    }
+
     /// What a new machine has: nothing but metadata and store. The node must be stopped.
     pub fn empty_cache(&mut self) {
         assert!(self.child.is_none());

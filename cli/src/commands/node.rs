@@ -1,4 +1,4 @@
-//! `granary node`, `granary node run`, `granary node drain`, `granary node stop`.
+//! `granary node`, `granary node run`, `granary node drain`, `granary node stop`, `granary node leave`.
 
 use crate::args::{NodeArgs, NodeCommand, PlaceFlags};
 use crate::client::{Client, block_on};
@@ -16,6 +16,7 @@ pub fn run(args: NodeArgs) -> Outcome<()> {
         }
         Some(NodeCommand::Drain { stop, json, flags }) => drain(stop, json, &flags),
         Some(NodeCommand::Stop { flags }) => stop(&flags),
+        Some(NodeCommand::Leave { flags }) => take_the_place(&flags.sources().resolve()?),
     }
 }
 

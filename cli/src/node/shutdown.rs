@@ -83,6 +83,16 @@ pub async fn leave(node: &Node) {
     if !unkept.is_empty() {
         tracing::warn!("these mounts are not kept, and end with this node: {}", unkept.join(", "));
     }
+    // Who asked for this starts the next one. The keeper would be in its way.
+    if let Some(keeping) = node.keeping.clone() {
+        let told = super::blocking(move || {
+            keeping.bye();
+            Ok(())
+        });
+        if let Err(failure) = told.await {
+            tracing::warn!("{failure}");
+        }
+    }
     tracing::info!("leaving the mounts to the next node");
     std::process::exit(0);
 }

@@ -1,0 +1,354 @@
+//! Mounts and open files outlive the node process, with `keeper = on`.
+//!
+//! How long programs waited is printed, and never judged.
+#![allow(clippy::disallowed_methods)] // clocks, for what is printed
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use granary_tests::{Node, StoreKind, seed, until};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// A node with a keeper, which starts it again when it is killed. A process that has files of a mount open cannot start a node
+/// that is gone itself: between fork and exec the kernel closes them, which waits for the node.
+struct Kept {
+    node: Node,
+    pid: i32,
+}
+
+fn supervised(who: &[(&str, &str)]) -> Node {
+    let settings: Vec<_> = [("GRANARY_KEEPER", "on"), ("GRANARY_SMALL_FILE_BYTES_MAX", "65536")]
+        .iter()
+        .chain(who)
+        .copied()
+        .collect();
+    let node = Node::with_settings(StoreKind::Folder, &settings);
+    node.ok(&["ns", "create", "user/alice"]);
+    node
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let node = supervised(&[]);
+        let pid = node.pid() as i32;
+        Kept { node, pid }
+    }
+
+    /// The process that listens now.
+    fn listening(&self) -> Option<i32> {
+        let socket = UnixStream::connect(self.node.path("node.sock")).ok()?;
+        let pid = rustix::net::sockopt::socket_peercred(&socket).ok()?.pid.as_raw_nonzero().get();
+        // Not one that was killed and whose socket is not closed yet.
+        fs::exists(format!("/proc/{pid}/exe")).is_ok_and(|is| is).then_some(pid)
+    }
+
+    /// kill -9, and the next process.
+    fn again(&mut self) {
+        kill(self.pid);
+        let before = self.pid;
+        until("the keeper started the node again", || {
+            self.listening().filter(|pid| *pid != before).inspect(|pid| self.pid = *pid).is_some()
+        });
+    }
+
+    /// Processes that are this node's, or its keeper's: their arguments name its directory.
+    fn processes(&self, word: &str) -> Vec<i32> {
+        let root = self.node.path("").display().to_string();
+        let all = fs::read_dir("/proc").unwrap();
+        let all = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let is_ours = |pid: &i32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split('\0').nth(1) == Some(word) && line.contains(&root)
+        };
+        all.filter(is_ours).collect()
+    }
+
+    /// Unmounts and stops; the keeper ends by itself.
+    fn end(self, dir: &Path) {
+        self.node.umount(dir);
+        self.node.ok(&["node", "stop"]);
+        until("the keeper ends", || self.processes("keeper").is_empty());
+    }
+}
+
+impl Drop for Kept {
+    /// A test that failed leaves none of them.
+    fn drop(&mut self) {
+        self.processes("keeper").into_iter().for_each(kill);
+        self.processes("node").into_iter().for_each(kill);
+    }
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    // It may have ended by itself.
+    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes
+}
+
+/// A file that the kernel writes by itself: its name promises size once one like it was large.
+fn large(dir: &Path, name: &str) -> File {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(dir.join(name));
+    file.expect("a file")
+}
+
+#[test]
+fn open_files_of_every_kind_go_on_after_a_kill() {
+    let mut kept = Kept::new();
+    let node = &kept.node;
+    let dir = node.mount("user/alice", "mode=work");
+    assert!(node.ok(&["status"]).contains("kept"));
+    fs::write(dir.join("first.ckpt"), pattern(1, 3 << 20)).unwrap();
+    // Opened when it is large: by passthrough.
+    let mut passed = OpenOptions::new().read(true).write(true).open(dir.join("first.ckpt")).unwrap();
+    let mut small = large(&dir, "small");
+    small.write_all(&pattern(2, 5000)).unwrap();
+    let appended = OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
+    (&appended).write_all(b"one\n").unwrap();
+    let mut gone = large(&dir, "gone");
+    gone.write_all(b"without a name").unwrap();
+    fs::remove_file(dir.join("gone")).unwrap();
+    let listed = fs::read_dir(&dir).unwrap();
+    for round in 0..3_u64 {
+        kept.again();
+        passed.write_all_at(&pattern(10 + round, 100_000), round * 1_000_000).unwrap();
+        small.write_all_at(&pattern(20 + round, 100), round * 200).unwrap();
+        (&appended).write_all(b"more\n").unwrap();
+        gone.rewind().unwrap();
+        let mut text = String::new();
+        gone.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "without a name");
+        assert_eq!(gone.metadata().unwrap().nlink(), 0);
+        fs::write(dir.join(format!("new-{round}")), pattern(30 + round, 70_000)).unwrap();
+    }
+    assert!(listed.count() >= 3);
+    let mut expected = pattern(1, 3 << 20);
+    for round in 0..3_u64 {
+        let at = round as usize * 1_000_000;
+        expected[at..at + 100_000].copy_from_slice(&pattern(10 + round, 100_000));
+    }
+    passed.rewind().unwrap();
+    let mut bytes = Vec::new();
+    passed.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == expected, "the open file");
+    drop((passed, small, appended, gone));
+    assert!(fs::read(dir.join("first.ckpt")).unwrap() == expected, "the same, opened anew");
+    assert_eq!(fs::read_to_string(dir.join("log")).unwrap(), "one\nmore\nmore\nmore\n");
+    // All of it goes to the store, and comes back from there.
+    kept.node.sync(&dir);
+    kept.node.umount(&dir);
+    kept.node.ok(&["node", "stop"]);
+    fs::remove_dir_all(kept.node.path("cache")).unwrap();
+    kept.node.mount("user/alice", "");
+    assert!(fs::read(dir.join("first.ckpt")).unwrap() == expected, "from the store");
+    for round in 0..3_u64 {
+        assert!(fs::read(dir.join(format!("new-{round}"))).unwrap() == pattern(30 + round, 70_000));
+    }
+    kept.end(&dir);
+}
+
+/// Creates, writes, renames, reads and removes; every call must succeed, whatever happens to the node.
+fn worker(dir: &Path, thread: u64, seed: u64, done: &AtomicBool, longest: &AtomicU64) -> u64 {
+    let mut rng = StdRng::seed_from_u64(seed ^ thread);
+    let own = dir.join(format!("t{thread}"));
+    fs::create_dir(&own).unwrap();
+    let mut n = 0;
+    let mut kept: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    let file = large(&own, "in-place.ckpt");
+    let mut in_place = vec![0; 2 << 20];
+    while !done.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let (tmp, name) = (own.join(format!("{n}.tmp")), own.join(format!("{n}")));
+        let bytes = pattern(thread << 32 | n, rng.random_range(1..200_000));
+        let mut out = File::create_new(&tmp).unwrap();
+        for part in bytes.chunks(50_000) {
+            out.write_all(part).unwrap();
+        }
+        drop(out);
+        fs::rename(&tmp, &name).unwrap();
+        kept.push((name, bytes));
+        let at = rng.random_range(0..in_place.len() - 5000);
+        let part = pattern(n, rng.random_range(1..5000));
+        file.write_all_at(&part, at as u64).unwrap();
+        in_place[at..at + part.len()].copy_from_slice(&part);
+        fs::create_dir(own.join("dir")).unwrap();
+        std::os::unix::fs::symlink("target", own.join("dir/link")).unwrap();
+        fs::hard_link(&kept[0].0, own.join("dir/hard")).unwrap();
+        fs::remove_file(own.join("dir/link")).unwrap();
+        fs::remove_file(own.join("dir/hard")).unwrap();
+        fs::remove_dir(own.join("dir")).unwrap();
+        if kept.len() > 20 {
+            let (path, bytes) = kept.swap_remove(rng.random_range(0..kept.len()));
+            assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
+            fs::remove_file(&path).unwrap();
+        }
+        longest.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        n += 1;
+    }
+    let mut found = vec![0; in_place.len()];
+    let len = file.metadata().unwrap().len() as usize;
+    file.read_exact_at(&mut found[..len], 0).unwrap();
+    assert!(found == in_place, "what was written in place by thread {thread}");
+    for (path, bytes) in kept {
+        assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
+    }
+    n
+}
+
+#[test]
+fn programs_see_no_error_through_many_kills() {
+    let seed = seed();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut kept = Kept::new();
+    let node = &kept.node;
+    let dir = node.mount("user/alice", "mode=work");
+    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut pauses = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|t| (t, &dir, &done, &longest))
+            .map(|(t, dir, done, longest)| scope.spawn(move || worker(dir, t, seed, done, longest)))
+            .collect();
+        for _ in 0..12 {
+            let quiet = Duration::from_millis(rng.random_range(20..400));
+            let since = Instant::now();
+            until("time passed", || since.elapsed() >= quiet);
+            longest.store(0, Ordering::Relaxed);
+            let begun = Instant::now();
+            kept.again();
+            fs::metadata(dir.join(format!("absent-{}", pauses.len()))).unwrap_err();
+            pauses.push(begun.elapsed());
+        }
+        done.store(true, Ordering::Relaxed);
+        let rounds: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert!(rounds > 12, "only {rounds} rounds");
+    });
+    pauses.sort();
+    eprintln!(
+        "pause after a kill: {:?} {:?} {:?}",
+        pauses[0],
+        pauses[pauses.len() / 2],
+        pauses[pauses.len() - 1]
+    );
+    kept.end(&dir);
+}
+
+#[test]
+fn what_was_done_and_not_answered_is_not_done_twice() {
+    // Somebody else is to start it: this test, which has no file open meanwhile.
+    let mut node = supervised(&[("INVOCATION_ID", "test")]);
+    let dir = node.mount("user/alice", "mode=work");
+    // Killed when the change is in the engine, before its answer.
+    type Step = fn(&Path) -> std::io::Result<()>;
+    let steps: [(&str, Step, Step); 6] = [
+        ("create", |_| Ok(()), |dir| File::create_new(dir.join("new"))?.write_all(b"x")),
+        ("mkdir", |_| Ok(()), |dir| fs::create_dir(dir.join("dir"))),
+        ("symlink", |_| Ok(()), |dir| std::os::unix::fs::symlink("to", dir.join("symlink"))),
+        ("link", |dir| fs::write(dir.join("a"), "a"), |dir| fs::hard_link(dir.join("a"), dir.join("link"))),
+        ("rename", |dir| fs::write(dir.join("b"), "b"), |dir| fs::rename(dir.join("b"), dir.join("renamed"))),
+        ("unlink", |dir| fs::write(dir.join("c"), "c"), |dir| fs::remove_file(dir.join("c"))),
+    ];
+    for (what, before, step) in steps {
+        before(&dir).unwrap();
+        node.ok(&["sync", dir.to_str().unwrap()]);
+        node.kill();
+        node.start_with(&[("GRANARY_FAILPOINTS", "engine_after_batch=abort")]);
+        let asked = std::thread::spawn({
+            let dir = dir.clone();
+            move || step(&dir)
+        });
+        node.wait();
+        node.start();
+        asked.join().unwrap().unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    assert_eq!(fs::read(dir.join("new")).unwrap(), b"x");
+    assert_eq!(fs::read(dir.join("renamed")).unwrap(), b"b");
+    assert!(!dir.join("c").exists() && !dir.join("b").exists() && dir.join("dir").is_dir());
+    node.umount(&dir);
+    node.stop();
+}
+
+#[test]
+fn a_node_is_replaced_under_a_program_that_reads_and_writes() {
+    let mut kept = Kept::new();
+    let dir = kept.node.mount("user/alice", "mode=work");
+    let done = AtomicBool::new(false);
+    let longest = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| worker(&dir, 0, 7, &done, &longest));
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            longest.store(0, Ordering::Relaxed);
+            kept.node.replace();
+            let since = Instant::now();
+            until("a round went through", || {
+                longest.load(Ordering::Relaxed) > 0 && since.elapsed() > Duration::from_millis(200)
+            });
+            pauses.push(Duration::from_micros(longest.load(Ordering::Relaxed)));
+        }
+        done.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        pauses.sort();
+        eprintln!("longest round of a program at a replacement: {pauses:?}");
+    });
+    kept.end(&dir);
+}
+
+#[test]
+fn data_mounts_and_their_files_go_on() {
+    let mut kept = Kept::new();
+    let node = &kept.node;
+    let dir = node.mount("user/alice", "mode=data");
+    fs::write(dir.join("a"), pattern(1, 500_000)).unwrap();
+    let mut file = File::open(dir.join("a")).unwrap();
+    let mut half = vec![0; 250_000];
+    file.read_exact(&mut half).unwrap();
+    let gone = large(&dir, "gone");
+    gone.write_all_at(b"without a name", 0).unwrap();
+    fs::remove_file(dir.join("gone")).unwrap();
+    for _ in 0..2 {
+        kept.again();
+        let mut text = [0; 14];
+        gone.read_exact_at(&mut text, 0).unwrap();
+        assert_eq!(&text, b"without a name");
+        gone.write_all_at(b"without", 0).unwrap();
+    }
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest).unwrap();
+    assert!(half.iter().chain(&rest).eq(&pattern(1, 500_000)));
+    drop((file, gone));
+    kept.end(&dir);
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_has_everything_again() {
+    let mut kept = Kept::new();
+    let node = &kept.node;
+    let dir = node.mount("user/alice", "mode=work");
+    let file = large(&dir, "open");
+    file.write_all_at(b"content", 0).unwrap();
+    let before = kept.processes("keeper");
+    let [pid] = before[..] else { panic!("{before:?}") };
+    kill(pid);
+    until("there is another keeper", || {
+        let now = kept.processes("keeper");
+        !now.is_empty() && now != before && kept.node.status()["mounts"][0]["kept"] == true
+    });
+    kept.again();
+    let mut found = [0; 7];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert_eq!(&found, b"content");
+    drop(file);
+    kept.end(&dir);
+}
