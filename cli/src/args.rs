@@ -98,6 +98,7 @@ pub struct NodeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: granary keeper --socket /run/granary/node.sock.keeper")]
 pub struct KeeperArgs {
     /// Where the node finds it: the node's own socket with `.keeper` behind it
     #[arg(long, value_name = "PATH")]
