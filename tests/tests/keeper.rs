@@ -2,6 +2,7 @@
 //!
 //! How long programs waited is printed, and never judged.
 #![allow(clippy::disallowed_methods)] // clocks, for what is printed
+#![allow(clippy::unwrap_used)] // that a call succeeds is what is tested
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
