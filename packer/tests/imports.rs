@@ -141,7 +141,7 @@ fn below(root: &Path) -> Below {
 /// Samples in several directories, empty directories, odd modes and times.
 fn tree(w: &World) -> PathBuf {
     let root = w.path("src");
-    for n in 0..20 {
+    for n in 0..60 {
         let dir = root.join(format!("d{}/e.f", n % 5));
         fs::create_dir_all(&dir).unwrap();
         for extension in ["cls", "jpg"] {

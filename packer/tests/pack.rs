@@ -458,6 +458,11 @@ fn files_that_go_while_they_are_packed_are_named_or_left_out_of_their_shard() {
             let file = fs::File::options().write(true).open(w.path("src").join(name)).unwrap();
             file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000)).unwrap();
         }
+        // Files that come and go change their directories' times, which are packed too.
+        for name in ["train/03", "train/05"] {
+            let dir = fs::File::open(w.path("src").join(name)).unwrap();
+            dir.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000)).unwrap();
+        }
         let source = Unsteady { inner: Folder::open(&w.path("src"), false).unwrap(), gone: gone.clone() };
         let progress = Progress::default();
         let report = pack(&source, &w.place(to), &w.options(), w.runtime.handle(), skipped, &progress)?;
