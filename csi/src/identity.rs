@@ -9,7 +9,6 @@ use crate::DRIVER_NAME;
 use crate::proto::identity_server::Identity;
 use crate::proto::plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion};
 use crate::proto::*;
-use crate::status;
 use crate::volumes::Volumes;
 
 pub struct IdentityService {
@@ -41,9 +40,12 @@ impl Identity for IdentityService {
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 
-    /// Ready when the node process answers.
+    /// Ready when the node process answers. Until then the driver is well and only waits, which is no error: side-cars end on one.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        self.volumes.ready().await.map_err(status::of)?;
-        Ok(Response::new(ProbeResponse { ready: Some(true) }))
+        let ready = self.volumes.ready().await;
+        if let Err(e) = &ready {
+            tracing::info!("not ready: {e}");
+        }
+        Ok(Response::new(ProbeResponse { ready: Some(ready.is_ok()) }))
     }
 }
