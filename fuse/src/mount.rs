@@ -5,6 +5,7 @@
 //! of it ([`bind`]). The session ends when the last of them is gone and nothing of it is open.
 
 mod check;
+mod detached;
 pub mod holders;
 pub mod idmap;
 pub mod options;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use granary_core::{Error, Kind, Result};
 use rustix::fs::{OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use tokio::sync::watch;
 
 use crate::adapter::Adapter;
@@ -34,6 +35,7 @@ use crate::proto::Flags;
 use crate::proto::notification::INC_EPOCH_MINOR;
 use crate::transport::{Carrier, Session, Transport, Ways, uring};
 use crate::vfs::{Mode, Vfs};
+use detached::Detached;
 use options::MountOptions;
 
 /// How far the kernel reads ahead of a sequential reader, in KiB. Its default of 128 cuts every buffered read to requests of 128
@@ -534,10 +536,9 @@ fn bind_as(top: &Path, from: &Path, source: &str, to: &Path, options: &MountOpti
         idmap::bind(top, from, source, &to, options)?;
         return Ok(to);
     }
-    rustix::mount::mount_bind(from, &to).map_err(|e| check::mount_failed(&to, e.into()))?;
-    if let Err(e) = rustix::mount::mount_remount(&to, MountFlags::BIND | options.flags(), "") {
-        let _best = rustix::mount::unmount(&to, UnmountFlags::DETACH);
-        return Err(check::mount_failed(&to, e.into()));
-    }
+    let cannot = |e| check::mount_failed(&to, e);
+    let tree = Detached::of(from).map_err(cannot)?;
+    tree.set(options, None).map_err(cannot)?;
+    tree.attach(&to).map_err(cannot)?;
     Ok(to)
 }

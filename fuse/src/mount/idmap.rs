@@ -18,12 +18,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use granary_core::{Error, Kind, Result};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::check;
+use super::detached::Detached;
 use super::options::MountOptions;
-use crate::vfs::Atime;
 
 /// Ids are 0 up to this; the one after it means "none".
 const ID_MAX: u32 = u32::MAX - 1;
@@ -84,9 +83,8 @@ pub(super) fn bind(top: &Path, from: &Path, source: &str, to: &Path, options: &M
     let namespace = user_namespace(&users, &groups).map_err(|e| {
         Error::io(format!("cannot mount on {}: the table of its ids cannot be made", to.display()), e)
     })?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(CWD, from, flags).map_err(|e| cannot(to, e.into()))?;
-    set_attributes(&tree, options, &namespace).map_err(|e| match e.raw_os_error() {
+    let tree = Detached::of(from).map_err(|e| cannot(to, e))?;
+    tree.set(options, Some(namespace.as_fd())).map_err(|e| match e.raw_os_error() {
         Some(libc::EINVAL) => Error::new(
             Kind::Unsupported,
             format!(
@@ -97,54 +95,11 @@ pub(super) fn bind(top: &Path, from: &Path, source: &str, to: &Path, options: &M
         ),
         _ => cannot(to, e),
     })?;
-    rustix::mount::move_mount(&tree, "", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(|e| cannot(to, e.into()))
+    tree.attach(to).map_err(|e| cannot(to, e))
 }
 
 fn cannot(to: &Path, e: io::Error) -> Error {
     check::mount_failed(to, e)
-}
-
-/// Of mount_setattr(2), which has no wrapper.
-#[repr(C)]
-struct Attributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
-
-const ATTR_RDONLY: u64 = 0x1;
-const ATTR_NOSUID: u64 = 0x2;
-const ATTR_NODEV: u64 = 0x4;
-const ATTR_NOEXEC: u64 = 0x8;
-const ATTR_NOATIME: u64 = 0x10;
-const ATTR_ATIME: u64 = 0x70;
-const ATTR_IDMAP: u64 = 0x0010_0000;
-
-fn set_attributes(tree: &OwnedFd, options: &MountOptions, namespace: &OwnedFd) -> io::Result<()> {
-    let when = |on: bool, flag: u64| if on { flag } else { 0 };
-    let set = ATTR_IDMAP
-        | when(options.read_only, ATTR_RDONLY)
-        | when(!options.suid, ATTR_NOSUID)
-        | when(!options.dev, ATTR_NODEV)
-        | when(!options.exec, ATTR_NOEXEC);
-    // Times of access are one field, which is cleared before it is set.
-    let (set, clear) =
-        if options.atime == Atime::Never { (set | ATTR_NOATIME, ATTR_ATIME) } else { (set, 0) };
-    let attributes = Attributes { set, clear, propagation: 0, user_namespace: namespace.as_raw_fd() as u64 };
-    // SAFETY: the path is a C string, and the kernel reads `size_of` bytes of the attributes, which live as long as the call.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A user namespace with these tables.

@@ -7,6 +7,7 @@ use tonic::Code;
 
 use crate::api::{Api, Pod};
 use crate::driver::{Driver, Publish, target};
+use crate::health::{Container, Shared};
 
 const ALICE: Pod = Pod { namespace: "users", account: "alice", name: "alice-0" };
 const BOB: Pod = Pod { namespace: "users", account: "bob", name: "bob-0" };
@@ -112,4 +113,28 @@ fn the_driver_wants_to_be_told_who_may() {
     let node = Node::new(StoreKind::Folder);
     let endpoint = format!("unix://{}", node.path("csi.sock").display());
     node.fails(&["csi", "--endpoint", &endpoint, "--node-id", "n"], "--access");
+}
+
+/// The node process is in a container, and the pods are in others: their copies of the mount have to have what it has.
+#[test]
+fn what_is_read_only_is_so_in_every_mount_namespace() {
+    let (node, _api, driver) = scene();
+    let (writes, reads) = (target(&node, "writes"), target(&node, "reads"));
+    let inside = node.path("inside");
+    fs::create_dir(&inside).expect("a directory");
+    let pods = Shared::make(node.path("pods"));
+    let container = Container::start(&node.path("pods"), &inside);
+    driver.publish(&writes, &Publish::inline(ALICE, "user/alice")).expect("published");
+    driver
+        .publish(&reads, &Publish { read_only: true, ..Publish::inline(ALICE, "user/alice") })
+        .expect("published");
+    let there = |name: &str| container.path(&inside).join(name).join("file");
+    fs::write(there("writes"), "hers").expect("written");
+    assert_eq!(fs::read_to_string(there("reads")).expect("read"), "hers");
+    let refused = fs::write(there("reads"), "more").expect_err("read-only");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    for dir in [&writes, &reads] {
+        driver.unpublish(dir).expect("unpublished");
+    }
+    drop((container, pods));
 }

@@ -18,11 +18,11 @@ fn pid(raw: u32) -> Pid {
 }
 
 /// A mount namespace of its own that follows this one, as a container with `mountPropagation: HostToContainer` has.
-struct Container(Child);
+pub struct Container(Child);
 
 impl Container {
     /// With its own copy of what is at `volume`.
-    fn start(volume: &std::path::Path, inside: &std::path::Path) -> Container {
+    pub fn start(volume: &std::path::Path, inside: &std::path::Path) -> Container {
         let script = r#"mount --rbind "$1" "$2" && mount --make-rslave "$2" && echo ready && exec cat"#;
         let mut child = Command::new("unshare")
             .args(["--mount", "--propagation", "slave", "bash", "-euc", script, "container"])
@@ -38,9 +38,33 @@ impl Container {
         Container(child)
     }
 
-    fn path(&self, inside: &std::path::Path) -> std::path::PathBuf {
+    pub fn path(&self, inside: &std::path::Path) -> std::path::PathBuf {
         let inside = inside.strip_prefix("/").expect("absolute");
         std::path::Path::new("/proc").join(self.0.id().to_string()).join("root").join(inside)
+    }
+}
+
+/// A directory on a shared mount of its own, as kubelet's is in a cluster.
+pub struct Shared(std::path::PathBuf);
+
+impl Shared {
+    pub fn make(dir: std::path::PathBuf) -> Shared {
+        let mount = |args: &[&str]| {
+            assert!(
+                Command::new("mount").args(args).arg(&dir).status().expect("mount").success(),
+                "{args:?}"
+            );
+        };
+        mount(&["--bind", dir.to_str().expect("utf-8")]);
+        mount(&["--make-rshared"]);
+        Shared(dir)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let done = Command::new("umount").arg(&self.0).status().expect("umount");
+        assert!(done.success() || std::thread::panicking(), "{} stays mounted", self.0.display());
     }
 }
 
@@ -58,13 +82,7 @@ fn a_dead_mount_is_mended_where_containers_follow_and_goes_when_its_pod_does() {
     let driver = Driver::start(&node, &["--access", "none"]);
     let (dir, inside) = (target(&node, "pod"), node.path("inside"));
     fs::create_dir(&inside).expect("a directory");
-    // As kubelet's directory is in a cluster.
-    let pods = node.path("pods");
-    let shared = |args: &[&str]| {
-        assert!(Command::new("mount").args(args).arg(&pods).status().expect("mount").success(), "{args:?}");
-    };
-    shared(&["--bind", pods.to_str().expect("utf-8")]);
-    shared(&["--make-rshared"]);
+    let pods = Shared::make(node.path("pods"));
     driver.publish(&dir, &plain("user/alice")).expect("published");
     fs::write(dir.join("file"), "kept").expect("written");
     node.sync(&dir);
@@ -88,7 +106,7 @@ fn a_dead_mount_is_mended_where_containers_follow_and_goes_when_its_pod_does() {
     driver.unpublish(&dir).expect("it goes without the node process");
     assert!(!dir.exists());
     assert_eq!(driver.condition(&dir).expect_err("gone").code(), Code::NotFound);
-    assert!(Command::new("umount").arg(&pods).status().expect("umount").success());
+    drop(pods);
     node.start();
 }
 

@@ -50,6 +50,7 @@ fn the_kubelet_is_restarted() {
     space.running("writer");
     goes_on(&space, "writer", 5);
     kube_node(&["restart", "kubelet"]);
+    eventually("it knows its pods again", || space.exec("writer", "true").code == Some(0));
     goes_on(&space, "writer", 20);
     let (failures, longest) = end(&space, "writer");
     assert_eq!(failures, "");
