@@ -353,3 +353,27 @@ fn a_keeper_that_is_killed_is_replaced_and_has_everything_again() {
     drop(file);
     kept.end(&dir);
 }
+
+#[test]
+fn a_node_with_a_mount_that_is_not_kept_does_not_leave_it() {
+    let mut node = supervised(&[("INVOCATION_ID", "test"), ("GRANARY_TRANSPORT", "uring")]);
+    let dir = node.mount("user/alice", "");
+    assert_eq!(node.status()["mounts"][0]["kept"], false);
+    fs::write(dir.join("a"), "before").unwrap();
+    node.fails(&["node", "leave"], "are not kept");
+    fs::write(dir.join("b"), "after").unwrap();
+    // Told by a signal, it stops as a node without a keeper does.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(node.pid() as i32).unwrap(),
+        rustix::process::Signal::USR2,
+    )
+    .unwrap();
+    node.stop_ended();
+    assert!(node.log().contains("stopping as without a keeper"));
+    node.start();
+    node.mount("user/alice", "");
+    assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "before");
+    assert_eq!(fs::read_to_string(dir.join("b")).unwrap(), "after");
+    node.umount(&dir);
+    node.stop();
+}

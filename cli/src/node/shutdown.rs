@@ -73,7 +73,8 @@ pub(super) async fn store_rest(all: &[Served], wait: Duration, hurry: &Cancellat
     }
 }
 
-/// Ends this process, if its mounts can go on without it. Returns when they cannot: with no keeper, or one that is away.
+/// Ends this process, if its mounts can go on without it. Returns when they cannot, to be stopped cleanly: with no
+/// keeper, or one that is away, or a mount that is not kept.
 pub async fn leave(node: &Node) {
     if !node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
         tracing::warn!("the mounts are not kept (setting keeper): they end with this node");
@@ -81,7 +82,12 @@ pub async fn leave(node: &Node) {
     }
     let unkept = node.mounts.table().unkept();
     if !unkept.is_empty() {
-        tracing::warn!("these mounts are not kept, and end with this node: {}", unkept.join(", "));
+        // Ending at once would take from them what a stop hands over.
+        tracing::warn!(
+            "stopping as without a keeper, since these mounts are not kept: {}",
+            unkept.join(", ")
+        );
+        return;
     }
     // Who asked for this starts the next one. The keeper would be in its way.
     if let Some(keeping) = node.keeping.clone() {
