@@ -287,6 +287,17 @@ pub struct CsiArgs {
     /// Which pods may mount what: a file of grants, read anew each time; `none`: whoever reaches the socket may mount everything
     #[arg(long, value_name = "FILE|none", env = "GRANARY_CSI_ACCESS")]
     pub access: Option<String>,
+    /// A token with the right to delegate, read anew each time: each volume is mounted by a short-lived token for its namespace alone,
+    /// which the metadata service (--meta) makes. Without it the node process mounts by its own token
+    #[arg(long, value_name = "FILE", env = "GRANARY_CSI_DELEGATE")]
+    pub delegate: Option<PathBuf>,
+    /// How long each of those lasts; they are renewed at half of it for as long as the pod may have the volume
+    #[arg(long, value_name = "PERIOD", env = "GRANARY_CSI_DELEGATE_TTL", default_value = "1h")]
+    pub delegate_ttl: String,
+    /// An administrator's token, read anew each time, by which volumes are made, grown and deleted. Without it the node process does that by
+    /// its own token
+    #[arg(long, value_name = "FILE", env = "GRANARY_CSI_VOLUMES_TOKEN")]
+    pub volumes_token: Option<PathBuf>,
     /// Write events of pods whose volumes are unwell
     #[arg(long)]
     pub events: bool,
@@ -694,9 +705,13 @@ pub enum TokenCommand {
         /// A group of theirs: it opens group/NAME too; may be given several times
         #[arg(long = "group", value_name = "NAME")]
         groups: Vec<String>,
-        /// What it is good for; admin: everything of everybody
+        /// What it is good for; delegate: having the service make short-lived tokens, and nothing else; admin: everything of everybody
         #[arg(long, value_enum, default_value = "read-write")]
         rights: RightsArg,
+        /// These namespaces and no others, as KIND/NAME, KIND/* or */*; may be given several times [default: user/NAME and the groups'; with
+        /// --rights delegate all]
+        #[arg(long = "namespace", value_name = "NAMESPACE")]
+        namespaces: Vec<String>,
         /// For how long, for example 12h or 30d
         #[arg(long, value_name = "PERIOD", default_value = "30d")]
         ttl: String,
@@ -709,6 +724,38 @@ pub enum TokenCommand {
         #[command(flatten)]
         flags: PlaceFlags,
     },
+    /// Print a short-lived token for one namespace, which the metadata service makes by your token's right to delegate
+    ///
+    /// It ends with your token, or when that is revoked. No key is needed.
+    #[command(
+        after_help = "Example: granary token delegate group/asr --ttl 1h --meta https://meta.example:7411 --token-file csi.token"
+    )]
+    Delegate {
+        /// The namespace that it is for
+        namespace: String,
+        /// To read only
+        #[arg(long)]
+        read_only: bool,
+        /// For how long, a day at most
+        #[arg(long, value_name = "PERIOD", default_value = "1h")]
+        ttl: String,
+        /// For whom, as the service's audit log tells it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        purpose: String,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
+    /// Give the node here a token: what it has of a namespace goes on with it, and what is left of one goes to the store
+    #[command(after_help = "Example: granary token hand asr.token --socket /run/granary/node.sock")]
+    Hand {
+        /// The token, a file with it, or - for standard input
+        token: String,
+        /// The namespace that is meant [default: the one that the token is for]
+        #[arg(long, value_name = "NAMESPACE")]
+        namespace: Option<String>,
+        #[command(flatten)]
+        flags: PlaceFlags,
+    },
     /// Show what a token says; no key is needed
     #[command(after_help = "Example: granary token inspect alice.token")]
     Inspect {
@@ -718,7 +765,7 @@ pub enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make a token worthless before its time; mounts that use it end (administrators only)
+    /// Make a token worthless before its time, with all that was delegated from it; mounts that use it end (administrators only)
     #[command(
         after_help = "Example: granary token revoke alice.token --meta https://meta.example:7411 --token-file admin.token"
     )]
@@ -734,6 +781,7 @@ pub enum TokenCommand {
 pub enum RightsArg {
     ReadOnly,
     ReadWrite,
+    Delegate,
     Admin,
 }
 

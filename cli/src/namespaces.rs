@@ -37,6 +37,7 @@ pub fn by_name(namespace: &NamespaceName) -> CreateRequest {
         durability: granary_meta::Durability::default(),
         trash_ms: None,
         packed: None,
+        token: None,
     }
 }
 

@@ -4,10 +4,12 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`source`], [`clients`] | where metadata comes from: its own process, or a service, by whose token |
+//! | `shown`, `kept_tokens` | which token a connection shows; those for one namespace alone, kept for the next start |
 //! | [`data`] | what is staged here, for other nodes, and theirs for us |
 //! | [`tls`] | certificates and keys from files |
 //! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
+//! | `unopened` | what is staged of namespaces that cannot be opened |
 //! | [`keeping`] | the process that holds the mounts, so that they outlive this one |
 //! | [`packed`] | namespaces that show a packed data set |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
@@ -25,6 +27,7 @@ pub mod data;
 mod empty;
 pub mod identity;
 pub mod keeping;
+mod kept_tokens;
 pub mod lock;
 pub mod metrics;
 pub mod mountpoint;
@@ -34,12 +37,14 @@ pub mod openings;
 pub mod packed;
 pub mod peer;
 pub mod server;
+mod shown;
 pub mod shutdown;
 pub mod signals;
 pub mod source;
 mod sync;
 pub mod table;
 pub mod tls;
+mod unopened;
 pub mod warmup;
 
 use std::sync::{Arc, Mutex};

@@ -38,7 +38,7 @@ pub async fn remove_offline(
         &mut Registry::default(),
     )?;
     let id = source.find(None, name).await?.info.id;
-    source.remove(name, force).await?;
+    source.remove(None, name, force).await?;
     remove_stage(&settings.cache, id);
     remove_objects(&*store, id, name).await
 }

@@ -4,7 +4,7 @@
 //! | part | what it does |
 //! |---|---|
 //! | [`authenticate`] | whose token counts |
-//! | [`ticket_key`] | the service's own key, for what nodes show one another |
+//! | [`ticket_key`] | the service's own key, for what nodes show one another, and for tokens that it delegates |
 //! | [`metrics`] | what Prometheus sees |
 //!
 //! It ends in this order: no new connections, and sessions are told so that their nodes connect again to the next start;
@@ -22,7 +22,7 @@ use granary_core::{Clock, SystemClock};
 use granary_meta::Volume;
 use granary_meta::server::{self, ServeLimits, ServeOptions, TlsPem};
 use granary_meta::service::{Service, ServiceOptions};
-use granary_meta::token::{TicketSigner, Verifier};
+use granary_meta::token::{Delegator, TicketSigner, Verifier};
 use prometheus_client::registry::Registry;
 use rand::Rng;
 use tokio::net::TcpListener;
@@ -91,20 +91,25 @@ async fn serve(settings: &Settings, starter: &Starter) -> Outcome<()> {
         generator.fill_bytes(&mut seed);
         seed
     })?;
-    let tickets = TicketSigner::new(&uuid, signer, clock.clone());
-    let ticket_key = tickets.public().as_bytes().to_vec();
+    let signer = Arc::new(signer);
+    let tickets = TicketSigner::new(&uuid, signer.clone(), clock.clone());
+    let delegator = Delegator::new(&uuid, signer, clock.clone());
+    let own = delegator.public().clone();
     let lease_time = Duration::from_millis(settings.service.lease_time_ms);
     let options = ServiceOptions {
         lease_time,
         grace: lease_time,
-        ticket_key,
+        ticket_key: own.as_bytes().to_vec(),
+        delegator: Some(Arc::new(delegator)),
         tickets: Some(Arc::new(move |ns, session| tickets.ticket(ns, session))),
         ..ServiceOptions::default()
     };
+    // Ids of tokens too: not to be guessed.
     let random = Box::new(move || generator.next_u64());
     let service = Service::start(opened.clone(), clock.clone(), random, options)?;
     let revoked = service.clone();
-    let verifier = Verifier::new(&uuid, keys, clock.clone(), Arc::new(move |id| revoked.is_revoked(id)))?;
+    let verifier = Verifier::new(&uuid, keys, clock.clone(), Arc::new(move |id| revoked.is_revoked(id)))?
+        .delegating(own);
 
     start_backups(settings, &opened, &clock, &stop);
     let mut tasks = tokio::task::JoinSet::new();

@@ -16,6 +16,11 @@ use crate::exit::{Failure, Outcome, plain};
 pub struct Secret(String);
 
 impl Secret {
+    /// A token as the service gave it.
+    pub fn new(text: &str) -> Outcome<Secret> {
+        checked(text, "the metadata service's answer")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -5,12 +5,14 @@
 //! | `GET /v1/status` | | [`Status`] |
 //! | `POST /v1/mount` | [`MountRequest`] | [`MountReply`] |
 //! | `POST /v1/unmount` | [`UnmountRequest`] | [`UnmountReply`] |
+//! | `POST /v1/token` | [`TokenRequest`] | [`TokenReply`] |
 //! | `POST /v1/sync` | [`SyncRequest`] | lines of [`SyncLine`], each a JSON object and a newline; the last is `Done` or `Failed` |
 //! | `POST /v1/warmup` | [`WarmRequest`] | lines of [`WarmLine`]; the last is `Done` or `Failed` |
 //! | `GET /v1/warmups` | | list of [`WarmStatus`] |
 //! | `POST /v1/warmups/cancel` | [`WarmCancelRequest`] | [`WarmStatus`] |
 //! | `POST /v1/drain` | | the same lines; the last is `Drained` or `Failed` |
 //! | `GET /v1/namespaces` | | list of [`NamespaceInfo`](granary_meta::NamespaceInfo) |
+//! | `POST /v1/namespaces/list` | [`ListRequest`] | the same, as the bearer of a token sees them |
 //! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
 //! | `POST /v1/namespaces/set` | [`ChangeRequest`] | `NamespaceInfo` |
 //! | `POST /v1/namespaces/remove` | [`RemoveRequest`] | `{}` |
@@ -76,6 +78,33 @@ pub struct MountReply {
     pub created: bool,
     /// Limits that were asked for, and are not the node's.
     pub ignored: Vec<String>,
+}
+
+/// A token that the node is to go on with, where it has something of the namespace.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    pub token: Secret,
+    /// `None`: the one that the token is for.
+    #[serde(default)]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReply {
+    pub namespace: String,
+    /// How long the node can go on.
+    pub left_ms: u64,
+    /// What is not in the store yet.
+    pub dirty_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListRequest {
+    /// Who asks, for the metadata service.
+    #[serde(default)]
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -176,6 +205,9 @@ pub struct CreateRequest {
     /// A packed data set to show. Left out, so that an older node refuses only what it cannot do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<PackedSource>,
+    /// Who asks, for the metadata service; `None`: the node does. So with the two that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -183,6 +215,8 @@ pub struct CreateRequest {
 pub struct ChangeRequest {
     pub namespace: String,
     pub change: NamespaceChange,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -192,6 +226,8 @@ pub struct RemoveRequest {
     /// Also when it is not empty.
     #[serde(default)]
     pub force: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 /// No namespaces: all.
@@ -345,6 +381,18 @@ pub struct Status {
     pub mounts: Vec<MountStatus>,
     /// Namespaces that are not mounted, but have bytes on this node that are not in the store.
     pub draining: Vec<SpaceStatus>,
+    /// Bytes on this node of namespaces that it could not open.
+    #[serde(default)]
+    pub unopened: Vec<UnopenedStatus>,
+}
+
+/// What is staged of a namespace that the node could not open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnopenedStatus {
+    pub dir: String,
+    /// Of the directory's files; less than they hold where they are sparse.
+    pub bytes: u64,
+    pub why: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -426,11 +474,25 @@ pub struct LinkStatus {
     /// Whom its token names, and what that lets them do.
     pub user: String,
     pub rights: String,
+    /// How long its token lasts.
+    #[serde(default)]
+    pub token_left_ms: Option<u64>,
+    /// It has tokens for one namespace alone, which somebody renews.
+    #[serde(default)]
+    pub token: Option<NamespaceToken>,
     pub leases: u64,
     /// Programs' calls that wait for an answer.
     pub waiting_calls: u64,
     /// The last time that the service ended the session, and how long ago.
     pub fenced: Option<FencedStatus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceToken {
+    /// How long the latest lasts that lets it write; 0: it has none.
+    pub left_write_ms: u64,
+    /// The service accepts none of them: each has ended or was revoked.
+    pub refused: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

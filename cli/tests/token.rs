@@ -97,6 +97,7 @@ fn expired_is_told() {
         user: "alice".into(),
         groups: vec![],
         rights: granary_meta::token::Rights::ReadOnly,
+        namespaces: None,
         lifetime_secs: 60,
     };
     let clock = granary_core::TestClock::default(); // January 1970

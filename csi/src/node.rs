@@ -98,7 +98,7 @@ impl NodeService {
         match self.volumes().mounted(&wanted.dir).await? {
             Some(there) if wanted.is(&there) => Ok(()),
             Some(there) => Err(other(&wanted, &there)),
-            None => self.mount(wanted).await,
+            None => self.volumes().mount(wanted, None).await,
         }
     }
 
@@ -138,9 +138,12 @@ impl NodeService {
         let wanted = wish.mount(granted);
         let _turn = self.watch.turns.take(&wanted.dir.to_string_lossy()).await;
         match self.volumes().mounted(&wanted.dir).await? {
-            Some(there) if wanted.is(&there) => {}
+            Some(there) if wanted.is(&there) => self.volumes().renew(&wanted, pod.as_ref()).await?,
             Some(there) => match self.gate.compare(wish, granted, &there) {
-                Compared::Less => {}
+                Compared::Less => {
+                    let mounted = MountWanted { read_only: there.read_only, ..wanted.clone() };
+                    self.volumes().renew(&mounted, pod.as_ref()).await?;
+                }
                 Compared::More => {
                     let why = Error::new(
                         Kind::Permission,
@@ -156,7 +159,7 @@ impl NodeService {
             },
             None => {
                 make_dir(&wanted.dir)?;
-                if let Err(e) = self.mount(wanted.clone()).await {
+                if let Err(e) = self.volumes().mount(wanted.clone(), pod.as_ref()).await {
                     let _best = std::fs::remove_dir(&wanted.dir);
                     return Err(e);
                 }
@@ -171,12 +174,6 @@ impl NodeService {
         if why.kind() == Kind::Permission {
             self.watch.published.change(dir, |it| it.withdrawn = Some(why.to_string()));
         }
-    }
-
-    async fn mount(&self, wanted: MountWanted) -> granary_core::Result<()> {
-        // A claim's namespace is there; one that is named wrongly must not be made by a pod.
-        self.volumes().find(&wanted.namespace).await?;
-        self.volumes().mount(wanted).await
     }
 
     /// Brings what a volume's `warmup` says to this node; waits for it within a bound where it says so.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use granary_core::{NamespaceName, Result};
 
+use crate::pod::Pod;
+
 /// A namespace that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewVolume {
@@ -86,8 +88,10 @@ pub trait Volumes: Send + Sync + 'static {
     async fn set_quota(&self, namespace: &NamespaceName, bytes_max: u64) -> Result<Space>;
     /// Its files are gone. `Busy` while it is mounted, `NotFound` when there is none.
     async fn remove(&self, namespace: &NamespaceName) -> Result<()>;
-    /// `Exists` when it is mounted there already.
-    async fn mount(&self, wanted: MountWanted) -> Result<()>;
+    /// For this pod, or for the host. `Exists` when it is mounted there already, `NotFound` when there is no such namespace: it is not made.
+    async fn mount(&self, wanted: MountWanted, pod: Option<&Pod>) -> Result<()>;
+    /// What is mounted so is still for this pod: it may go on with it for a while.
+    async fn renew(&self, wanted: &MountWanted, pod: Option<&Pod>) -> Result<()>;
     /// Detaches it also while it is in use, and within a bound: also when the node process does not answer. `NotFound` when nothing of
     /// ours is there.
     async fn unmount(&self, dir: &Path) -> Result<()>;

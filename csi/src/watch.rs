@@ -111,7 +111,15 @@ impl Watch {
             Ok(found) if found.is_dead() => {}
             _ => return,
         }
-        let event = match self.volumes.mount(publication.wanted.clone()).await {
+        // What the pod may not have any more is not given to it again.
+        if let Some(why) = self.published.get(dir).and_then(|it| it.withdrawn) {
+            let note = format!(
+                "the mount of {} is dead, and is not made again: {why}",
+                publication.wanted.namespace
+            );
+            return self.note(publication, Some(note)).await;
+        }
+        let event = match self.volumes.mount(publication.wanted.clone(), publication.pod.as_ref()).await {
             Ok(()) => {
                 self.published.change(dir, |it| it.trouble = None);
                 Event {

@@ -26,7 +26,9 @@ impl Client {
             user: "bench".into(),
             groups: vec![],
             rights: Rights::ReadWrite,
+            namespaces: None,
             token: "t".into(),
+            parent: None,
             expires: None,
         };
         let hello = Hello {

@@ -226,6 +226,14 @@ pub enum Call {
     RevokeToken {
         token: String,
     },
+    /// A short-lived token for this namespace alone ([`crate::token::Delegator`]). Asked again, another is made.
+    Delegate {
+        namespace: NamespaceName,
+        read_only: bool,
+        lifetime_secs: u64,
+        /// For whom, in the audit log's words.
+        purpose: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,6 +258,17 @@ pub enum Answer {
     Namespace(NamespaceInfo),
     Namespaces(Vec<NamespaceInfo>),
     Sessions(Vec<SessionInfo>),
+    Token(TokenText),
+}
+
+/// A token: whoever has it may use it, so it is not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenText(pub String);
+
+impl std::fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenText(..)")
+    }
 }
 
 /// A session, as `granary meta sessions` shows it.

@@ -141,6 +141,22 @@ impl Client {
         self.call_done(Call::RevokeToken { token: token.to_owned() }).await
     }
 
+    /// A token for this namespace alone, for at most so many seconds; it ends with this client's own. `purpose`: for whom, as the
+    /// service's audit log tells it. `NotFound` when there is no such namespace, `Permission` for who may not delegate it.
+    pub async fn delegate(
+        &self,
+        namespace: &NamespaceName,
+        read_only: bool,
+        lifetime_secs: u64,
+        purpose: &str,
+    ) -> Result<String> {
+        let (namespace, purpose) = (namespace.clone(), purpose.to_owned());
+        match self.call(Call::Delegate { namespace, read_only, lifetime_secs, purpose }).await? {
+            Answer::Token(token) => Ok(token.0),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn call_done(&self, call: Call) -> Result<()> {
         match self.call(call).await? {
             Answer::Done => Ok(()),
@@ -178,6 +194,7 @@ impl Client {
             url: link.url,
             connected: link.connected,
             since: self.core.clock.monotonic().saturating_sub(link.since),
+            refused: !link.connected && matches!(link.last_error, Some((Kind::Denied, _))),
             last_error: link.last_error.map(|(_, why)| why),
             session,
             incarnation,
@@ -188,6 +205,11 @@ impl Client {
             waiting_calls: self.core.waiting_calls(),
             fenced: self.core.fence(),
         }
+    }
+
+    /// Greets anew with the token that there is now; what the session has stays.
+    pub fn greet_again(&self) {
+        self.core.cut.notify_one();
     }
 
     /// Does at once what time brings; otherwise done some thirty times in a lease time.

@@ -384,7 +384,8 @@ impl Call {
             | Call::Peer { .. }
             | Call::Namespace { .. }
             | Call::Namespaces
-            | Call::Sessions => false,
+            | Call::Sessions
+            | Call::Delegate { .. } => false,
         }
     }
 }

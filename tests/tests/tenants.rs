@@ -283,7 +283,13 @@ fn tokens_that_do_not_count() {
         let token = w.service.token("x", &[], "read-only");
         granary_meta::token::inspect(&token).expect("a token").volume
     };
-    let admin = Grant { user: "mallory".into(), groups: vec![], rights: Rights::Admin, lifetime_secs: 3600 };
+    let admin = Grant {
+        user: "mallory".into(),
+        groups: vec![],
+        rights: Rights::Admin,
+        namespaces: None,
+        lifetime_secs: 3600,
+    };
     let trusted = fs::read_to_string(w.service.path("granary.key")).expect("the key");
     let trusted = SigningKey::from_pem(&trusted).expect("the key");
     let strange = SigningKey::from_seed(&[7; 32]).expect("a key");
@@ -473,6 +479,18 @@ fn calls_of_the_volume_and_others_sessions() {
         },
         Call::RemoveNamespace { name: name("user/alice"), force: true },
         Call::RevokeToken { token: id },
+        Call::Delegate {
+            namespace: name("user/alice"),
+            read_only: true,
+            lifetime_secs: 60,
+            purpose: "mallory".to_owned(),
+        },
+        Call::Delegate {
+            namespace: name("user/mallory"),
+            read_only: false,
+            lifetime_secs: 60,
+            purpose: String::new(),
+        },
     ] {
         let e = w.ask(0, call.clone()).expect_err("refused");
         assert!(matches!(e.kind(), Kind::Permission | Kind::Denied | Kind::NotFound), "{call:?}: {e:?}");

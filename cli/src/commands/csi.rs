@@ -7,20 +7,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use granary_core::{Error, Kind, NamespaceName, SystemClock};
+use granary_csi::pod::Pod;
 use granary_csi::{
     Gate, Held, Kube, MountWanted, Mounted, NewVolume, Role, ServeOptions, Space, Volumes, Warmth, serve,
 };
 use granary_meta::{Durability, NamespaceChange, NamespaceInfo};
+
+mod tokens;
 
 use crate::args::{CsiArgs, CsiRole};
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::log;
 use crate::node::signals::{self, Stop};
+use crate::token_file::{self, Secret};
 use crate::wire::{
-    ChangeRequest, CreateRequest, MountReply, MountRequest, RemoveRequest, SpaceStatus, Status, UnmountReply,
-    UnmountRequest, WarmRequest, WarmStatus, WarmWork,
+    ChangeRequest, CreateRequest, ListRequest, MountReply, MountRequest, RemoveRequest, SpaceStatus, Status,
+    TokenReply, TokenRequest, UnmountReply, UnmountRequest, WarmRequest, WarmStatus, WarmWork,
 };
+use tokens::Tokens;
 
 /// What the node process is asked to tell.
 const TELL_WAIT: Duration = Duration::from_secs(15);
@@ -49,7 +54,14 @@ pub fn run(args: &CsiArgs) -> Outcome<()> {
         labels: kube.filter(|_| args.labels),
         clock: Arc::new(SystemClock),
     };
-    let volumes = Arc::new(NodeVolumes { node: Client::new(&settings.socket) });
+    let tokens = args
+        .delegate
+        .clone()
+        .filter(|_| role != Role::Controller)
+        .map(|file| Tokens::new(&settings, file, &args.delegate_ttl))
+        .transpose()?;
+    let volumes_token = args.volumes_token.clone();
+    let volumes = Arc::new(NodeVolumes { node: Client::new(&settings.socket), tokens, volumes_token });
     block_on(async {
         let stop = Stop::default();
         signals::watch(&stop)?;
@@ -116,6 +128,10 @@ fn socket_of(endpoint: &str) -> Outcome<PathBuf> {
 /// What the node process is asked.
 struct NodeVolumes {
     node: Client,
+    /// Makes a token for each volume; `None`: the node process mounts by its own.
+    tokens: Option<Tokens>,
+    /// The file of the token by which volumes are made and deleted; `None`: by the node process' own.
+    volumes_token: Option<PathBuf>,
 }
 
 /// Kinds by which the interface's callers decide what to do.
@@ -155,7 +171,8 @@ fn text(path: &Path) -> granary_core::Result<String> {
 
 /// What is wrong with a namespace on this node.
 fn trouble(space: SpaceStatus) -> Option<String> {
-    space.disk_error.or(space.damage).or(space.error)
+    let ended = space.service.as_ref().and_then(tokens::trouble);
+    space.disk_error.or(space.damage).or(ended).or(space.error)
 }
 
 /// Without the links that lead to it, as the kernel lists it. What is mounted there is not asked.
@@ -184,6 +201,14 @@ async fn within<T>(wait: Duration, asked: impl Future<Output = Outcome<T>>) -> g
 }
 
 impl NodeVolumes {
+    /// By which volumes are made, listed, grown and deleted.
+    async fn volumes_token(&self) -> granary_core::Result<Option<Secret>> {
+        let Some(path) = self.volumes_token.clone() else { return Ok(None) };
+        let read = tokio::task::spawn_blocking(move || token_file::read(&path)).await;
+        let read = read.map_err(|e| Error::new(Kind::Bug, format!("reading a token failed: {e}")))?;
+        read.map(Some).map_err(error)
+    }
+
     async fn status(&self) -> granary_core::Result<Status> {
         within(TELL_WAIT, self.node.get("/v1/status")).await
     }
@@ -229,18 +254,29 @@ impl Volumes for NodeVolumes {
             durability: if new.durable_in_store { Durability::Object } else { Durability::Local },
             trash_ms: new.trash_ms,
             packed: None,
+            token: self.volumes_token().await?,
         };
         within(WORK_WAIT, self.node.post("/v1/namespaces/create", &request)).await.map(space)
     }
 
     async fn list(&self) -> granary_core::Result<Vec<Space>> {
-        let all: Vec<NamespaceInfo> = within(TELL_WAIT, self.node.get("/v1/namespaces")).await?;
+        let request = ListRequest { token: self.volumes_token().await? };
+        let asked = self.node.post("/v1/namespaces/list", &request);
+        let all: Vec<NamespaceInfo> = within(TELL_WAIT, asked).await?;
         Ok(all.into_iter().map(space).collect())
     }
 
     async fn find(&self, namespace: &NamespaceName) -> granary_core::Result<Space> {
         let all = self.list().await?;
-        all.into_iter().find(|space| space.namespace == *namespace).ok_or_else(|| {
+        if let Some(found) = all.into_iter().find(|space| space.namespace == *namespace) {
+            return Ok(found);
+        }
+        // The node process' own token may reach none of those that it serves.
+        let mounts = self.status().await?.mounts;
+        let mounted = mounts.into_iter().find(|mount| mount.space.namespace == namespace.as_str());
+        let space = mounted
+            .map(|mount| Space { namespace: namespace.clone(), bytes_max: mount.space.usage.bytes_max });
+        space.ok_or_else(|| {
             Error::new(
                 Kind::NotFound,
                 format!("there is no namespace {namespace}: make it with `granary ns create {namespace}`"),
@@ -250,18 +286,27 @@ impl Volumes for NodeVolumes {
 
     async fn set_quota(&self, namespace: &NamespaceName, bytes_max: u64) -> granary_core::Result<Space> {
         let change = NamespaceChange { bytes_max: Some(bytes_max), ..NamespaceChange::default() };
-        let request = ChangeRequest { namespace: namespace.to_string(), change };
+        let token = self.volumes_token().await?;
+        let request = ChangeRequest { namespace: namespace.to_string(), change, token };
         within(WORK_WAIT, self.node.post("/v1/namespaces/set", &request)).await.map(space)
     }
 
     async fn remove(&self, namespace: &NamespaceName) -> granary_core::Result<()> {
-        let request = RemoveRequest { namespace: namespace.to_string(), force: true };
+        let token = self.volumes_token().await?;
+        let request = RemoveRequest { namespace: namespace.to_string(), force: true, token };
         let _: serde_json::Value =
             within(WORK_WAIT, self.node.post("/v1/namespaces/remove", &request)).await?;
         Ok(())
     }
 
-    async fn mount(&self, wanted: MountWanted) -> granary_core::Result<()> {
+    async fn mount(&self, wanted: MountWanted, pod: Option<&Pod>) -> granary_core::Result<()> {
+        let token = match &self.tokens {
+            Some(tokens) => Some(tokens.make(&wanted, pod).await?),
+            None => {
+                self.find(&wanted.namespace).await?;
+                None
+            }
+        };
         let read_only = if wanted.read_only { ",ro" } else { "" };
         let request = MountRequest {
             namespace: wanted.namespace.to_string(),
@@ -270,11 +315,35 @@ impl Volumes for NodeVolumes {
             options: format!("{}{read_only}", wanted.options),
             meta: None,
             cache: None,
-            token: None,
+            token,
             limits: serde_json::Map::new(),
         };
         let _: MountReply = within(WORK_WAIT, self.node.post("/v1/mount", &request)).await?;
         Ok(())
+    }
+
+    async fn renew(&self, wanted: &MountWanted, pod: Option<&Pod>) -> granary_core::Result<()> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let dir = text(&resolved(&wanted.dir))?;
+        let mount = self.status().await?.mounts.into_iter().find(|mount| mount.dir == dir);
+        // What the node process works by without our tokens does not end with them.
+        let Some(link) = mount.and_then(|mount| mount.space.service).filter(|link| link.token.is_some())
+        else {
+            return Ok(());
+        };
+        if !tokens.are_due(&link, wanted.read_only) {
+            return Ok(());
+        }
+        let renewed = async {
+            let token = tokens.make(wanted, pod).await?;
+            let request = TokenRequest { token, namespace: Some(wanted.namespace.to_string()) };
+            let _: TokenReply = within(WORK_WAIT, self.node.post("/v1/token", &request)).await?;
+            Ok(())
+        };
+        match renewed.await {
+            Ok(()) => Ok(()),
+            Err(e) => tokens::put_off(wanted, tokens::left_ms(&link, wanted.read_only), e),
+        }
     }
 
     async fn unmount(&self, dir: &Path) -> granary_core::Result<()> {

@@ -38,7 +38,7 @@ fn serve(insecure: bool, notify: bool, flags: &ServiceFlags) -> Outcome<()> {
 }
 
 /// A conversation with the service of these settings.
-fn ask<T>(flags: &PlaceFlags, work: impl AsyncFnOnce(&Settings, &Clients) -> Outcome<T>) -> Outcome<T> {
+pub fn ask<T>(flags: &PlaceFlags, work: impl AsyncFnOnce(&Settings, &Clients) -> Outcome<T>) -> Outcome<T> {
     let settings = flags.sources().resolve()?;
     if settings.meta.service().is_none() {
         return Err(Failure::usage(format!(

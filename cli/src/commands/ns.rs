@@ -74,7 +74,7 @@ fn create(name: &str, what: &NsFields, packed: Option<PackedSource>, flags: &Pla
 fn all(settings: &Settings) -> Outcome<Vec<NamespaceInfo>> {
     match node(settings)? {
         Some(client) => block_on(client.get("/v1/namespaces")),
-        None => with_source(settings, async |source| source.list().await),
+        None => with_source(settings, async |source| source.list(None).await),
     }
 }
 
@@ -117,12 +117,12 @@ fn set(name: &str, what: &NsFields, policy: &PolicyFields, flags: &PlaceFlags) -
     }
     let info: NamespaceInfo = match node(&settings)? {
         Some(client) => {
-            let request = ChangeRequest { namespace: name.to_string(), change };
+            let request = ChangeRequest { namespace: name.to_string(), change, token: None };
             block_on(client.post("/v1/namespaces/set", &request))?
         }
         None => {
             namespaces::check_change(&change)?;
-            with_source(&settings, async |source| source.set(&name, change).await)?
+            with_source(&settings, async |source| source.set(None, &name, change).await)?
         }
     };
     super::print(&show(&[info]))
@@ -132,7 +132,7 @@ fn remove(name: &str, force: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let name: NamespaceName = name.parse()?;
     if let Some(client) = node(&settings)? {
-        let request = RemoveRequest { namespace: name.to_string(), force };
+        let request = RemoveRequest { namespace: name.to_string(), force, token: None };
         let _: serde_json::Value = block_on(client.post("/v1/namespaces/remove", &request))?;
         return Ok(());
     }

@@ -7,8 +7,8 @@ use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use granary_meta::Durability;
 
-use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{LinkStatus, MountStatus, OpeningStatus, SpaceStatus, Status};
+use crate::units::{show_bytes, show_period_ms, show_wait};
+use crate::wire::{LinkStatus, MountStatus, OpeningStatus, SpaceStatus, Status, UnopenedStatus};
 use crate::{packed, policies};
 
 pub fn run(args: &StatusArgs) -> Outcome<()> {
@@ -21,6 +21,10 @@ pub fn run(args: &StatusArgs) -> Outcome<()> {
     }
     super::print(&show(&status))
 }
+
+/// What brings out what is staged of a namespace whose tokens have ended.
+const HAND: &str = "it is kept; `granary token delegate NAMESPACE` with an administrator's token makes one that `granary token hand` gives this \
+                    node, and it goes on";
 
 /// For people.
 pub fn show(status: &Status) -> String {
@@ -96,6 +100,16 @@ pub fn show(status: &Status) -> String {
             line("", detail);
         }
     }
+    for UnopenedStatus { dir, bytes, why } in &status.unopened {
+        line(
+            "unopened",
+            format!(
+                "{dir} has {} that may not be in the store, and cannot be opened: {why}",
+                show_bytes(*bytes)
+            ),
+        );
+        line("", HAND.to_owned());
+    }
     out
 }
 
@@ -154,6 +168,10 @@ fn details(space: &SpaceStatus) -> Vec<String> {
         ));
     }
     lines.extend(space.service.iter().flat_map(link));
+    if space.dirty_files > 0 && space.service.as_ref().and_then(|link| link.token).is_some_and(|t| t.refused)
+    {
+        lines.push(HAND.to_owned());
+    }
     if let Some(error) = &space.disk_error {
         lines.push(format!(
             "WRITES FAIL, and it is looked every second whether the disk works again: {error}"
@@ -190,10 +208,19 @@ fn cached(space: &SpaceStatus) -> String {
 fn link(link: &LinkStatus) -> Vec<String> {
     let since = show_period_ms(link.since_ms);
     let session = link.session.as_deref().unwrap_or("none yet");
+    let left = link
+        .token_left_ms
+        .map_or(String::new(), |ms| format!(", by a token for {} more", show_wait(ms / 1000)));
     let mut lines = vec![if link.connected {
         format!(
-            "connected to {} for {since} as {} ({}), session {session}, {} leases",
+            "connected to {} for {since} as {} ({}{left}), session {session}, {} leases",
             link.url, link.user, link.rights, link.leases
+        )
+    } else if link.token.is_some_and(|token| token.refused) {
+        format!(
+            "THE TOKEN HAS ENDED or was revoked, for {since}: whoever gave it (the CSI driver, for a pod) gave no other, so the right \
+             was withdrawn, or they do not run. Programs get \"permission denied\" ({} calls wait now); with a new token it goes on",
+            link.waiting_calls
         )
     } else {
         format!(
@@ -217,7 +244,7 @@ fn link(link: &LinkStatus) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{FencedStatus, MountStatus, PinStatus};
+    use crate::wire::{FencedStatus, MountStatus, NamespaceToken, PinStatus};
     use granary_core::limits::Limits;
     use granary_core::policy::WritePolicy;
     use granary_meta::{NamespacePolicy, Usage};
@@ -250,6 +277,8 @@ mod tests {
                 session: Some("00000000000000ab".into()),
                 user: "alice".into(),
                 rights: "read-write".into(),
+                token_left_ms: Some(90_000),
+                token: None,
                 leases: 4,
                 waiting_calls: 2,
                 fenced: Some(FencedStatus { why: "not heard of for 10 s".into(), ago_ms: 9_000 }),
@@ -299,6 +328,11 @@ mod tests {
                 space: space.clone(),
             }],
             draining: vec![SpaceStatus { namespace: "group/asr".into(), dirty_files: 0, ..space }],
+            unopened: vec![UnopenedStatus {
+                dir: "/c/stage/00000007".into(),
+                bytes: 5 << 20,
+                why: "there is no namespace 00000007".into(),
+            }],
         }
     }
 
@@ -320,8 +354,10 @@ mod tests {
             "group/asr, not mounted",
             "up 1 min 1 s, 1.0 MiB of memory (at most 256.0 MiB for data in flight)",
             "NOT CONNECTED to https://meta:7411 for 3 s: connection refused",
-            "connected to https://meta:7411 for 3 s as alice (read-write), session 00000000000000ab, 4 leases",
+            "connected to https://meta:7411 for 3 s as alice (read-write, by a token for 1 min 30 s more), session 00000000000000ab, 4 leases",
             "FENCED 9 s ago: not heard of for 10 s",
+            "unopened /c/stage/00000007 has 5.0 MiB that may not be in the store, and cannot be opened: there is no namespace",
+            "`granary token delegate NAMESPACE`",
             "opening  dataset/images, the packed data set s3://b/images: 3 of 9 indexes are here",
         ] {
             assert!(text.contains(part), "{part:?} in:\n{text}");
@@ -337,6 +373,23 @@ mod tests {
         let text = show(&status);
         assert!(text.contains("shows the packed data set s3://b/images, version 3\n"), "{text}");
         assert!(text.contains("holds 5.0 GiB in 12 files"), "{text}");
+    }
+
+    #[test]
+    fn a_token_that_ended_is_told_with_the_way_on() {
+        let mut status = status();
+        (status.service, status.unopened) = (None, vec![]);
+        status.draining.clear();
+        let link = status.mounts[0].space.service.as_mut().unwrap();
+        link.token = Some(NamespaceToken { left_write_ms: 0, refused: true });
+        let text = show(&status);
+        assert!(
+            text.contains("THE TOKEN HAS ENDED or was revoked, for 3 s") && text.contains("token hand"),
+            "{text}"
+        );
+        assert!(!text.contains("NOT CONNECTED"), "{text}");
+        status.mounts[0].space.dirty_files = 0;
+        assert!(!show(&status).contains("token hand"), "nothing is left here");
     }
 
     #[test]

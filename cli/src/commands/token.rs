@@ -13,21 +13,37 @@ use crate::units::{parse_period_ms, show_time, show_wait};
 use crate::{randomness, token_file};
 
 mod key;
+pub mod pass;
 
 pub use key::read_public;
 
 pub fn run(args: &TokenArgs) -> Outcome<()> {
     match &args.command {
         TokenCommand::Key { key, volume, flags } => key::make(key, volume.as_deref(), flags),
-        TokenCommand::Issue { user, groups, rights, ttl, key, volume, flags } => {
+        TokenCommand::Issue { user, groups, rights, namespaces, ttl, key, volume, flags } => {
+            let named =
+                namespaces.iter().map(|text| text.parse()).collect::<granary_core::Result<Vec<_>>>()?;
             let lifetime = parse_period_ms(ttl).map_err(|why| Failure::usage(format!("--ttl: {why}")))?;
             let grant = Grant {
                 user: user.clone(),
                 groups: groups.clone(),
                 rights: (*rights).into(),
+                namespaces: (!named.is_empty()).then_some(named),
                 lifetime_secs: lifetime / 1000,
             };
             print_new(&grant, key, volume.as_deref(), flags)
+        }
+        TokenCommand::Delegate { namespace, read_only, ttl, purpose, flags } => {
+            let wanted = pass::Wanted {
+                namespace: namespace.parse()?,
+                read_only: *read_only,
+                lifetime_secs: pass::lifetime_secs("--ttl", ttl)?,
+                purpose,
+            };
+            pass::delegate(&wanted, flags)
+        }
+        TokenCommand::Hand { token, namespace, flags } => {
+            pass::hand(token_file::given(token)?, namespace.as_deref(), flags)
         }
         TokenCommand::Inspect { token, json } => show(token_file::given(token)?.as_str(), *json),
         TokenCommand::Revoke { token, flags } => {
@@ -41,6 +57,7 @@ impl From<RightsArg> for Rights {
         match rights {
             RightsArg::ReadOnly => Rights::ReadOnly,
             RightsArg::ReadWrite => Rights::ReadWrite,
+            RightsArg::Delegate => Rights::Delegate,
             RightsArg::Admin => Rights::Admin,
         }
     }
@@ -84,6 +101,8 @@ fn as_value(token: &Token, now: u64) -> serde_json::Value {
         "user": token.user,
         "groups": token.groups,
         "rights": token.rights.as_str(),
+        "namespaces": token.namespaces,
+        "parent": token.parent,
         "id": token.id,
         "issued": token.issued,
         "not_before": token.not_before,
@@ -92,6 +111,17 @@ fn as_value(token: &Token, now: u64) -> serde_json::Value {
         "state": state(token, now),
         "expired": now >= token.expires,
     })
+}
+
+/// The namespaces that it names, or that are the user's and the groups'.
+fn reached(token: &Token) -> Vec<String> {
+    match (&token.namespaces, token.rights) {
+        (Some(named), _) => named.iter().map(ToString::to_string).collect(),
+        (None, Rights::Delegate) => vec!["all namespaces".to_owned()],
+        (None, _) => std::iter::once(format!("user/{}", token.user))
+            .chain(token.groups.iter().map(|group| format!("group/{group}")))
+            .collect(),
+    }
 }
 
 /// For people.
@@ -106,10 +136,12 @@ fn describe(token: &Token, now: u64) -> String {
     let what = match token.rights {
         Rights::Admin => "everything: all namespaces, and the service itself".to_owned(),
         rights => {
-            let may = if rights == Rights::ReadOnly { "read" } else { "read and write" };
-            let names = std::iter::once(format!("user/{}", token.user))
-                .chain(token.groups.iter().map(|group| format!("group/{group}")));
-            format!("{may} {}", names.collect::<Vec<_>>().join(", "))
+            let may = match rights {
+                Rights::ReadOnly => "read",
+                Rights::Delegate => "have short-lived tokens made for",
+                _ => "read and write",
+            };
+            format!("{may} {}", reached(token).join(", "))
         }
     };
     line("rights", format!("{} ({what})", token.rights.as_str()));
@@ -130,6 +162,9 @@ fn describe(token: &Token, now: u64) -> String {
         },
     );
     line("id", token.id.clone());
+    if let Some(parent) = &token.parent {
+        line("from", format!("token {parent}: it ends when that is revoked"));
+    }
     line("key", token.key.clone().unwrap_or_else(|| "not named".to_owned()));
     out + "Whether it is genuine, and not revoked, only the service can tell.\n"
 }
@@ -145,6 +180,8 @@ mod tests {
             user: "alice".into(),
             groups: vec!["asr".into()],
             rights: Rights::ReadWrite,
+            namespaces: None,
+            parent: None,
             id: "7".into(),
             issued: 1_000,
             not_before: None,
@@ -162,5 +199,15 @@ mod tests {
         assert!(describe(&token, 2000).contains("read-write (read and write user/alice, group/asr)"));
         token.rights = Rights::Admin;
         assert!(describe(&token, 2000).contains("everything"));
+        token.rights = Rights::Delegate;
+        assert!(
+            describe(&token, 2000).contains("delegate (have short-lived tokens made for all namespaces)")
+        );
+        (token.rights, token.parent) = (Rights::ReadOnly, Some("9".into()));
+        token.namespaces = Some(vec!["group/nlp".parse().unwrap()]);
+        let text = describe(&token, 2000);
+        assert!(text.contains("read-only (read group/nlp)") && text.contains("from     token 9"), "{text}");
+        let value = as_value(&token, 2000);
+        assert_eq!((&value["namespaces"][0], &value["parent"]), (&json!("group/nlp"), &json!("9")));
     }
 }

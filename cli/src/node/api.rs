@@ -25,6 +25,7 @@ use super::sync::{self, PROGRESS_INTERVAL, Wanted, as_lines};
 use super::table::Space;
 use super::{Node, blocking, empty, metrics};
 use crate::exit::{Failure, Outcome};
+use crate::token_file::Secret;
 use crate::wire::*;
 use crate::{namespaces, packed, removal};
 
@@ -44,7 +45,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/warmups", get(warmup::list))
         .route("/v1/warmups/cancel", post(warmup::cancel))
         .route("/v1/drain", post(drain))
+        .route("/v1/token", post(hand))
         .route("/v1/namespaces", get(list))
+        .route("/v1/namespaces/list", post(list_as))
         .route("/v1/namespaces/create", post(create))
         .route("/v1/namespaces/set", post(set))
         .route("/v1/namespaces/remove", post(remove))
@@ -164,6 +167,7 @@ fn status_for(node: &Node, peer: &Peer) -> Status {
         warmups: node.warmups.list(peer),
         pinned: node.pins.list(peer),
         service: node.source.link_status(),
+        unopened: if peer.administrator { node.mounts.table().unopened() } else { Vec::new() },
         opening: node.mounts.table().openings.list(|name| peer.may(name)),
         mounts,
         draining,
@@ -258,6 +262,31 @@ async fn mount(
     }))
 }
 
+async fn hand(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<TokenRequest>,
+) -> Outcome<Json<TokenReply>> {
+    let said = granary_meta::token::inspect(request.token.as_str())?;
+    let name: NamespaceName = match (&request.namespace, said.only()) {
+        (Some(name), _) => name.parse()?,
+        (None, Some(only)) => only.clone(),
+        (None, None) => {
+            return Err(Failure::usage(
+                "the token is not for one namespace alone: say which is meant (--namespace)",
+            ));
+        }
+    };
+    let asked = name.clone();
+    blocking(move || peer.check(&asked)).await?;
+    let handed = node.mounts.hand(name.clone(), request.token).await?;
+    Ok(Json(TokenReply {
+        namespace: name.to_string(),
+        left_ms: handed.left_ms,
+        dirty_bytes: handed.dirty_bytes,
+    }))
+}
+
 /// The namespace mounted at, or above, this path, if the peer may know.
 async fn space_at(node: &Arc<Node>, peer: &Peer, path: &str) -> Outcome<(NamespaceName, Arc<Tree>, PathBuf)> {
     let (table, peer) = (node.mounts.table(), peer.clone());
@@ -334,7 +363,19 @@ async fn drain(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {
 }
 
 async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<NamespaceInfo>>> {
-    let all = node.source.list().await?;
+    listed(&node, peer, None).await
+}
+
+async fn list_as(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Ask(request): Ask<ListRequest>,
+) -> Outcome<Json<Vec<NamespaceInfo>>> {
+    listed(&node, peer, request.token.as_ref()).await
+}
+
+async fn listed(node: &Node, peer: Peer, token: Option<&Secret>) -> Outcome<Json<Vec<NamespaceInfo>>> {
+    let all = node.source.list(token).await?;
     // Names are looked up in the system's user database, which may be slow.
     blocking(move || Ok(Json(all.into_iter().filter(|info| peer.may(&info.name)).collect()))).await
 }
@@ -345,9 +386,10 @@ async fn create(
     Ask(request): Ask<CreateRequest>,
 ) -> Outcome<Json<NamespaceInfo>> {
     peer.check_administrator("make namespaces")?;
+    let token = request.token.clone();
     let new = blocking(move || namespaces::wanted(&request, peer.uid, peer.gid)).await?;
     packed::check(new.packed.as_ref(), &node.settings).await?;
-    Ok(Json(node.source.create(None, new).await?))
+    Ok(Json(node.source.create(token.as_ref(), new).await?))
 }
 
 async fn set(
@@ -358,7 +400,7 @@ async fn set(
     peer.check_administrator("change namespaces")?;
     let name: NamespaceName = request.namespace.parse()?;
     namespaces::check_change(&request.change)?;
-    let info = node.source.set(&name, request.change).await?;
+    let info = node.source.set(request.token.as_ref(), &name, request.change).await?;
     if let Some(tree) = node.mounts.table().tree(&name) {
         tree.settings_changed();
     }
@@ -372,7 +414,7 @@ async fn remove(
 ) -> Outcome<Json<serde_json::Value>> {
     peer.check_administrator("remove namespaces")?;
     let name: NamespaceName = request.namespace.parse()?;
-    let id = node.mounts.remove(name.clone(), request.force).await?;
+    let id = node.mounts.remove(name.clone(), request.force, request.token).await?;
     removal::remove_objects(&*node.store, id, &name).await?;
     Ok(Json(serde_json::json!({})))
 }

@@ -2,22 +2,29 @@
 //! mounts may do is decided by that user's token, on a node where others mount too.
 //!
 //! A connection lives as long as a mount uses it. A user who mounts with a renewed token goes on in the same session, once
-//! the service has accepted that token: what it says counts for nothing before that.
+//! the service has accepted that token: what it says counts for nothing before that. What the service itself has signed for one
+//! namespace ([`granary_meta::token::Delegator`]) is known by the key of its greeting, without asking.
+//!
+//! Tokens for one namespace alone are one bearer's, whoever had them made and whether to read or to write ([`super::shown`]): so the
+//! namespace's files stay open while its tokens are renewed, and while mounts with other rights come and go.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use granary_core::{Clock, Error, Kind, NodeId};
+use granary_core::{Clock, Error, Kind, NamespaceId, NamespaceName, NodeId};
 use granary_meta::remote::{Client, ClientLimits, ClientOptions};
-use granary_meta::token::{Rights, Token, inspect};
+use granary_meta::token::{Pattern, Rights, Token, Verifier, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::shown::Shown;
+use super::{blocking, kept_tokens};
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use crate::token_file::{self, Secret};
-use crate::wire::{FencedStatus, LinkStatus};
+use crate::wire::{FencedStatus, LinkStatus, NamespaceToken};
 
 /// Bearers of tokens with mounts on one node.
 const BEARERS_MAX: usize = 256;
@@ -37,17 +44,28 @@ pub struct ClientParts {
 
 /// Whose session a connection is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Bearer {
-    user: String,
-    groups: Vec<String>,
-    rights: Rights,
+enum Bearer {
+    User {
+        user: String,
+        groups: Vec<String>,
+        rights: Rights,
+        namespaces: Option<Vec<Pattern>>,
+    },
+    /// Of tokens for this namespace alone.
+    Namespace(NamespaceName),
 }
 
-/// A connection, and the token that it shows next time.
+/// A connection, and what it shows next time.
 pub struct Link {
     pub client: Arc<Client>,
+    /// Whom its tokens name.
+    user: String,
     bearer: Bearer,
-    token: Arc<Mutex<Secret>>,
+    /// Guards the tokens, for a look or a change.
+    shown: Arc<Mutex<Shown>>,
+    /// Nobody is to use it any more.
+    closed: AtomicBool,
+    clock: Arc<dyn Clock>,
 }
 
 pub struct Clients {
@@ -71,26 +89,86 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Bearer {
     fn of(token: &Token) -> Bearer {
-        Bearer { user: token.user.clone(), groups: token.groups.clone(), rights: token.rights }
+        match token.only() {
+            Some(namespace) => Bearer::Namespace(namespace.clone()),
+            None => Bearer::User {
+                user: token.user.clone(),
+                groups: token.groups.clone(),
+                rights: token.rights,
+                namespaces: token.namespaces.clone(),
+            },
+        }
     }
 }
 
+fn now_secs(clock: &dyn Clock) -> u64 {
+    clock.now().unix_ms() / 1000
+}
+
 impl Link {
-    /// Whether its token only lets it read.
-    pub fn is_read_only(&self) -> bool {
-        self.bearer.rights == Rights::ReadOnly
+    fn new(client: Arc<Client>, said: &Token, shown: Arc<Mutex<Shown>>, clock: Arc<dyn Clock>) -> Arc<Link> {
+        let (user, bearer, closed) = (said.user.clone(), Bearer::of(said), AtomicBool::new(false));
+        Arc::new(Link { client, user, bearer, shown, closed, clock })
+    }
+
+    /// What it may do now.
+    pub fn rights(&self) -> Rights {
+        lock(&self.shown).rights(now_secs(&*self.clock))
+    }
+
+    /// How long what it shows lasts, in milliseconds.
+    pub fn left_ms(&self) -> u64 {
+        lock(&self.shown).left_secs(now_secs(&*self.clock)) * 1000
+    }
+
+    /// Ends the session, within a bound: the service need not wait for what it holds.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        if tokio::time::timeout(CLOSE_WAIT, self.client.close()).await.is_err() {
+            tracing::debug!("the metadata service did not hear that a session of {} ends", self.user);
+        }
+    }
+
+    /// Whether its rights may become others, as further tokens for its namespace come.
+    pub fn is_of_namespace(&self) -> bool {
+        matches!(self.bearer, Bearer::Namespace(_))
+    }
+
+    /// Goes on with this token of the same bearer, which is known to be good.
+    fn take(&self, said: &Token, token: &Secret) {
+        let now = now_secs(&*self.clock);
+        let (before, other, after) = {
+            let mut shown = lock(&self.shown);
+            let before = shown.rights(now);
+            let other = shown.offer(said, token.clone(), now);
+            (before, other, shown.rights(now))
+        };
+        // Where rights are the same, a connection lasts until its token ends, and then shows the newer.
+        if other && (before != after || !self.client.status().connected) {
+            self.client.greet_again();
+        }
     }
 
     pub fn status(&self) -> LinkStatus {
         let status = self.client.status();
+        let now = now_secs(&*self.clock);
+        let (rights, left, left_write) = {
+            let shown = lock(&self.shown);
+            let left_write = shown.left_with(Rights::ReadWrite, now);
+            (shown.rights(now), shown.left_secs(now), left_write)
+        };
         LinkStatus {
             url: status.url,
             connected: status.connected,
             since_ms: status.since.as_millis() as u64,
             last_error: status.last_error,
             session: status.session.map(|session| session.to_string()),
-            user: self.bearer.user.clone(),
-            rights: self.bearer.rights.as_str().to_owned(),
+            user: self.user.clone(),
+            rights: rights.as_str().to_owned(),
+            token_left_ms: Some(left * 1000),
+            token: self
+                .is_of_namespace()
+                .then_some(NamespaceToken { left_write_ms: left_write * 1000, refused: status.refused }),
             leases: status.leases,
             waiting_calls: status.waiting_calls,
             fenced: status.fenced.map(|(why, ago)| FencedStatus { why, ago_ms: ago.as_millis() as u64 }),
@@ -134,21 +212,39 @@ impl Clients {
             settings: parts.settings,
         });
         let token = token_file::read(&path)?;
-        let reread = Arc::new(Mutex::new(token.clone()));
+        let said = inspect(token.as_str())?;
+        let shown = Arc::new(Mutex::new(Shown::new(&said, token)));
         let provider = {
-            let reread = reread.clone();
+            let (reread, clock) = (shown.clone(), clients.clock.clone());
             Arc::new(move || {
                 // A file that is being replaced is read again at the next greeting.
-                if let Ok(token) = token_file::read(&path) {
-                    *lock(&reread) = token;
+                if let Ok(token) = token_file::read(&path)
+                    && let Ok(said) = inspect(token.as_str())
+                {
+                    *lock(&reread) = Shown::new(&said, token);
                 }
-                Ok(lock(&reread).as_str().to_owned())
+                Ok(lock(&reread).secret(now_secs(&*clock)).as_str().to_owned())
             })
         };
-        let bearer = Bearer::of(&inspect(token.as_str())?);
         let client = clients.client(provider).await?;
-        let _ = clients.own.set(Arc::new(Link { client, bearer, token: reread })); // the first and only time
+        let own = Link::new(client, &said, shown, clients.clock.clone());
+        let _ = clients.own.set(own); // the first and only time
         Ok(clients)
+    }
+
+    /// A token that was kept of this namespace, which the node's own may not open.
+    pub async fn kept_token(&self, id: NamespaceId) -> Outcome<Option<Secret>> {
+        let (cache, now) = (self.settings.cache.clone(), now_secs(&*self.clock));
+        blocking(move || Ok(kept_tokens::find(&cache, id, now))).await
+    }
+
+    /// Keeps a token that was delegated; others are their users' to keep.
+    pub async fn keep_token(&self, id: NamespaceId, token: &Secret) -> Outcome<()> {
+        if inspect(token.as_str())?.parent.is_none() {
+            return Ok(());
+        }
+        let (cache, token, now) = (self.settings.cache.clone(), token.clone(), now_secs(&*self.clock));
+        blocking(move || kept_tokens::keep(&cache, id, &token, now)).await
     }
 
     /// The node's own.
@@ -161,33 +257,37 @@ impl Clients {
 
     /// The session of who bears this token; the service has accepted it when this returns.
     pub async fn bearing(&self, token: &Secret) -> Outcome<Arc<Link>> {
-        if *lock(&self.own().token) == *token {
+        if lock(&self.own().shown).has(token) {
             return Ok(self.own().clone());
         }
         let said = inspect(token.as_str())?;
         let bearer = Bearer::of(&said);
-        let known = lock(&self.others).get(&bearer).and_then(Weak::upgrade);
-        if let Some(link) = &known
-            && *lock(&link.token) == *token
-        {
-            return Ok(link.clone());
+        let alive = |link: &Arc<Link>| !link.closed.load(Ordering::Relaxed);
+        let known = lock(&self.others).get(&bearer).and_then(Weak::upgrade).filter(alive);
+        if let Some(link) = &known {
+            if lock(&link.shown).has(token) {
+                return Ok(link.clone());
+            }
+            if self.is_of_service(token)? {
+                link.take(&said, token);
+                return Ok(link.clone());
+            }
         }
         // Proven by a greeting of its own: until then anybody could have written these words.
-        let kept = Arc::new(Mutex::new(token.clone()));
-        let shown = kept.clone();
-        let client = self.client(Arc::new(move || Ok(lock(&shown).as_str().to_owned()))).await?;
+        let kept = Arc::new(Mutex::new(Shown::new(&said, token.clone())));
+        let (shown, clock) = (kept.clone(), self.clock.clone());
+        let provider = move || Ok(lock(&shown).secret(now_secs(&*clock)).as_str().to_owned());
+        let client = self.client(Arc::new(provider)).await?;
         if let Some(link) = known {
-            let older = inspect(lock(&link.token).as_str()).map_or(0, |token| token.expires);
-            if said.expires >= older {
-                *lock(&link.token) = token.clone();
-            }
+            link.take(&said, token);
             return Ok(link);
         }
-        let link = Arc::new(Link { client, bearer: bearer.clone(), token: kept });
+        let link = Link::new(client, &said, kept, self.clock.clone());
         let mut others = lock(&self.others);
         others.retain(|_, link| link.strong_count() > 0);
-        if let Some(link) = others.get(&bearer).and_then(Weak::upgrade) {
-            return Ok(link); // another mount of the same user was faster
+        if let Some(faster) = others.get(&bearer).and_then(Weak::upgrade).filter(alive) {
+            faster.take(&said, token); // another mount of the same bearer was faster
+            return Ok(faster);
         }
         if others.len() >= BEARERS_MAX {
             return Err(Failure::of_kind(
@@ -197,6 +297,17 @@ impl Clients {
         }
         others.insert(bearer, Arc::downgrade(&link));
         Ok(link)
+    }
+
+    /// Whether the service itself made this token, by its key. That it has not ended and was not revoked is found out as it is shown.
+    fn is_of_service(&self, token: &Secret) -> Outcome<bool> {
+        let own = &self.own().client;
+        let key = own.ticket_key();
+        if key.is_empty() {
+            return Ok(false);
+        }
+        let verifier = Verifier::of_delegated(&own.volume()?.uuid, &key, self.clock.clone())?;
+        Ok(verifier.is_good(token.as_str()))
     }
 
     /// Tells the service that this node goes, within a bound.

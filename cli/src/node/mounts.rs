@@ -34,7 +34,7 @@ use super::mountpoint::check_own;
 use super::shutdown;
 use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
-use super::{Parts, blocking, packed};
+use super::{Parts, blocking, packed, unopened};
 use crate::exit::{Failure, Outcome};
 use crate::recovery;
 use crate::removal::{self, stage_dir};
@@ -44,6 +44,8 @@ use crate::token_file::Secret;
 const ORDERS_MAX: usize = 16;
 /// How often a busy mount is tried again while the node stops.
 const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked for namespaces that need not stay open.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the kernel has to end a session after its last unmount.
 const SESSION_END_WAIT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,15 @@ pub struct MountDone {
     pub bound: bool,
 }
 
+/// What came of a token that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// How long the node can go on with the namespace.
+    pub left_ms: u64,
+    /// What is not in the store yet.
+    pub dirty_bytes: u64,
+}
+
 /// A stage directory whose namespace cannot be opened, and why.
 pub type Unopened = (String, Failure);
 
@@ -80,7 +91,8 @@ enum Order {
     Empty(Reply<Vec<Unopened>>),
     Mount(MountOrder, Reply<MountDone>),
     Unmount { dir: PathBuf, lazy: bool, reply: Reply<()> },
-    Remove { name: NamespaceName, force: bool, reply: Reply<NamespaceId> },
+    Hand { name: NamespaceName, token: Secret, reply: Reply<Handed> },
+    Remove { name: NamespaceName, force: bool, token: Option<Secret>, reply: Reply<NamespaceId> },
     Close { hurry: CancellationToken, reply: Reply<()> },
 }
 
@@ -149,9 +161,19 @@ impl Mounts {
         self.order(|reply| Order::Unmount { dir, lazy, reply }).await
     }
 
-    /// Removes a namespace that is not mounted, but not yet its objects.
-    pub async fn remove(&self, name: NamespaceName, force: bool) -> Outcome<NamespaceId> {
-        self.order(|reply| Order::Remove { name, force, reply }).await
+    /// Goes on with what is here of a namespace, by this token; opens it when something is staged of it. `NotFound` when nothing is here.
+    pub async fn hand(&self, name: NamespaceName, token: Secret) -> Outcome<Handed> {
+        self.order(|reply| Order::Hand { name, token, reply }).await
+    }
+
+    /// Removes a namespace that is not mounted, but not yet its objects. `token`: who asks; `None`: the node does.
+    pub async fn remove(
+        &self,
+        name: NamespaceName,
+        force: bool,
+        token: Option<Secret>,
+    ) -> Outcome<NamespaceId> {
+        self.order(|reply| Order::Remove { name, force, token, reply }).await
     }
 
     /// Unmounts everything and closes every tree; the last order. `hurry`: do not wait for busy mounts.
@@ -179,8 +201,18 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self, mut inbox: mpsc::Receiver<Order>) {
-        // Whoever asked may have gone; then nobody wants the answer.
-        while let Some(order) = inbox.recv().await {
+        let mut idle = tokio::time::interval(IDLE_INTERVAL);
+        idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let order = tokio::select! {
+                order = inbox.recv() => order,
+                _ = idle.tick() => {
+                    self.let_go().await;
+                    continue;
+                }
+            };
+            let Some(order) = order else { return };
+            // Whoever asked may have gone; then nobody wants the answer.
             match order {
                 Order::Resume(entries, reply) => drop(reply.send(self.resume(entries).await)),
                 Order::Recover(reply) => drop(reply.send(self.recover().await)),
@@ -190,7 +222,10 @@ impl Keeper {
                 }
                 Order::Mount(order, reply) => drop(reply.send(self.mount(order).await)),
                 Order::Unmount { dir, lazy, reply } => drop(reply.send(self.unmount(dir, lazy).await)),
-                Order::Remove { name, force, reply } => drop(reply.send(self.remove(name, force).await)),
+                Order::Hand { name, token, reply } => drop(reply.send(self.hand(name, token).await)),
+                Order::Remove { name, force, token, reply } => {
+                    drop(reply.send(self.remove(name, force, token.as_ref()).await));
+                }
                 Order::Close { hurry, reply } => {
                     drop(reply.send(self.close(&hurry).await));
                     return;
@@ -205,6 +240,8 @@ impl Keeper {
         let mut unopened = Vec::new();
         for id in recovery::staged(cache)? {
             if let Err(failure) = self.reopen(id).await {
+                let (at, why) = (cache.clone(), failure.clone());
+                self.table.note_unopened(id, blocking(move || Ok(unopened::look(&at, id, &why))).await?);
                 unopened.push((stage_dir(cache, id).display().to_string(), failure));
             }
         }
@@ -263,7 +300,43 @@ impl Keeper {
         let (name, mounted, points) = (info.name, None, Vec::new());
         let served = Served { name, meta, link, tree, mounted, packed, metrics, points };
         self.table.lock().insert(id, served.clone());
+        self.table.note_unopened(id, None);
         Ok(served)
+    }
+
+    async fn hand(&self, name: NamespaceName, token: Secret) -> Outcome<Handed> {
+        let reached = self.parts.source.find(Some(&token), &name).await?;
+        let (id, left_ms) = (reached.info.id, reached.link.as_ref().map_or(0, |link| link.left_ms()));
+        let staged = recovery::staged(&self.parts.settings.cache)?.contains(&id);
+        if self.table.get(id).is_none() && !staged {
+            return Err(Failure::of_kind(
+                Kind::NotFound,
+                format!(
+                    "nothing of {name} is on this node; a mount takes a token of its own (granary mount --token-file)"
+                ),
+            ));
+        }
+        let served = self.open(reached).await?;
+        Ok(Handed { left_ms, dirty_bytes: served.tree.status().dirty_bytes })
+    }
+
+    /// Closes what is not mounted, and in the store, where a session is for one namespace alone: its tokens end, and who has none to show
+    /// would only be refused again and again.
+    async fn let_go(&self) {
+        for served in self.table.all() {
+            let Some(link) = served.link.as_ref().filter(|link| link.is_of_namespace()) else { continue };
+            if served.session().is_some() || served.tree.status().dirty_files > 0 {
+                continue;
+            }
+            let id = served.meta.namespace();
+            if let Err(e) = served.tree.shutdown().await {
+                tracing::warn!("cannot close {} cleanly: {e}", served.name);
+            }
+            self.table.lock().remove(&id);
+            self.parts.store.remove(id);
+            link.close().await;
+            tracing::info!(namespace = %served.name, "let go");
+        }
     }
 
     async fn mount(&self, mut order: MountOrder) -> Outcome<MountDone> {
@@ -286,8 +359,10 @@ impl Keeper {
             blocking(move || check_own(&dir, uid)).await?;
         }
         let reached = self.parts.source.find(order.token.as_ref(), &order.name).await?;
-        let read_only = reached.read_only || reached.info.packed.is_some();
-        order.options.read_only |= read_only;
+        let is_packed = reached.info.packed.is_some();
+        order.options.read_only |= reached.read_only || is_packed;
+        // Of the mount that trees are shown from; the next who asks for one may have the right to write.
+        let read_only = reached.read_only && !reached.may_widen || is_packed;
         let id = reached.info.id;
         if let Some(source) = reached.info.packed.clone() {
             self.renew(id, &source).await?;
@@ -634,8 +709,8 @@ impl Keeper {
         }
     }
 
-    async fn remove(&self, name: NamespaceName, force: bool) -> Outcome<NamespaceId> {
-        let id = self.parts.source.find(None, &name).await?.info.id;
+    async fn remove(&self, name: NamespaceName, force: bool, token: Option<&Secret>) -> Outcome<NamespaceId> {
+        let id = self.parts.source.find(token, &name).await?.info.id;
         let open = self.table.get(id);
         if let Some(session) = open.as_ref().and_then(|served| served.session()) {
             let dir = session.path().display();
@@ -649,8 +724,11 @@ impl Keeper {
             served.tree.shutdown().await?;
             self.table.lock().remove(&id);
             self.parts.store.remove(id);
+            if let Some(link) = served.link.as_ref().filter(|link| link.is_of_namespace()) {
+                link.close().await; // else the service takes it for one that uses the namespace
+            }
         }
-        if let Err(failure) = self.parts.source.remove(&name, force).await {
+        if let Err(failure) = self.parts.source.remove(token, &name, force).await {
             if was_open {
                 self.reopen(id).await?; // its bytes go on to the store
             }

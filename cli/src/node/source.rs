@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use granary_core::{Clock, Kind, NamespaceId, NamespaceName, NodeId, SystemClock};
+use granary_meta::token::{Rights, inspect};
 use granary_meta::{
     LocalNamespace, Metadata, NamespaceChange, NamespaceInfo, NewNamespace, Volume, VolumeInfo,
 };
 use rand::Rng;
 
 use super::blocking;
-use super::clients::{self, ClientParts, Clients};
+use super::clients::{ClientParts, Clients, Link};
 use crate::exit::Outcome;
 use crate::settings::Settings;
 use crate::token_file::Secret;
@@ -23,12 +24,11 @@ pub struct Reached {
     pub meta: Arc<dyn Metadata>,
     /// Their right is to read only.
     pub read_only: bool,
+    /// Others who come may have the right to write, through the same connection.
+    pub may_widen: bool,
     /// The connection it works through, when it is not in this process; it lasts as long as this is kept.
-    pub link: Option<Link>,
+    pub link: Option<Arc<Link>>,
 }
-
-/// Tells how a connection to the metadata service is.
-pub type Link = Arc<dyn Fn() -> LinkStatus + Send + Sync>;
 
 /// The metadata of one volume.
 #[derive(Clone)]
@@ -84,7 +84,13 @@ impl Source {
             Source::Service(clients) => {
                 let link = bearer(clients, token).await?;
                 let meta = link.client.namespace(name).await?;
-                Ok(reach_through(link, meta))
+                let reached = reach_through(link, meta, token)?;
+                if let Some(token) = token
+                    && let Err(failure) = clients.keep_token(reached.info.id, token).await
+                {
+                    tracing::warn!("{failure}"); // only the next start would need it
+                }
+                Ok(reached)
             }
         }
     }
@@ -112,7 +118,7 @@ impl Source {
         }
     }
 
-    /// As the node itself reaches it.
+    /// As the node itself reaches it, or by a token for it alone that was kept.
     pub async fn by_id(&self, id: NamespaceId) -> Outcome<Reached> {
         match self {
             Source::Local(volume) => {
@@ -120,20 +126,29 @@ impl Source {
                 blocking(move || reach(volume.namespace_by_id(id)?)).await
             }
             Source::Service(clients) => {
+                if let Some(token) = clients.kept_token(id).await? {
+                    match by_token(clients, id, &token).await {
+                        Ok(reached) => return Ok(reached),
+                        Err(failure) => tracing::warn!(
+                            "the token that was kept of namespace {id} opens it no more: {failure}"
+                        ),
+                    }
+                }
                 let link = clients.own().clone();
                 let meta = link.client.by_id(id).await?;
-                Ok(reach_through(link, meta))
+                reach_through(link, meta, None)
             }
         }
     }
 
-    pub async fn list(&self) -> Outcome<Vec<NamespaceInfo>> {
+    /// Those that the bearer of `token` (`None`: the node) reaches.
+    pub async fn list(&self, token: Option<&Secret>) -> Outcome<Vec<NamespaceInfo>> {
         match self {
             Source::Local(volume) => {
                 let volume = volume.clone();
                 blocking(move || Ok(volume.namespaces()?)).await
             }
-            Source::Service(clients) => Ok(clients.own().client.namespaces().await?),
+            Source::Service(clients) => Ok(bearer(clients, token).await?.client.namespaces().await?),
         }
     }
 
@@ -150,24 +165,33 @@ impl Source {
         }
     }
 
-    pub async fn set(&self, name: &NamespaceName, change: NamespaceChange) -> Outcome<NamespaceInfo> {
+    pub async fn set(
+        &self,
+        token: Option<&Secret>,
+        name: &NamespaceName,
+        change: NamespaceChange,
+    ) -> Outcome<NamespaceInfo> {
         match self {
             Source::Local(volume) => {
                 let (volume, name) = (volume.clone(), name.clone());
                 blocking(move || Ok(volume.set_namespace(&name, change)?)).await
             }
-            Source::Service(clients) => Ok(clients.own().client.set_namespace(name, change).await?),
+            Source::Service(clients) => {
+                Ok(bearer(clients, token).await?.client.set_namespace(name, change).await?)
+            }
         }
     }
 
     /// `NotEmpty` when it has files, unless `force`; `Busy` while it is in use.
-    pub async fn remove(&self, name: &NamespaceName, force: bool) -> Outcome<()> {
+    pub async fn remove(&self, token: Option<&Secret>, name: &NamespaceName, force: bool) -> Outcome<()> {
         match self {
             Source::Local(volume) => {
                 let (volume, name) = (volume.clone(), name.clone());
                 blocking(move || Ok(volume.remove_namespace(&name, force)?)).await
             }
-            Source::Service(clients) => Ok(clients.own().client.remove_namespace(name, force).await?),
+            Source::Service(clients) => {
+                Ok(bearer(clients, token).await?.client.remove_namespace(name, force).await?)
+            }
         }
     }
 
@@ -187,15 +211,30 @@ impl Source {
 }
 
 fn reach(meta: Arc<LocalNamespace>) -> Outcome<Reached> {
-    Ok(Reached { info: meta.info()?, meta, read_only: false, link: None })
+    Ok(Reached { info: meta.info()?, meta, read_only: false, may_widen: false, link: None })
 }
 
-fn reach_through(link: Arc<clients::Link>, meta: Arc<granary_meta::remote::RemoteNamespace>) -> Reached {
-    let read_only = link.is_read_only();
-    Reached { info: meta.info().clone(), meta, read_only, link: Some(Arc::new(move || link.status())) }
+/// `token`: by which it is reached. Others may have given the connection more rights.
+fn reach_through(
+    link: Arc<Link>,
+    meta: Arc<granary_meta::remote::RemoteNamespace>,
+    token: Option<&Secret>,
+) -> Outcome<Reached> {
+    let rights = match token {
+        Some(token) => inspect(token.as_str())?.rights,
+        None => link.rights(),
+    };
+    let (read_only, may_widen) = (rights == Rights::ReadOnly, link.is_of_namespace());
+    Ok(Reached { info: meta.info().clone(), meta, read_only, may_widen, link: Some(link) })
 }
 
-async fn bearer(clients: &Clients, token: Option<&Secret>) -> Outcome<Arc<clients::Link>> {
+async fn by_token(clients: &Clients, id: NamespaceId, token: &Secret) -> Outcome<Reached> {
+    let link = clients.bearing(token).await?;
+    let meta = link.client.by_id(id).await?;
+    reach_through(link, meta, Some(token))
+}
+
+async fn bearer(clients: &Clients, token: Option<&Secret>) -> Outcome<Arc<Link>> {
     match token {
         Some(token) => clients.bearing(token).await,
         None => Ok(clients.own().clone()),

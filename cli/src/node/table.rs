@@ -13,10 +13,10 @@ use granary_fuse::{Mode, Mounted};
 use granary_meta::{Durability, Metadata, PackedSource, Usage};
 use serde::{Deserialize, Serialize};
 
+use super::clients::Link;
 use super::openings::Openings;
 use super::packed::Shown;
-use super::source::Link;
-use crate::wire::LinkStatus;
+use crate::wire::{LinkStatus, UnopenedStatus};
 
 /// One namespace that is open.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub(super) struct Served {
     pub(super) name: NamespaceName,
     pub(super) meta: Arc<dyn Metadata>,
     /// The connection that it works through.
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<Arc<Link>>,
     pub(super) tree: Arc<Tree>,
     pub(super) mounted: Option<Arc<Mounted>>,
     /// What it shows, if that is a packed data set.
@@ -120,11 +120,26 @@ pub struct Table {
     served: Mutex<BTreeMap<NamespaceId, Served>>,
     /// Packed data sets that are not open yet.
     pub openings: Openings,
+    /// What is staged of namespaces that could not be opened. Guards the map for a look or a change.
+    unopened: Mutex<BTreeMap<NamespaceId, UnopenedStatus>>,
 }
 
 impl Table {
     pub(super) fn lock(&self) -> MutexGuard<'_, BTreeMap<NamespaceId, Served>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It could not be opened, and this is staged of it; or it was, and nothing is.
+    pub(super) fn note_unopened(&self, id: NamespaceId, left: Option<UnopenedStatus>) {
+        let mut all = self.unopened.lock().unwrap_or_else(PoisonError::into_inner);
+        match left {
+            Some(left) => all.insert(id, left),
+            None => all.remove(&id),
+        };
+    }
+
+    pub fn unopened(&self) -> Vec<UnopenedStatus> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     pub(super) fn all(&self) -> Vec<Served> {
@@ -143,7 +158,7 @@ impl Table {
             usage: served.meta.usage(),
             durability: served.meta.durability(),
             status: served.tree.status(),
-            service: served.link.as_ref().map(|link| link()),
+            service: served.link.as_ref().map(|link| link.status()),
             packed: served.packed.as_ref().map(Shown::source),
             dirs: served.told_dirs(),
             mode: served.session().map_or("", |session| mode_name(session.vfs().mode())),

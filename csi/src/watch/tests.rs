@@ -47,7 +47,10 @@ impl Volumes for Fake {
     async fn remove(&self, _: &NamespaceName) -> Result<()> {
         never()
     }
-    async fn mount(&self, wanted: MountWanted) -> Result<()> {
+    async fn renew(&self, _: &MountWanted, _: Option<&Pod>) -> Result<()> {
+        never()
+    }
+    async fn mount(&self, wanted: MountWanted, _: Option<&Pod>) -> Result<()> {
         if self.broken.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Unavailable, "the store is gone"));
         }
@@ -161,6 +164,17 @@ async fn a_dead_mount_is_made_again_and_told_at_the_pod() {
     assert_eq!((mounts.len(), mounts[0].options.as_str()), (1, "idmap"));
     scene.watch.look_at_all().await;
     assert!(scene.told().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_pod_may_not_have_any_more_is_not_mounted_for_it_again() {
+    let scene = scene().await;
+    scene.watch.published.change(Path::new("/"), |it| it.withdrawn = Some("nothing grants it".into()));
+    scene.watch.look_at_all().await;
+    assert_eq!(scene.told(), ["VolumeUnhealthy"]);
+    let trouble = scene.watch.published.get(Path::new("/")).unwrap().trouble.unwrap();
+    assert!(trouble.contains("not made again: nothing grants it"), "{trouble}");
+    assert!(scene.fake.mounts.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

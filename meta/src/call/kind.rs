@@ -72,4 +72,5 @@ kinds! {
     RemoveNamespace "remove_namespace"
     Sessions "sessions"
     RevokeToken "revoke_token"
+    Delegate "delegate"
 }

@@ -510,7 +510,12 @@ impl Core {
             return;
         }
         let wait_max = Duration::from_millis(self.limits.call_wait_ms_max);
-        let lost = lock(&self.calls).give_up(|p| now.saturating_sub(p.since.max(link.since)) >= wait_max);
+        // What is refused is refused at once from then on, not after another wait for each call.
+        let refused_max = Duration::from_millis(self.limits.refused_ms_max);
+        let refused = matches!(link.last_error, Some((Kind::Denied, _)))
+            && now.saturating_sub(link.since) >= refused_max;
+        let lost =
+            lock(&self.calls).give_up(|p| refused || now.saturating_sub(p.since.max(link.since)) >= wait_max);
         for pending in lost {
             let waited = now.saturating_sub(pending.since);
             fail(pending, self.unavailable(&link, waited));

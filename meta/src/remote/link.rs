@@ -78,8 +78,11 @@ impl Linker {
             if failures <= 1 {
                 tracing::warn!("the metadata service at {url}: {}; trying again", ended.why);
             }
+            let refused = ended.why.kind() == Kind::Denied;
             tokio::select! {
-                () = tokio::time::sleep(self.backoff(failures)) => {}
+                () = tokio::time::sleep(self.backoff(failures, refused)) => {}
+                // There is another token to show.
+                () = self.core.cut.notified() => {}
                 _ = stop.changed() => break,
             }
         }
@@ -87,9 +90,11 @@ impl Linker {
         self.core.close();
     }
 
-    fn backoff(&mut self, failures: u32) -> Duration {
+    /// `refused`: it was the token, which rarely is another soon; a service takes only so many refused ones of an address.
+    fn backoff(&mut self, failures: u32, refused: bool) -> Duration {
         let limits = &self.core.limits;
-        let whole = limits.backoff_ms_min.saturating_mul(1 << failures.min(20)).min(limits.backoff_ms_max);
+        let max = if refused { limits.refused_backoff_ms_max } else { limits.backoff_ms_max };
+        let whole = limits.backoff_ms_min.saturating_mul(1 << failures.min(20)).min(max);
         let jitter = (self.random)() % (whole / 2 + 1);
         Duration::from_millis(whole / 2 + jitter)
     }
@@ -123,7 +128,8 @@ impl Linker {
                     Err(status) => break from_status(&status),
                 },
                 () = self.core.cut.notified() => {
-                    break Error::new(Kind::Unavailable, "it was not heard of for the lease time");
+                    let why = "nothing was heard of it for the lease time, or there is a newer token to show";
+                    break Error::new(Kind::Unavailable, why);
                 }
             }
         };

@@ -19,11 +19,15 @@ pub struct ClientLimits {
     pub bytes_max: usize,
     /// A call that is not answered fails after this long without a connection.
     pub call_wait_ms_max: u64,
+    /// Calls fail once the token, or the certificate, was not accepted for this long: a newer token may be on its way.
+    pub refused_ms_max: u64,
     /// [`super::Client::connect`] tries for this long.
     pub connect_wait_ms_max: u64,
     /// Between attempts to connect: from, to. Half of it is jitter.
     pub backoff_ms_min: u64,
     pub backoff_ms_max: u64,
+    /// The same while the token is refused.
+    pub refused_backoff_ms_max: u64,
     /// Of each namespace.
     pub leases_max: usize,
     pub cache_bytes_max: usize,
@@ -35,9 +39,11 @@ impl Default for ClientLimits {
             calls_max: 2048,
             bytes_max: 64 << 20,
             call_wait_ms_max: 60_000,
+            refused_ms_max: 15_000,
             connect_wait_ms_max: 10_000,
             backoff_ms_min: 50,
             backoff_ms_max: 2_000,
+            refused_backoff_ms_max: 10_000,
             leases_max: 400_000,
             cache_bytes_max: 256 << 20,
         }
@@ -46,13 +52,15 @@ impl Default for ClientLimits {
 
 impl ClientLimits {
     pub(super) fn validate(&self) -> Result<()> {
-        let rules: [(&str, u64, u64, u64); 8] = [
+        let rules: [(&str, u64, u64, u64); 10] = [
             ("calls_max", self.calls_max as u64, 1, 4096),
             ("bytes_max", self.bytes_max as u64, 1 << 20, 1 << 40),
             ("call_wait_ms_max", self.call_wait_ms_max, 1, 86_400_000),
+            ("refused_ms_max", self.refused_ms_max, 1, 86_400_000),
             ("connect_wait_ms_max", self.connect_wait_ms_max, 1, 86_400_000),
             ("backoff_ms_min", self.backoff_ms_min, 1, 60_000),
             ("backoff_ms_max", self.backoff_ms_max, self.backoff_ms_min, 600_000),
+            ("refused_backoff_ms_max", self.refused_backoff_ms_max, self.backoff_ms_min, 600_000),
             ("leases_max", self.leases_max as u64, 1, 1 << 32),
             ("cache_bytes_max", self.cache_bytes_max as u64, 1 << 16, 1 << 40),
         ];
@@ -108,6 +116,8 @@ pub struct ClientStatus {
     pub since: Duration,
     /// Why the last connection ended, or the last attempt failed.
     pub last_error: Option<String>,
+    /// The service does not accept the token; it is shown again and again, and a newer one is taken up.
+    pub refused: bool,
     pub session: Option<SessionId>,
     pub incarnation: u64,
     /// What is left of the lease time.

@@ -1,4 +1,4 @@
-//! The log of refusals: target `granary::audit`, one line each, at most so many a second, so that nobody can fill a disk
+//! The log of refusals, and of tokens that are passed on: target `granary::audit`, one line each, at most so many a second, so that nobody can fill a disk
 //! by asking for what is not theirs. What was left out is counted in the next line.
 
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use granary_core::{Clock, NodeId, SessionId};
 
 use super::identity::Identity;
+use crate::token::{Delegated, Delegation};
 
 /// Lines that may come at once, and lines a second in the long run.
 const BURST: u64 = 100;
@@ -65,6 +66,30 @@ impl Audit {
             node = %node,
             left_out,
             "refused: {what}"
+        );
+    }
+
+    /// A token was made for somebody else. Each is told: their number is bounded by who may have them made.
+    pub fn delegated(
+        &self,
+        who: &Identity,
+        node: NodeId,
+        what: &Delegation,
+        made: &Delegated,
+        purpose: &str,
+    ) {
+        let purpose: String = purpose.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect();
+        tracing::info!(
+            target: "granary::audit",
+            user = %who.user,
+            token = %who.token,
+            node = %node,
+            namespace = %what.namespace,
+            read_only = what.read_only,
+            expires = made.expires,
+            made = %made.id,
+            purpose,
+            "delegated"
         );
     }
 }

@@ -36,11 +36,17 @@ impl Service {
     /// Begins a session, goes on with one, or takes one back after a restart of the service. `who` was proven by the
     /// caller. `Denied` for a revoked token, `Busy` when there are too many sessions, `Unavailable` when the service stops.
     pub fn greet(self: &Arc<Self>, who: Identity, hello: Hello) -> Result<(Greeting, Connection)> {
-        let texts = [Some(&hello.name), hello.data_address.as_ref(), Some(&who.user), Some(&who.token)];
+        let texts = [
+            Some(&hello.name),
+            hello.data_address.as_ref(),
+            Some(&who.user),
+            Some(&who.token),
+            who.parent.as_ref(),
+        ];
         if texts.into_iter().flatten().any(|text| text.len() > TEXT_MAX) {
             return Err(Error::new(Kind::Invalid, "a name or address of the session is too long"));
         }
-        if self.is_revoked(&who.token) {
+        if self.is_revoked(&who.token) || who.parent.as_ref().is_some_and(|parent| self.is_revoked(parent)) {
             self.refuse_greeting(&who, &hello, "a greeting with a revoked token");
             return Err(Error::new(Kind::Denied, "the token is not accepted"));
         }

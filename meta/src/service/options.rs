@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use granary_core::{Error, Kind, NamespaceId, Result, SessionId};
 
+use crate::token::Delegator;
+
 /// Makes what a session shows to a peer node to read a namespace's staged bytes.
 pub type Tickets = Arc<dyn Fn(NamespaceId, SessionId) -> Result<String> + Send + Sync>;
 
@@ -39,6 +41,8 @@ pub struct ServiceOptions {
     pub tickets: Option<Tickets>,
     /// What verifies them, for the greeting.
     pub ticket_key: Vec<u8>,
+    /// Makes tokens for who may delegate; without it nobody can. Its key verifies them, as it does tickets.
+    pub delegator: Option<Arc<Delegator>>,
 }
 
 impl Default for ServiceOptions {
@@ -58,6 +62,7 @@ impl Default for ServiceOptions {
             runners: 4,
             tickets: None,
             ticket_key: Vec::new(),
+            delegator: None,
         }
     }
 }

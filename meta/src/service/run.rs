@@ -330,5 +330,6 @@ fn is_of_volume(call: &Call) -> bool {
             | Call::RemoveNamespace { .. }
             | Call::Sessions
             | Call::RevokeToken { .. }
+            | Call::Delegate { .. }
     )
 }

@@ -1,3 +1,4 @@
+mod delegate;
 mod grace;
 mod limits;
 mod model;

@@ -16,10 +16,11 @@ use super::space::{Job, Space};
 use super::{Service, lock};
 use crate::Volume;
 use crate::api::Metadata;
-use crate::call::{Answer, Call, Response, SessionInfo};
+use crate::call::{Answer, Call, Response, SessionInfo, TokenText};
 use crate::engine::Write;
 use crate::lease::PeerInfo;
 use crate::record::session::{self as records, AnsweredNamespace};
+use crate::token::{CLOCK_SKEW_SECS, Delegation, Parent};
 use crate::types::{Durability, NewNamespace, TRASH_MS_DEFAULT};
 
 /// Longest id of a token that can be revoked.
@@ -56,7 +57,8 @@ fn makes_own(who: &Identity, new: &NewNamespace) -> bool {
         packed: None,
         ..new.clone()
     };
-    who.may(&new.name) == Some(Rights::ReadWrite) && *new == plain
+    // A token that names namespaces is for those that are there.
+    who.namespaces.is_none() && who.may(&new.name) == Some(Rights::ReadWrite) && *new == plain
 }
 
 impl Service {
@@ -65,6 +67,19 @@ impl Service {
         let what = match &job.request.call {
             Call::Namespace { .. } | Call::Namespaces | Call::Sessions => return Ok(VOLUME),
             Call::CreateNamespace { new } if makes_own(&job.session.about().who, new) => return Ok(VOLUME),
+            Call::Delegate { namespace, .. } if job.session.about().who.may_delegate(namespace) => {
+                return Ok(VOLUME);
+            }
+            Call::Delegate { namespace, .. } => {
+                self.audit_refusal(&job.session, &format!("to delegate namespace {namespace}"));
+                return Err(Error::new(
+                    Kind::Permission,
+                    format!(
+                        "this token may not delegate namespace {namespace}: an administrator's may, or one that was issued with \
+                         --rights delegate for it"
+                    ),
+                ));
+            }
             Call::CreateNamespace { new } => format!("to make namespace {}", new.name),
             Call::RemoveNamespace { name, .. } => format!("to remove namespace {name}"),
             Call::SetNamespace { name, .. } => format!("to change the settings of namespace {name}"),
@@ -101,6 +116,14 @@ impl Service {
             Call::RemoveNamespace { name, force } => self.remove_namespace(session, id, name, *force),
             Call::Sessions => Ok(Answer::Sessions(self.list_sessions(session))),
             Call::RevokeToken { token } => self.revoke(token),
+            Call::Delegate { namespace, read_only, lifetime_secs, purpose } => {
+                let wanted = Delegation {
+                    namespace: namespace.clone(),
+                    read_only: *read_only,
+                    lifetime_secs: *lifetime_secs,
+                };
+                self.delegate(session, &wanted, purpose)
+            }
             other => Err(Error::new(Kind::Bug, format!("a call came into the volume's line: {other:?}"))),
         };
         let told = match &result {
@@ -258,8 +281,12 @@ impl Service {
                 "too many tokens are revoked; change the signing key instead",
             ));
         }
-        let users: Vec<_> =
-            self.sessions.all().into_iter().filter(|session| session.about().who.token == token).collect();
+        let (users, heirs): (Vec<_>, Vec<_>) = self
+            .sessions
+            .all()
+            .into_iter()
+            .filter(|session| session.about().who.comes_from(token))
+            .partition(|session| session.about().who.token == token);
         // When it ends is known only if somebody used it.
         let ends = users.iter().find_map(|session| session.about().who.expires).map_or(i64::MAX, |t| t.secs);
         let record = Write::Put(records::revoked_key(token), records::encode_revoked(ends));
@@ -269,7 +296,36 @@ impl Service {
             let why = "the token of this session was revoked; ask for a new one";
             self.end(&session, Error::new(Kind::Fenced, why));
         }
+        // The mount's programs did nothing wrong: who has a good token within the lease time goes on.
+        for session in heirs {
+            let why =
+                "the token that this connection's was delegated from was revoked; connect again with another";
+            session.queue.stop(Error::new(Kind::Unavailable, why));
+        }
         Ok(Answer::Done)
+    }
+
+    /// Makes a token for one namespace that is there. Who asks was found to be allowed to.
+    fn delegate(&self, session: &Session, wanted: &Delegation, purpose: &str) -> Result<Answer> {
+        let Some(delegator) = &self.options.delegator else {
+            return Err(Error::new(Kind::Unsupported, "this metadata service makes no tokens"));
+        };
+        let who = session.about().who.clone();
+        if self.volume.get_record(&crate::record::volume::name_key(&wanted.namespace))?.is_none() {
+            let why = format!("there is no namespace {}; granary ns create makes it", wanted.namespace);
+            return Err(Error::new(Kind::NotFound, why));
+        }
+        // A connection lasts a little longer than its token says; what is delegated must not.
+        let skew = i64::try_from(CLOCK_SKEW_SECS).unwrap_or(0);
+        let ends = who.expires.map_or(u64::MAX, |t| u64::try_from(t.secs - skew).unwrap_or(0));
+        let parent = Parent { user: &who.user, id: &who.token, expires: ends };
+        let random = {
+            let mut random = lock(&self.random);
+            u128::from((random)()) << 64 | u128::from((random)())
+        };
+        let made = delegator.delegate(parent, wanted, random)?;
+        self.audit.delegated(&who, session.node, wanted, &made, purpose);
+        Ok(Answer::Token(TokenText(made.token)))
     }
 
     /// Where a node serves what is staged there, for this namespace.

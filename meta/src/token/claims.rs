@@ -4,7 +4,7 @@ use granary_core::{Clock, Error, Kind, NamespaceName, Result};
 use jsonwebtoken::{Algorithm, Header};
 use serde::{Deserialize, Serialize};
 
-use super::{GROUPS_MAX, LIFETIME_SECS_MAX, SigningKey, TOKEN_BYTES_MAX, issuer};
+use super::{GROUPS_MAX, LIFETIME_SECS_MAX, NAMESPACES_MAX, Pattern, SigningKey, TOKEN_BYTES_MAX, issuer};
 
 /// Whom tokens are for.
 pub(super) const AUDIENCE: &str = "granary-meta";
@@ -17,6 +17,8 @@ const ID_BYTES_MAX: usize = 64;
 pub enum Rights {
     ReadOnly,
     ReadWrite,
+    /// Nothing but having the service make short-lived tokens for them, one namespace each.
+    Delegate,
     /// Every namespace, and the service itself.
     Admin,
 }
@@ -26,6 +28,7 @@ impl Rights {
         match self {
             Rights::ReadOnly => "read-only",
             Rights::ReadWrite => "read-write",
+            Rights::Delegate => "delegate",
             Rights::Admin => "admin",
         }
     }
@@ -37,6 +40,9 @@ pub struct Grant {
     pub user: String,
     pub groups: Vec<String>,
     pub rights: Rights,
+    /// These namespaces, whatever they are called, and no others; `None`: those of the user and the groups, or with
+    /// [`Rights::Delegate`] all.
+    pub namespaces: Option<Vec<Pattern>>,
     /// For how long, in seconds.
     pub lifetime_secs: u64,
 }
@@ -49,6 +55,10 @@ pub struct Token {
     pub user: String,
     pub groups: Vec<String>,
     pub rights: Rights,
+    /// The only namespaces that it is for; `None`: those of the user and the groups, or with [`Rights::Delegate`] all.
+    pub namespaces: Option<Vec<Pattern>>,
+    /// The id of the token that it was delegated from: the service signed it.
+    pub parent: Option<String>,
     /// Names it, for revoking it.
     pub id: String,
     /// Seconds since 1970.
@@ -68,11 +78,25 @@ pub(super) struct Claims {
     #[serde(default)]
     pub groups: Vec<String>,
     pub rights: Rights,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<Vec<Pattern>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub par: Option<String>,
     pub jti: String,
     pub iat: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
     pub exp: u64,
+}
+
+impl Token {
+    /// The one namespace that it is for, if it is for one alone.
+    pub fn only(&self) -> Option<&NamespaceName> {
+        match self.namespaces.as_deref()? {
+            [one] => one.one(),
+            _ => None,
+        }
+    }
 }
 
 impl Claims {
@@ -88,9 +112,26 @@ impl Claims {
         if !self.groups.iter().all(|group| names("group", group)) {
             return Err("one of its groups cannot be one");
         }
-        let of_id = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if self.jti.is_empty() || self.jti.len() > ID_BYTES_MAX || !self.jti.bytes().all(of_id) {
+        let is_id = |id: &str| {
+            let of_id = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            !id.is_empty() && id.len() <= ID_BYTES_MAX && id.bytes().all(of_id)
+        };
+        if !is_id(&self.jti) {
             return Err("its id cannot be one");
+        }
+        if let Some(namespaces) = &self.namespaces {
+            if namespaces.is_empty() || namespaces.len() > NAMESPACES_MAX {
+                return Err("it names no namespaces, or too many");
+            }
+            if self.rights == Rights::Admin {
+                return Err("an administrator's token is for all namespaces");
+            }
+        }
+        if let Some(parent) = &self.par {
+            let one = self.namespaces.as_deref().is_some_and(|all| all.len() == 1 && all[0].one().is_some());
+            if !is_id(parent) || !one || !matches!(self.rights, Rights::ReadOnly | Rights::ReadWrite) {
+                return Err("it is delegated, and not for one namespace alone");
+            }
         }
         if self.exp <= self.iat || self.exp - self.iat > LIFETIME_SECS_MAX {
             return Err("its life is too long, or ends before it begins");
@@ -105,6 +146,8 @@ impl Claims {
             user: self.sub,
             groups: self.groups,
             rights: self.rights,
+            namespaces: self.namespaces,
+            parent: self.par,
             id: self.jti,
             issued: self.iat,
             not_before: self.nbf,
@@ -141,6 +184,8 @@ pub fn issue(
         sub: grant.user.clone(),
         groups: grant.groups.clone(),
         rights: grant.rights,
+        namespaces: grant.namespaces.clone(),
+        par: None,
         jti: format!("{random:032x}"),
         iat: issued,
         nbf: None,
@@ -151,7 +196,7 @@ pub fn issue(
             Kind::Invalid,
             format!(
                 "cannot issue this token: {why}; users and groups are names as in user/alice and group/asr, at most \
-                 {GROUPS_MAX} groups"
+                 {GROUPS_MAX} groups and {NAMESPACES_MAX} namespaces"
             ),
         )
     })?;
@@ -160,7 +205,7 @@ pub fn issue(
         return Err(Error::new(
             Kind::Invalid,
             format!(
-                "cannot issue this token: it would have {} bytes, {TOKEN_BYTES_MAX} are allowed; give fewer groups",
+                "cannot issue this token: it would have {} bytes, {TOKEN_BYTES_MAX} are allowed; give fewer groups or namespaces",
                 token.len()
             ),
         ));

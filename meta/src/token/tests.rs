@@ -22,6 +22,7 @@ fn grant() -> Grant {
         user: "alice".into(),
         groups: vec!["asr".into(), "nlp".into()],
         rights: Rights::ReadWrite,
+        namespaces: None,
         lifetime_secs: 3600,
     }
 }
@@ -92,6 +93,8 @@ fn a_genuine_token_says_who_and_what() {
                 user: "alice".into(),
                 groups: vec!["asr".into(), "nlp".into()],
                 rights: Rights::ReadWrite,
+                namespaces: None,
+                parent: None,
                 id: format!("{:032x}", 5),
                 issued: 1_000_000,
                 not_before: None,
@@ -149,6 +152,9 @@ fn what_cannot_be_granted_is_not_signed() {
         Grant { user: "a/b".into(), ..grant() },
         Grant { groups: vec!["a b".into()], ..grant() },
         Grant { groups: long, ..grant() },
+        Grant { namespaces: Some(vec![]), ..grant() },
+        Grant { namespaces: Some(vec!["user/x".parse().unwrap(); NAMESPACES_MAX + 1]), ..grant() },
+        Grant { namespaces: Some(vec!["*/*".parse().unwrap()]), rights: Rights::Admin, ..grant() },
         Grant { lifetime_secs: 0, ..grant() },
         Grant { lifetime_secs: LIFETIME_SECS_MAX + 1, ..grant() },
     ] {
@@ -363,5 +369,107 @@ proptest! {
         prop_assert!(w.verifier.verify(&noise).is_err());
         prop_assert!(inspect(&noise).is_err());
         prop_assert!(SigningKey::from_pem(&noise).is_err() && PublicKey::from_pem(&noise).is_err());
+    }
+}
+
+fn wanted(namespace: &str, lifetime_secs: u64) -> Delegation {
+    Delegation { namespace: namespace.parse().unwrap(), read_only: true, lifetime_secs }
+}
+
+const PARENT: Parent<'_> = Parent { user: "csi", id: "parent-1", expires: 1_010_000 };
+
+fn delegator(w: &World) -> Delegator {
+    Delegator::new(VOLUME, key(5), w.clock.clone())
+}
+
+/// A world whose service signs with key 5, and where token `parent-1` is revoked when it is said to be.
+fn delegating(revoked: &'static str) -> World {
+    let clock = Arc::new(TestClock::default());
+    let verifier = Verifier::new(
+        VOLUME,
+        vec![key(1).public().clone()],
+        clock.clone(),
+        Arc::new(move |id| id == revoked),
+    );
+    World { verifier: verifier.unwrap().delegating(key(5).public().clone()), clock }
+}
+
+#[test]
+fn a_delegated_token_is_for_one_namespace_and_names_its_parent() {
+    let w = delegating("");
+    let made = delegator(&w).delegate(PARENT, &wanted("group/asr", 600), 9).unwrap();
+    let token = w.verifier.check(&made.token).unwrap();
+    assert_eq!((token.only().unwrap().as_str(), token.rights), ("group/asr", Rights::ReadOnly));
+    assert_eq!(
+        (token.parent.as_deref(), token.user.as_str(), token.groups.len()),
+        (Some("parent-1"), "csi", 0)
+    );
+    assert_eq!((token.id.as_str(), token.expires, made.expires), (made.id.as_str(), 1_000_600, 1_000_600));
+    assert!(!format!("{made:?}").contains(&made.token));
+    // A node sees by the key of its greeting that the service made it, and takes nothing else for that.
+    let node = Verifier::of_delegated(VOLUME, key(5).public().as_bytes(), w.clock.clone()).unwrap();
+    assert_eq!(node.check(&made.token).unwrap(), token);
+    assert_eq!(node.verify(&w.issue(&key(1), 1)).unwrap_err(), Refusal::Signature);
+    let other = Verifier::of_delegated(VOLUME, key(6).public().as_bytes(), w.clock.clone()).unwrap();
+    assert_eq!(other.verify(&made.token).unwrap_err(), Refusal::Signature);
+    // A service without that key knows no such tokens.
+    world().refused(&made.token, Refusal::Signature);
+}
+
+#[test]
+fn a_delegated_token_ends_with_its_parent_or_before() {
+    let w = delegating("");
+    let signer = delegator(&w);
+    let long = signer.delegate(PARENT, &wanted("group/asr", DELEGATED_SECS_MAX), 1).unwrap();
+    assert_eq!(long.expires, PARENT.expires);
+    for bad in [0, DELEGATED_SECS_MAX + 1, u64::MAX] {
+        assert_eq!(signer.delegate(PARENT, &wanted("group/asr", bad), 1).unwrap_err().kind(), Kind::Invalid);
+    }
+    w.clock.advance(Duration::from_secs(10_000));
+    assert_eq!(signer.delegate(PARENT, &wanted("group/asr", 60), 1).unwrap_err().kind(), Kind::Denied);
+    w.clock.advance(Duration::from_secs(CLOCK_SKEW_SECS));
+    w.refused(&long.token, Refusal::Expired);
+}
+
+#[test]
+fn revoking_a_token_revokes_what_was_delegated_from_it() {
+    let w = delegating("parent-1");
+    let made = delegator(&w).delegate(PARENT, &wanted("group/asr", 600), 1).unwrap();
+    w.refused(&made.token, Refusal::ParentRevoked);
+    let other =
+        delegator(&w).delegate(Parent { id: "parent-2", ..PARENT }, &wanted("group/asr", 600), 1).unwrap();
+    w.verifier.check(&other.token).unwrap();
+}
+
+#[test]
+fn neither_signer_says_what_is_the_others_to_say() {
+    let w = delegating("");
+    let signed = |signer: &SigningKey, change: &dyn Fn(&mut Value)| {
+        jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &w.claims(|c| change(c)), &signer.key).unwrap()
+    };
+    let child = |c: &mut Value| (c["par"], c["namespaces"]) = (json!("p"), json!(["group/asr"]));
+    w.verifier.check(&signed(&key(5), &child)).unwrap();
+    w.refused(&signed(&key(1), &child), Refusal::Signer);
+    w.refused(&signed(&key(5), &|_| ()), Refusal::Signer);
+    w.refused(&signed(&key(5), &|c| c["rights"] = json!("admin")), Refusal::Signer);
+    // What the service never makes is not taken from it either.
+    for (claim, value) in [
+        ("rights", json!("admin")),
+        ("rights", json!("delegate")),
+        ("namespaces", json!(["*/*"])),
+        ("namespaces", json!(["group/*"])),
+        ("namespaces", json!(["group/asr", "group/nlp"])),
+        ("namespaces", Value::Null),
+        ("par", json!("")),
+        ("par", json!("a b")),
+    ] {
+        let token = signed(&key(5), &|c| {
+            child(c);
+            c[claim] = value.clone();
+        });
+        assert!(matches!(w.verifier.verify(&token), Err(Refusal::Claims(_))), "{claim} {value}");
+    }
+    for bad in [json!(["home/x"]), json!("group/asr"), json!([1])] {
+        w.refused(&signed(&key(1), &|c| c["namespaces"] = bad.clone()), Refusal::Malformed);
     }
 }

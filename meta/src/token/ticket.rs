@@ -28,7 +28,7 @@ struct Claims {
 /// Makes tickets, at the service.
 pub struct TicketSigner {
     issuer: String,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     clock: Arc<dyn Clock>,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Debug for TicketSigner {
 }
 
 impl TicketSigner {
-    pub fn new(volume: &str, key: SigningKey, clock: Arc<dyn Clock>) -> TicketSigner {
-        TicketSigner { issuer: issuer(volume), key, clock }
+    pub fn new(volume: &str, key: impl Into<Arc<SigningKey>>, clock: Arc<dyn Clock>) -> TicketSigner {
+        TicketSigner { issuer: issuer(volume), key: key.into(), clock }
     }
 
     /// Lets `session` read what other nodes have staged of `ns`, for [`TICKET_SECS`].

@@ -24,11 +24,15 @@ pub(super) enum Refusal {
     /// No trusted key made this signature.
     Signature,
     Claims(&'static str),
+    /// The service signs what is delegated, and nothing else; others sign everything but that.
+    Signer,
     Audience,
     Volume,
     NotYet,
     Expired,
     Revoked,
+    /// What it was delegated from.
+    ParentRevoked,
 }
 
 impl fmt::Display for Refusal {
@@ -39,11 +43,13 @@ impl fmt::Display for Refusal {
             Refusal::Algorithm => "it is signed in another way than with Ed25519",
             Refusal::Signature => "no trusted key has signed it",
             Refusal::Claims(why) => why,
+            Refusal::Signer => "what it says is not for its signer to say",
             Refusal::Audience => "it is for something else than the metadata service",
             Refusal::Volume => "it is for another volume",
             Refusal::NotYet => "it is not valid yet",
             Refusal::Expired => "it has expired",
             Refusal::Revoked => "it was revoked",
+            Refusal::ParentRevoked => "the token that it was delegated from was revoked",
         })
     }
 }
@@ -52,6 +58,8 @@ impl fmt::Display for Refusal {
 pub struct Verifier {
     issuer: String,
     keys: Vec<PublicKey>,
+    /// The service's own, which signs what is delegated.
+    delegating: Option<PublicKey>,
     clock: Arc<dyn Clock>,
     revoked: Revoked,
 }
@@ -79,7 +87,18 @@ impl Verifier {
                 format!("{} keys are to be trusted; give one to {KEYS_MAX} with --trust", keys.len()),
             ));
         }
-        Ok(Verifier { issuer: issuer(volume), keys, clock, revoked })
+        Ok(Verifier { issuer: issuer(volume), keys, delegating: None, clock, revoked })
+    }
+
+    /// With tokens that the service delegates: `key` signs those.
+    pub fn delegating(self, key: PublicKey) -> Verifier {
+        Verifier { delegating: Some(key), ..self }
+    }
+
+    /// For a node: only of what the service delegates, by the key of its greeting. Whether one was revoked only the service knows.
+    pub fn of_delegated(volume: &str, key: &[u8], clock: Arc<dyn Clock>) -> Result<Verifier> {
+        let (keys, delegating) = (Vec::new(), Some(PublicKey::from_bytes(key)?));
+        Ok(Verifier { issuer: issuer(volume), keys, delegating, clock, revoked: Arc::new(|_| false) })
     }
 
     /// What a genuine token says. Whatever is wrong, the error is the same; the audit log has the reason.
@@ -101,8 +120,23 @@ impl Verifier {
         })
     }
 
+    /// The same without a word in the log: for tokens that may be another's to check.
+    pub fn is_good(&self, token: &str) -> bool {
+        self.verify(token).is_ok()
+    }
+
     pub(super) fn verify(&self, token: &str) -> Result<Token, Refusal> {
-        let (kid, claims) = genuine::<Claims>(token, &self.keys)?;
+        let (kid, claims) = match genuine::<Claims>(token, &self.keys) {
+            Err(Refusal::Signature) if self.delegating.is_some() => {
+                let (kid, claims) = genuine::<Claims>(token, self.delegating.as_slice())?;
+                if claims.par.is_none() {
+                    return Err(Refusal::Signer);
+                }
+                (kid, claims)
+            }
+            Ok((_, claims)) if claims.par.is_some() => return Err(Refusal::Signer),
+            other => other?,
+        };
         claims.check().map_err(Refusal::Claims)?;
         if claims.aud != AUDIENCE {
             return Err(Refusal::Audience);
@@ -113,6 +147,9 @@ impl Verifier {
         in_time(claims.nbf.unwrap_or(claims.iat).max(claims.iat), claims.exp, &*self.clock)?;
         if (self.revoked)(&claims.jti) {
             return Err(Refusal::Revoked);
+        }
+        if claims.par.as_deref().is_some_and(|parent| (self.revoked)(parent)) {
+            return Err(Refusal::ParentRevoked);
         }
         Ok(claims.into_token(kid))
     }

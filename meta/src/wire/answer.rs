@@ -4,7 +4,7 @@ use granary_core::{Ino, ObjectKind, Result};
 
 use super::pb::response::Result as Wire;
 use super::{attr, bounds, kind, lists, lock, malformed, namespace, pb, required};
-use crate::call::Answer;
+use crate::call::{Answer, TokenText};
 use crate::types::{Copied, DeadObject, Inline, LiveObject, ObjectInfo};
 
 pub fn encode_object(o: &ObjectInfo) -> pb::Object {
@@ -109,6 +109,7 @@ pub fn encode(result: &Result<Answer>) -> Wire {
         Answer::Namespaces(all) => {
             Wire::Namespaces(pb::Namespaces { namespaces: all.iter().map(namespace::encode_info).collect() })
         }
+        Answer::Token(token) => Wire::Token(token.0.clone()),
         Answer::Sessions(all) => {
             Wire::Sessions(pb::Sessions { sessions: all.iter().map(namespace::encode_session).collect() })
         }
@@ -151,6 +152,7 @@ pub fn decode(wire: Wire) -> Result<Result<Answer>> {
         Wire::Namespaces(n) => {
             Answer::Namespaces(n.namespaces.into_iter().map(namespace::decode_info).collect::<Result<_>>()?)
         }
+        Wire::Token(token) => Answer::Token(TokenText(bounds::long_text(token, "a token")?)),
         Wire::Sessions(s) => {
             Answer::Sessions(s.sessions.into_iter().map(namespace::decode_session).collect::<Result<_>>()?)
         }

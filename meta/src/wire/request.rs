@@ -233,6 +233,12 @@ pub fn encode_call(call: &Call) -> Wire {
         }
         Call::Sessions => Wire::Sessions(pb::Nothing {}),
         Call::RevokeToken { token } => Wire::RevokeToken(token.clone()),
+        Call::Delegate { namespace, read_only, lifetime_secs, purpose } => Wire::Delegate(pb::Delegate {
+            namespace: namespace.as_str().to_owned(),
+            read_only: *read_only,
+            lifetime_secs: *lifetime_secs,
+            purpose: purpose.clone(),
+        }),
     }
 }
 
@@ -311,5 +317,11 @@ pub fn decode_call(call: Wire) -> Result<Call> {
         Wire::RemoveNamespace(r) => Call::RemoveNamespace { name: namespace::name(&r.name)?, force: r.force },
         Wire::Sessions(_) => Call::Sessions,
         Wire::RevokeToken(token) => Call::RevokeToken { token: text(token, "a token's id")? },
+        Wire::Delegate(d) => Call::Delegate {
+            namespace: namespace::name(&d.namespace)?,
+            read_only: d.read_only,
+            lifetime_secs: d.lifetime_secs,
+            purpose: text(d.purpose, "whom a token is for")?,
+        },
     })
 }

@@ -285,6 +285,14 @@ fn call() -> impl Strategy<Value = Call> {
             }),
         (namespace_name(), any::<bool>()).prop_map(|(name, force)| Call::RemoveNamespace { name, force }),
         "[a-z0-9-]{0,40}".prop_map(|token| Call::RevokeToken { token }),
+        (namespace_name(), any::<bool>(), any::<u64>(), "[a-z /0-9-]{0,40}").prop_map(
+            |(namespace, read_only, lifetime_secs, purpose)| Call::Delegate {
+                namespace,
+                read_only,
+                lifetime_secs,
+                purpose
+            }
+        ),
     ];
     prop_oneof![names, inodes, content, leases, volume]
 }
@@ -374,6 +382,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         namespace_info().prop_map(Answer::Namespace),
         vec(namespace_info(), 0..4).prop_map(Answer::Namespaces),
         vec(session, 0..4).prop_map(Answer::Sessions),
+        "[A-Za-z0-9._-]{0,80}".prop_map(|text| Answer::Token(TokenText(text))),
     ]
 }
 

@@ -100,21 +100,25 @@ impl Driver {
 
     /// Guarded by grants, with an API server.
     pub fn guarded(node: &Node, api: &Api, grants: &str) -> Driver {
+        Driver::guarded_with(node, api, grants, &[])
+    }
+
+    /// The same with more flags.
+    pub fn guarded_with(node: &Node, api: &Api, grants: &str, more: &[&str]) -> Driver {
         let file = node.path("access.toml");
         std::fs::write(&file, grants).expect("grants");
         let credentials = node.path("credentials");
         std::fs::create_dir_all(&credentials).expect("a directory");
-        Driver::start(
-            node,
-            &[
-                "--access",
-                file.to_str().expect("utf-8"),
-                "--kube-api",
-                &api.url,
-                "--kube-credentials",
-                credentials.to_str().expect("utf-8"),
-            ],
-        )
+        let mut args = vec![
+            "--access",
+            file.to_str().expect("utf-8"),
+            "--kube-api",
+            &api.url,
+            "--kube-credentials",
+            credentials.to_str().expect("utf-8"),
+        ];
+        args.extend(more);
+        Driver::start(node, &args)
     }
 
     pub fn publish(&self, dir: &Path, publish: &Publish) -> Result<(), Status> {
@@ -148,6 +152,12 @@ impl Driver {
         let mut client = NodeClient::new(self.channel.clone());
         let answer = self.runtime.block_on(client.node_get_volume_stats(request))?.into_inner();
         Ok(answer.volume_condition.expect("a condition"))
+    }
+
+    pub fn delete(&self, volume: &str) -> Result<(), Status> {
+        let request = DeleteVolumeRequest { volume_id: volume.to_owned(), ..DeleteVolumeRequest::default() };
+        let mut client = ControllerClient::new(self.channel.clone());
+        self.runtime.block_on(client.delete_volume(request)).map(drop)
     }
 
     /// As the provisioner asks for a claim of this Kubernetes namespace. The volume's id and context.

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `api` | an API server that knows the pods of a test |
 //! | `driver` | the driver, and calls as kubelet makes them |
-//! | `access`, `ids`, `health`, `drain` | tests |
+//! | `access`, `ids`, `health`, `drain`, `tokens` | tests |
 
 mod access;
 mod api;
@@ -13,6 +13,7 @@ mod drain;
 mod driver;
 mod health;
 mod ids;
+mod tokens;
 
 use std::process::Command;
 

@@ -34,7 +34,8 @@ impl Authenticate for Names {
         };
         let groups = if user == "mallory" { vec![] } else { vec!["asr".into()] };
         let token = format!("token-of-{user}");
-        Ok(Identity { user: user.into(), groups, rights, token, expires: None })
+        let user = user.to_owned();
+        Ok(Identity { user, groups, rights, namespaces: None, token, parent: None, expires: None })
     }
 }
 

@@ -29,7 +29,8 @@ pub fn options() -> ServiceOptions {
 
 pub fn identity(user: &str, groups: &[&str], rights: Rights) -> Identity {
     let groups = groups.iter().map(|s| s.to_string()).collect();
-    Identity { user: user.into(), groups, rights, token: format!("token-of-{user}"), expires: None }
+    let token = format!("token-of-{user}");
+    Identity { user: user.into(), groups, rights, namespaces: None, token, parent: None, expires: None }
 }
 
 pub fn new_namespace(name: &str) -> NewNamespace {
