@@ -32,7 +32,9 @@
 //!
 //! The StorageClass's and volumes' words are `parameters`', the access file's `grants`'. A right that is taken back, or narrowed, while a
 //! pod has the volume does not take the mount from it, which the kernel could not do without errors in its programs: the pod's events and
-//! the volume's condition say so, and the next pod does not get it.
+//! the volume's condition say so, and the next pod does not get it. Where each volume is mounted by a token of its own (a metadata service,
+//! `granary csi --delegate`), it is not renewed then: the mount answers EACCES when the token has ended, at the latest after its whole life,
+//! unless another pod of the node has the same namespace still, through the same session.
 
 mod access;
 mod controller;

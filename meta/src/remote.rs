@@ -209,7 +209,7 @@ impl Client {
 
     /// Greets anew with the token that there is now; what the session has stays.
     pub fn greet_again(&self) {
-        self.core.cut.notify_one();
+        self.core.new_token();
     }
 
     /// Does at once what time brings; otherwise done some thirty times in a lease time.

@@ -91,13 +91,14 @@ impl Bearer {
     fn of(token: &Token) -> Bearer {
         match token.only() {
             Some(namespace) => Bearer::Namespace(namespace.clone()),
-            None => Bearer::User {
-                user: token.user.clone(),
-                groups: token.groups.clone(),
-                rights: token.rights,
-                namespaces: token.namespaces.clone(),
-            },
+            None => Bearer::user(token),
         }
+    }
+
+    /// The same of the node's own, which is never another's.
+    fn user(token: &Token) -> Bearer {
+        let Token { user, groups, namespaces, rights, .. } = token.clone();
+        Bearer::User { user, groups, rights, namespaces }
     }
 }
 
@@ -106,9 +107,14 @@ fn now_secs(clock: &dyn Clock) -> u64 {
 }
 
 impl Link {
-    fn new(client: Arc<Client>, said: &Token, shown: Arc<Mutex<Shown>>, clock: Arc<dyn Clock>) -> Arc<Link> {
-        let (user, bearer, closed) = (said.user.clone(), Bearer::of(said), AtomicBool::new(false));
-        Arc::new(Link { client, user, bearer, shown, closed, clock })
+    fn new(
+        client: Arc<Client>,
+        user: String,
+        bearer: Bearer,
+        shown: Arc<Mutex<Shown>>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Link> {
+        Arc::new(Link { client, user, bearer, shown, closed: AtomicBool::new(false), clock })
     }
 
     /// What it may do now.
@@ -121,12 +127,16 @@ impl Link {
         lock(&self.shown).left_secs(now_secs(&*self.clock)) * 1000
     }
 
-    /// Ends the session, within a bound: the service need not wait for what it holds.
+    /// Ends the session, within a bound.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        if tokio::time::timeout(CLOSE_WAIT, self.client.close()).await.is_err() {
-            tracing::debug!("the metadata service did not hear that a session of {} ends", self.user);
-        }
+        leave(self.client.clone()).await;
+    }
+
+    /// Whether the service says something to it now, be it that it refuses its tokens.
+    pub fn is_answered(&self) -> bool {
+        let status = self.client.status();
+        status.connected || status.refused
     }
 
     /// Whether its rights may become others, as further tokens for its namespace come.
@@ -173,6 +183,28 @@ impl Link {
             waiting_calls: status.waiting_calls,
             fenced: status.fenced.map(|(why, ago)| FencedStatus { why, ago_ms: ago.as_millis() as u64 }),
         }
+    }
+}
+
+/// Tells the service that a session ends, which else would be thought to use what it was told of until it was silent for long.
+async fn leave(client: Arc<Client>) {
+    if tokio::time::timeout(CLOSE_WAIT, client.close()).await.is_err() {
+        tracing::debug!("the metadata service did not hear that a session of this node ended");
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if !*self.closed.get_mut() {
+            leave_behind(self.client.clone());
+        }
+    }
+}
+
+/// The same where nobody waits for it.
+fn leave_behind(client: Arc<Client>) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(leave(client));
     }
 }
 
@@ -227,7 +259,8 @@ impl Clients {
             })
         };
         let client = clients.client(provider).await?;
-        let own = Link::new(client, &said, shown, clients.clock.clone());
+        let (user, bearer) = (said.user.clone(), Bearer::user(&said));
+        let own = Link::new(client, user, bearer, shown, clients.clock.clone());
         let _ = clients.own.set(own); // the first and only time
         Ok(clients)
     }
@@ -279,10 +312,11 @@ impl Clients {
         let provider = move || Ok(lock(&shown).secret(now_secs(&*clock)).as_str().to_owned());
         let client = self.client(Arc::new(provider)).await?;
         if let Some(link) = known {
+            leave_behind(client);
             link.take(&said, token);
             return Ok(link);
         }
-        let link = Link::new(client, &said, kept, self.clock.clone());
+        let link = Link::new(client, said.user.clone(), bearer.clone(), kept, self.clock.clone());
         let mut others = lock(&self.others);
         others.retain(|_, link| link.strong_count() > 0);
         if let Some(faster) = others.get(&bearer).and_then(Weak::upgrade).filter(alive) {

@@ -325,7 +325,8 @@ impl Keeper {
     async fn let_go(&self) {
         for served in self.table.all() {
             let Some(link) = served.link.as_ref().filter(|link| link.is_of_namespace()) else { continue };
-            if served.session().is_some() || served.tree.status().dirty_files > 0 {
+            // Without the service, closing would keep everybody else waiting.
+            if served.session().is_some() || served.tree.status().dirty_files > 0 || !link.is_answered() {
                 continue;
             }
             let id = served.meta.namespace();
@@ -710,7 +711,9 @@ impl Keeper {
     }
 
     async fn remove(&self, name: NamespaceName, force: bool, token: Option<&Secret>) -> Outcome<NamespaceId> {
-        let id = self.parts.source.find(token, &name).await?.info.id;
+        // Kept to the end: the session that found it is the one that removes it.
+        let Reached { info, link: _session, .. } = self.parts.source.find(token, &name).await?;
+        let id = info.id;
         let open = self.table.get(id);
         if let Some(session) = open.as_ref().and_then(|served| served.session()) {
             let dir = session.path().display();

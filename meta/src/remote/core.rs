@@ -366,6 +366,17 @@ impl Core {
         link.last_error = Some((why.kind(), why.to_string()));
     }
 
+    /// There is another token to show: what was said of the one before does not count any more.
+    pub fn new_token(&self) {
+        {
+            let mut link = lock(&self.link);
+            if !link.connected {
+                (link.last_error, link.since) = (None, self.clock.monotonic());
+            }
+        }
+        self.cut.notify_one();
+    }
+
     // The session's life
 
     pub fn is_alive(&self) -> bool {
