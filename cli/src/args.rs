@@ -73,6 +73,9 @@ pub struct InitArgs {
     /// When the volume is there already, say so and succeed
     #[arg(long)]
     pub if_missing: bool,
+    /// Make the volume that this key is for (`granary token key --new-volume`); its public part is enough
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     #[command(flatten)]
     pub flags: NodeFlags,
 }
@@ -128,6 +131,9 @@ pub enum NodeCommand {
         /// For programs: what is left, as JSON
         #[arg(long)]
         json: bool,
+        /// How long to wait for the store, for example 5min; then what is left is told [default: as long as it takes]
+        #[arg(long, value_name = "PERIOD")]
+        wait: Option<String>,
         #[command(flatten)]
         flags: PlaceFlags,
     },
@@ -691,6 +697,9 @@ pub enum TokenCommand {
         /// The volume whose tokens it signs [default: the one of --meta, or of the node that runs here]
         #[arg(long, value_name = "UUID")]
         volume: Option<String>,
+        /// One that is not there yet: `granary init --key FILE` makes it
+        #[arg(long, conflicts_with = "volume")]
+        new_volume: bool,
         #[command(flatten)]
         flags: PlaceFlags,
     },

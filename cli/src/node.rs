@@ -226,11 +226,11 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     let mut generator = randomness::generator()?;
     let fresh = NodeId(generator.next_u64());
     let keeping = match settings.keeper {
-        true => {
+        Some(who) => {
             let settings = settings.clone();
-            Some(blocking(move || Keeping::start(&settings)).await?)
+            Some(blocking(move || Keeping::start(&settings, who)).await?)
         }
-        false => None,
+        None => None,
     };
     let inherited = match keeping.clone() {
         Some(keeping) => blocking(move || keeping.all()).await?,

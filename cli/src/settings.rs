@@ -179,7 +179,8 @@ pub const SETTINGS: &[Setting] = &[
         "keeper",
         Unit::Text,
         Scope::Node,
-        "on: a second process holds the mounts, so that they and open files outlive the node process; off: they end with it",
+        "on: a second process holds the mounts, so that they and open files outlive the node process; apart: the same, and somebody \
+         else runs it (granary keeper); off: they end with it",
     ),
     setting("stop_wait_ms", Unit::Period, Scope::Node, "How long a stopping node waits for busy mounts"),
     setting(
@@ -325,6 +326,15 @@ const OTHER_VARIABLES: [&str; 4] =
 
 pub const CONFIG_DEFAULT: &str = "/etc/granary/granary.toml";
 
+/// Who runs the process that holds the mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The node starts it when it is missing.
+    Own,
+    /// Somebody who restarts it, as Kubernetes and systemd do. One of the node's own would end with what runs the node.
+    Apart,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Auto,
@@ -358,7 +368,7 @@ pub struct Settings {
     /// For mounts whose options do not say it.
     pub transport: Transport,
     /// Mounts outlive the process, where they can.
-    pub keeper: bool,
+    pub keeper: Option<Keeper>,
     pub stop_wait_ms: u64,
     pub stop_drain_ms: u64,
     pub backup: BackupSettings,
@@ -649,11 +659,14 @@ fn build(given: &GivenSettings) -> Outcome<Settings> {
         })?,
     };
     let keeper = match given.get("keeper") {
-        None => false,
+        None => None,
         Some(g) => match g.text.as_str() {
-            "on" => true,
-            "off" => false,
-            other => return Err(bad("keeper", &g.origin, format!("{other:?} is neither on nor off"))),
+            "on" => Some(Keeper::Own),
+            "apart" => Some(Keeper::Apart),
+            "off" => None,
+            other => {
+                return Err(bad("keeper", &g.origin, format!("{other:?} is neither on, apart nor off")));
+            }
         },
     };
     let stop_wait_ms = period("stop_wait_ms", 10_000)?;

@@ -10,7 +10,7 @@
 //! | `POST /v1/warmup` | [`WarmRequest`] | lines of [`WarmLine`]; the last is `Done` or `Failed` |
 //! | `GET /v1/warmups` | | list of [`WarmStatus`] |
 //! | `POST /v1/warmups/cancel` | [`WarmCancelRequest`] | [`WarmStatus`] |
-//! | `POST /v1/drain` | | the same lines; the last is `Drained` or `Failed` |
+//! | `POST /v1/drain` | [`DrainRequest`] | the same lines; the last is `Drained` or `Failed` |
 //! | `GET /v1/namespaces` | | list of [`NamespaceInfo`](granary_meta::NamespaceInfo) |
 //! | `POST /v1/namespaces/list` | [`ListRequest`] | the same, as the bearer of a token sees them |
 //! | `POST /v1/namespaces/create` | [`CreateRequest`] | `NamespaceInfo` |
@@ -163,6 +163,14 @@ pub enum SyncLine {
     /// What `granary node drain` came to.
     Drained(DrainReport),
     Failed(Failure),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// How long the store is waited for; `None`: as long as it takes.
+    #[serde(default)]
+    pub wait_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,6 +23,27 @@ fn a_volume_is_made_once() {
     assert!(!exists(&world.path("other")));
 }
 
+/// A cluster's secrets are made before anything runs in it.
+#[test]
+fn a_volume_is_made_for_a_key_that_was_there_before_it() {
+    let world = World::empty();
+    let [key, other] = ["k", "other"].map(|name| world.path(name).display().to_string());
+    for key in [&key, &other] {
+        world.run(&["token", "key", "--key", key, "--new-volume"]).unwrap_ok();
+    }
+    let issued = world.run(&["token", "issue", "--user", "root", "--key", &key]).unwrap_ok();
+    let told = world.run(&["token", "inspect", "--json", issued.trim()]).unwrap_ok();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let public = format!("{key}.pub");
+    let init = |key: &str| world.run(&["init", "--if-missing", "--store", &world.store_url(), "--key", key]);
+    for _ in 0..2 {
+        let out = init(&public).unwrap_ok();
+        assert!(out.contains(told["volume"].as_str().unwrap()), "{out} {told}");
+    }
+    init(&other).refused(1, &["the key is for", "granary token key --volume"]);
+    init("/none").refused(1, &["/none"]);
+}
+
 #[test]
 fn a_store_holds_one_volume() {
     let world = World::with_volume();

@@ -215,6 +215,25 @@ fn a_node_is_drained_and_nothing_stays() {
     assert!([read_tree(&dir), read_tree(&other)] == before, "a tree differs");
 }
 
+#[test]
+fn a_drain_that_is_given_a_time_tells_what_is_left() {
+    let node = Node::with_settings(StoreKind::Folder, &NEVER);
+    let dir = node.mount("user/alice", "");
+    // Four blocks, a minute each.
+    node.ok(&["ns", "set", "user/alice", "--upload-bandwidth", "256KiB/s"]);
+    fs::write(dir.join("large"), vec![9; 60 << 20]).expect("write");
+    node.fails(&["node", "drain", "--wait", "soon"], "--wait");
+    node.fails(&["node", "drain", "--wait", "300ms"], "the time that it was given (--wait) is over");
+    let status = node.status();
+    assert!(
+        status["mounts"] == serde_json::json!([]) && status["draining"][0]["dirty_files"] == 1,
+        "{status}"
+    );
+    node.ok(&["ns", "set", "user/alice", "--upload-bandwidth", "default"]);
+    node.ok(&["node", "drain", "--wait", "10min"]);
+    assert_eq!(node.status()["draining"], serde_json::json!([]));
+}
+
 /// The folder store refuses every PUT while a file is where its directory was.
 struct Broken<'a>(&'a Node);
 

@@ -1,5 +1,8 @@
 //! `granary init`: makes a volume. The order makes every interruption harmless: the store is tried, then the metadata
 //! says which store and volume it is, then the store is marked. Run again, it goes on where it stopped.
+//!
+//! Where it runs before each start of a process (`--if-missing`), a volume that is there is enough: a store that does not answer
+//! keeps nobody from starting. The process itself looks at the mark.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use crate::args::InitArgs;
 use crate::client::block_on;
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
-use crate::{log, randomness, volume};
+use crate::{log, volume};
 
 /// How long a store that does not answer is tried.
 const RETRY_MS: u64 = 5_000;
@@ -29,7 +32,8 @@ pub fn run(args: &InitArgs) -> Outcome<()> {
         ));
     };
     let url = normal(&url)?;
-    let (info, made) = block_on(init(&settings, &url))?;
+    let wanted = args.key.as_deref().map(super::token::volume_of).transpose()?;
+    let (info, made) = block_on(init(&settings, &url, wanted.as_deref(), args.if_missing))?;
     if !made && !args.if_missing {
         return Err(Failure::of_kind(
             Kind::Exists,
@@ -63,9 +67,25 @@ pub fn normal(url: &str) -> Outcome<String> {
     Err(Failure::usage(format!("store {url:?} cannot be used: write s3://BUCKET/PREFIX or file:///FOLDER")))
 }
 
-/// The volume, and whether it was made now.
-async fn init(settings: &Settings, url: &str) -> Outcome<(VolumeInfo, bool)> {
+/// The volume, and whether it was made now. `wanted`: its number.
+async fn init(
+    settings: &Settings,
+    url: &str,
+    wanted: Option<&str>,
+    if_missing: bool,
+) -> Outcome<(VolumeInfo, bool)> {
     let before = existing(settings, url)?;
+    if let (Some(info), Some(wanted)) = (&before, wanted)
+        && info.uuid != wanted
+    {
+        return Err(Failure::of_kind(
+            Kind::Exists,
+            format!(
+                "{} has volume {}, and the key is for {wanted}; make one for it with `granary token key --volume {1}`",
+                settings.meta, info.uuid
+            ),
+        ));
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let options = granary_store::Options { create: true, ..volume::store_options(settings) };
     let registry = &mut Registry::default();
@@ -74,7 +94,15 @@ async fn init(settings: &Settings, url: &str) -> Outcome<(VolumeInfo, bool)> {
         limits.retry_ms_max = RETRY_MS; // a person waits
     }
     let store = granary_store::production_with(url, &options, &limits, clock.clone(), registry)?;
-    granary_store::probe(&*store, &*clock).await?;
+    let probed = granary_store::probe(&*store, &*clock).await;
+    if let (Some(info), Err(e)) = (&before, &probed)
+        && if_missing
+        && e.kind().is_transient()
+    {
+        eprintln!("granary: the store {} does not answer now: {e}", store.describe());
+        return Ok((info.clone(), false));
+    }
+    probed?;
     let marked = marker::read(&*store).await?;
     let info = match (before, marked) {
         (Some(info), Some(marker)) if marker.uuid == info.uuid => return Ok((info, false)),
@@ -84,7 +112,7 @@ async fn init(settings: &Settings, url: &str) -> Outcome<(VolumeInfo, bool)> {
         (None, None) => {
             let engine = RocksEngine::open(settings.meta.folder()?)?;
             let info = VolumeInfo {
-                uuid: format!("{:032x}", randomness::bits(randomness::generator()?)()),
+                uuid: wanted.map_or_else(super::token::new_uuid, |wanted| Ok(wanted.to_owned()))?,
                 store_url: url.to_owned(),
                 created_unix_ms: clock.now().unix_ms(),
             };

@@ -5,8 +5,8 @@ use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::node;
 use crate::progress::Progress;
-use crate::units::{show_bytes, show_period_ms};
-use crate::wire::{DrainReport, StopReply, SyncLine};
+use crate::units::{parse_period_ms, show_bytes, show_period_ms};
+use crate::wire::{DrainReport, DrainRequest, StopReply, SyncLine};
 
 pub fn run(args: NodeArgs) -> Outcome<()> {
     match args.command {
@@ -14,7 +14,7 @@ pub fn run(args: NodeArgs) -> Outcome<()> {
         Some(NodeCommand::Run { flags }) => {
             foreground(args.notify, args.replace, || args.flags.and(flags).sources().resolve())
         }
-        Some(NodeCommand::Drain { stop, json, flags }) => drain(stop, json, &flags),
+        Some(NodeCommand::Drain { stop, json, wait, flags }) => drain(stop, json, wait.as_deref(), &flags),
         Some(NodeCommand::Stop { flags }) => stop(&flags),
         Some(NodeCommand::Leave { flags }) => take_the_place(&flags.sources().resolve()?),
     }
@@ -51,12 +51,14 @@ fn take_the_place(settings: &crate::settings::Settings) -> Outcome<()> {
 }
 
 /// Empties the node; fails with what is left.
-fn drain(and_stop: bool, json: bool, flags: &PlaceFlags) -> Outcome<()> {
+fn drain(and_stop: bool, json: bool, wait: Option<&str>, flags: &PlaceFlags) -> Outcome<()> {
+    let wait_ms = wait.map(parse_period_ms).transpose();
+    let request = DrainRequest { wait_ms: wait_ms.map_err(|why| Failure::usage(format!("--wait: {why}")))? };
     let settings = flags.sources().resolve()?;
     let client = Client::new(&settings.socket);
     let mut progress = Progress::new("draining");
     let mut report = None;
-    block_on(client.follow("/v1/drain", &serde_json::json!({}), |line| {
+    block_on(client.follow("/v1/drain", &request, |line| {
         progress.on_line(line);
         if let SyncLine::Drained(drained) = line {
             report = Some(drained.clone());

@@ -15,11 +15,14 @@ use crate::{randomness, token_file};
 mod key;
 pub mod pass;
 
-pub use key::read_public;
+pub use key::{read_public, volume_of};
 
 pub fn run(args: &TokenArgs) -> Outcome<()> {
     match &args.command {
-        TokenCommand::Key { key, volume, flags } => key::make(key, volume.as_deref(), flags),
+        TokenCommand::Key { key, volume, new_volume, flags } => {
+            let volume = if *new_volume { Some(new_uuid()?) } else { volume.clone() };
+            key::make(key, volume.as_deref(), flags)
+        }
         TokenCommand::Issue { user, groups, rights, namespaces, ttl, key, volume, flags } => {
             let named =
                 namespaces.iter().map(|text| text.parse()).collect::<granary_core::Result<Vec<_>>>()?;
@@ -50,6 +53,11 @@ pub fn run(args: &TokenArgs) -> Outcome<()> {
             super::meta::revoke(token_file::given(token)?.as_str(), flags)
         }
     }
+}
+
+/// Of a volume.
+pub fn new_uuid() -> Outcome<String> {
+    Ok(format!("{:032x}", randomness::bits(randomness::generator()?)()))
 }
 
 impl From<RightsArg> for Rights {

@@ -355,11 +355,15 @@ async fn sync(State(node): On, ConnectInfo(peer): Who, Ask(request): Ask<SyncReq
     Ok(sync::lines(&node, move |lines| sync::store(wanted, lines)))
 }
 
-async fn drain(State(node): On, ConnectInfo(peer): Who) -> Outcome<Response> {
+async fn drain(
+    State(node): On,
+    ConnectInfo(peer): Who,
+    Json(request): Json<DrainRequest>,
+) -> Outcome<Response> {
     peer.check_administrator("drain the node")?;
-    tracing::info!(uid = peer.uid, "told to drain");
-    let own = node.clone();
-    Ok(sync::lines(&node, move |lines| empty::run(own, lines)))
+    tracing::info!(uid = peer.uid, wait_ms = request.wait_ms, "told to drain");
+    let (own, wait) = (node.clone(), request.wait_ms.map(std::time::Duration::from_millis));
+    Ok(sync::lines(&node, move |lines| empty::run(own, wait, lines)))
 }
 
 async fn list(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<Vec<NamespaceInfo>>> {

@@ -6,11 +6,15 @@
 //! 4. Everything is unmounted. A mount that is in use stays, as with `granary umount`, and is told with who uses it.
 //! 5. What was written meanwhile is stored.
 //!
-//! Each can be done again; what stays in spite of it is told with the reason.
+//! Each can be done again; what stays in spite of it is told with the reason. Who gives a time (`--wait`) has the answer when it
+//! is over, a moment for the unmounting aside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use granary_cache::TreeStatus;
+use granary_core::Kind;
 
 use super::Node;
 use super::sync::{Lines, follow};
@@ -22,7 +26,9 @@ use crate::wire::{DrainReport, LeftBehind, SyncLine};
 const SPACES_AT_ONCE: usize = 8;
 
 /// `None`: nobody listens any more.
-pub(super) async fn run(node: Arc<Node>, lines: Lines) -> Option<SyncLine> {
+pub(super) async fn run(node: Arc<Node>, wait: Option<Duration>, lines: Lines) -> Option<SyncLine> {
+    let until = wait.map(|wait| node.clock.monotonic() + wait);
+    let left_over = || until.map(|until| until.saturating_sub(node.clock.monotonic()));
     let mut left = match node.mounts.begin_emptying().await {
         Ok(unopened) => unopened
             .into_iter()
@@ -31,7 +37,7 @@ pub(super) async fn run(node: Arc<Node>, lines: Lines) -> Option<SyncLine> {
         Err(failure) => return Some(SyncLine::Failed(failure)),
     };
     let table = node.mounts.table();
-    store(&table.all(), &lines).await?;
+    store(&table.all(), left_over(), &lines).await?;
     for dir in table.all().iter().flat_map(Served::dirs) {
         if let Err(why) = node.mounts.unmount(dir.clone(), false).await {
             let what = dir.display().to_string();
@@ -39,7 +45,7 @@ pub(super) async fn run(node: Arc<Node>, lines: Lines) -> Option<SyncLine> {
         }
     }
     let all = table.all();
-    let failed = store(&all, &lines).await?;
+    let failed = store(&all, left_over(), &lines).await?;
     for (served, failed) in all.iter().zip(failed) {
         let status = served.tree.status();
         let why = failed.or_else(|| status.damage.or(status.error).map(Failure::failed)).or_else(|| {
@@ -58,12 +64,31 @@ pub(super) async fn run(node: Arc<Node>, lines: Lines) -> Option<SyncLine> {
     Some(SyncLine::Drained(DrainReport { clean, left }))
 }
 
-/// Stores all that is dirty of these; what failed, in their order.
-async fn store(all: &[Served], lines: &Lines) -> Option<Vec<Option<Failure>>> {
+/// Stores all that is dirty of these, within `wait`; what failed, in their order.
+async fn store(all: &[Served], wait: Option<Duration>, lines: &Lines) -> Option<Vec<Option<Failure>>> {
     let trees: Vec<_> = all.iter().map(|served| served.tree.clone()).collect();
+    let over = wait.unwrap_or(Duration::MAX);
     let work = futures::stream::iter(trees.clone())
-        .map(|tree| async move { tree.sync().await.err().map(Failure::from) })
+        .map(|tree| async move {
+            match tokio::time::timeout(over, tree.sync()).await {
+                Ok(stored) => stored.err().map(Failure::from),
+                Err(_) => late(&tree.status()),
+            }
+        })
         .buffered(SPACES_AT_ONCE)
         .collect();
     follow(&trees, work, lines).await
+}
+
+/// What was not stored in time.
+fn late(status: &TreeStatus) -> Option<Failure> {
+    (status.dirty_files > 0).then(|| {
+        let why = status.error.as_ref().map_or(String::new(), |e| format!(" ({e})"));
+        Failure::of_kind(
+            Kind::Unavailable,
+            format!(
+                "the store does not have it, and the time that it was given (--wait) is over{why}; it is kept on this node's disk"
+            ),
+        )
+    })
 }

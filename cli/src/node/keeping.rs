@@ -3,6 +3,9 @@
 //!
 //! Who starts the node again when that ends: systemd or Kubernetes where they run it, else the keeper, in the way in which it was
 //! started. A keeper that a node started ends by itself, some seconds after its last mount.
+//!
+//! With `keeper = apart` somebody else runs the keeper, and starts it again: the node waits for it, and never starts one. What it
+//! started would be in its own container or unit, and end with it.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,11 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use super::table::Point;
 use crate::exit::{Failure, Outcome};
-use crate::settings::Settings;
+use crate::settings::{Keeper, Settings};
 
 /// How long a keeper has to answer after it was started, and how often that is tried.
 const START_WAIT: Duration = Duration::from_secs(5);
 const TRY_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a starting node waits for a keeper that somebody else starts: both begin with the machine.
+const APART_WAIT: Duration = Duration::from_secs(60);
 /// Between tries to replace a keeper that ended.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// What says that somebody else starts the node again.
@@ -131,6 +136,7 @@ struct Ours {
 /// The keeper, as the node sees it.
 pub struct Keeping {
     socket: PathBuf,
+    who: Keeper,
     hello: Vec<u8>,
     /// Guards the connection: one message and its answer at a time. Held over that, on threads that may block.
     link: Mutex<Option<Link>>,
@@ -150,14 +156,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Keeping {
-    /// Connects, and starts a keeper if there is none. Blocks.
-    pub fn start(settings: &Settings) -> Outcome<Arc<Keeping>> {
+    /// Connects, and starts a keeper if there is none, or waits for it. Blocks.
+    pub fn start(settings: &Settings, who: Keeper) -> Outcome<Arc<Keeping>> {
         let socket = socket_of(&settings.socket);
         let revival = Revival::of_this_process(settings);
         let hello = revival.map(|revival| serde_json::to_vec(&revival)).transpose();
         let hello = hello.map_err(|e| Failure::failed(format!("cannot tell the keeper: {e}")))?;
         let (link, ours) = (Mutex::new(None), Mutex::default());
-        let keeping = Arc::new(Keeping { socket, hello: hello.unwrap_or_default(), link, ours });
+        let keeping = Arc::new(Keeping { socket, who, hello: hello.unwrap_or_default(), link, ours });
+        if who == Keeper::Apart {
+            // Whoever looks while we wait finds the lock free.
+            drop(keeping.tried(APART_WAIT)?);
+        }
         keeping.connect()?;
         let watching = Arc::downgrade(&keeping);
         let thread = std::thread::Builder::new().name("granary-keeping".to_owned());
@@ -173,34 +183,49 @@ impl Keeping {
 
     fn connect(&self) -> Outcome<()> {
         let mut slot = lock(&self.link);
-        let cannot = |e: &std::io::Error| {
-            Failure::io(format!("cannot reach the keeper of the mounts at {}", self.socket.display()), e)
-        };
-        let link = match Link::connect(&self.socket) {
-            Ok(link) => link,
-            Err(_) => {
-                let program =
-                    program().ok_or_else(|| Failure::failed("cannot find this program's own file"))?;
-                let mut command = Command::new(program);
-                command.args(["keeper", "--ends-idle", "--socket"]).arg(&self.socket).current_dir("/");
-                let mut child = spawn(&mut command).map_err(|e| cannot(&e))?;
-                let mut tries = START_WAIT.as_millis() / TRY_INTERVAL.as_millis();
-                let link = loop {
-                    match Link::connect(&self.socket) {
-                        Ok(link) => break link,
-                        Err(e) if tries == 0 => return Err(cannot(&e)),
-                        Err(_) => std::thread::sleep(TRY_INTERVAL),
-                    }
-                    tries -= 1;
-                };
-                // Reaped when it ends, should that be before us.
-                std::thread::spawn(move || child.wait());
-                link
-            }
+        let link = match (Link::connect(&self.socket), self.who) {
+            (Ok(link), _) => link,
+            (Err(e), Keeper::Apart) => return Err(self.cannot(&e)),
+            (Err(_), Keeper::Own) => self.start_one()?,
         };
         link.say(Word::Hello, 0, &self.hello, &[])?;
         *slot = Some(link);
         Ok(())
+    }
+
+    fn start_one(&self) -> Outcome<Link> {
+        let program = program().ok_or_else(|| Failure::failed("cannot find this program's own file"))?;
+        let mut command = Command::new(program);
+        command.args(["keeper", "--ends-idle", "--socket"]).arg(&self.socket).current_dir("/");
+        let mut child = spawn(&mut command).map_err(|e| self.cannot(&e))?;
+        let link = self.tried(START_WAIT)?;
+        // Reaped when it ends, should that be before us.
+        std::thread::spawn(move || child.wait());
+        Ok(link)
+    }
+
+    /// Connects as soon as one is there.
+    fn tried(&self, wait: Duration) -> Outcome<Link> {
+        let mut tries = wait.as_millis() / TRY_INTERVAL.as_millis();
+        loop {
+            match Link::connect(&self.socket) {
+                Ok(link) => return Ok(link),
+                Err(e) if tries == 0 => return Err(self.cannot(&e)),
+                Err(_) => std::thread::sleep(TRY_INTERVAL),
+            }
+            tries -= 1;
+        }
+    }
+
+    fn cannot(&self, e: &std::io::Error) -> Failure {
+        let socket = self.socket.display();
+        let what = match self.who {
+            Keeper::Own => format!("cannot reach the keeper of the mounts at {socket}"),
+            Keeper::Apart => format!(
+                "no keeper of the mounts answers at {socket}; run `granary keeper --socket {socket}` there, or set keeper to off"
+            ),
+        };
+        Failure::io(what, e)
     }
 
     fn say(
@@ -214,7 +239,7 @@ impl Keeping {
             Some(link) => Ok(link.say(word, mount, blob, descriptors)?),
             None => Err(Failure::of_kind(
                 Kind::Unavailable,
-                "there is no keeper of the mounts now; one is started",
+                "there is no keeper of the mounts now; it is looked for",
             )),
         }
     }
@@ -222,10 +247,14 @@ impl Keeping {
     /// Until the keeper ends; then another one gets what it had.
     fn watch(&self) {
         let watched = lock(&self.link).as_ref().and_then(|link| link.descriptor().try_clone_to_owned().ok());
+        let next = match self.who {
+            Keeper::Own => "another one is started",
+            Keeper::Apart => "another one gets them as soon as it is there",
+        };
         if let Some(watched) = watched {
             let mut end = [PollFd::from_borrowed_fd(watched.as_fd(), PollFlags::RDHUP)];
             while let Err(rustix::io::Errno::INTR) = poll(&mut end, None) {}
-            tracing::warn!("the keeper of the mounts ended; another one is started");
+            tracing::warn!("the keeper of the mounts ended; {next}");
         }
         *lock(&self.link) = None;
         let given = self.connect().and_then(|()| {

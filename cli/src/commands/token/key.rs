@@ -93,8 +93,22 @@ pub fn read(path: &Path) -> Outcome<KeyFile> {
         );
     }
     let key = SigningKey::from_pem(&text).map_err(|e| e.context(path.display()))?;
+    Ok(KeyFile { key, volume: named(&text)? })
+}
+
+fn named(text: &str) -> Outcome<Option<String>> {
     let volume = text.lines().find_map(|line| line.strip_prefix(VOLUME_LINE));
-    Ok(KeyFile { key, volume: volume.map(|text| checked_volume(text.trim())).transpose()? })
+    volume.map(|text| checked_volume(text.trim())).transpose()
+}
+
+/// The volume that a key, private or public, was made for.
+pub fn volume_of(path: &Path) -> Outcome<String> {
+    named(&text_of(path)?)?.ok_or_else(|| {
+        Failure::usage(format!(
+            "{} does not say which volume it is for; give a key of `granary token key`",
+            path.display()
+        ))
+    })
 }
 
 /// A public key, to trust.
