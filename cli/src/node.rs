@@ -238,8 +238,8 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
     };
     let (mut data_listener, mut clients) = (None, None);
     let source = match settings.meta.service() {
-        None if inherited.is_empty() => Source::Local(volume::open(&settings)?),
-        None => Source::Local(volume::open_keeping(&settings)?),
+        None if inherited.is_empty() => Source::Local(volume::open_anew(&settings)?),
+        None => Source::Local(volume::open(&settings)?),
         Some(_) => {
             data_listener = data::listen(&settings).await?;
             let data_address = data_listener.as_ref().map(|data| data.address.clone());

@@ -40,8 +40,14 @@ fn missing(meta: &Path) -> Failure {
     )
 }
 
-/// Opens the volume's metadata for this process alone.
+/// Opens the volume's metadata for this process alone: a command, or a node that goes on with the open files of another process.
+/// Files without a name stay; a keeper may have them open for a node that is not there now.
 pub fn open(settings: &Settings) -> Outcome<Arc<Volume>> {
+    open_with(settings, |engine| Volume::open_keeping(engine, Arc::new(SystemClock), &settings.limits))
+}
+
+/// The same for a node with nothing to go on with: nobody has files open.
+pub fn open_anew(settings: &Settings) -> Outcome<Arc<Volume>> {
     open_with(settings, |engine| Volume::open(engine, Arc::new(SystemClock), &settings.limits))
 }
 
@@ -58,11 +64,6 @@ fn open_with(
         open(engine).map_err(|e| if e.kind() == Kind::NotFound { missing(folder) } else { e.into() })?;
     check_asked(settings, volume.info())?;
     Ok(volume)
-}
-
-/// The same for a process that goes on with the open files of another one.
-pub fn open_keeping(settings: &Settings) -> Outcome<Arc<Volume>> {
-    open_with(settings, |engine| Volume::open_keeping(engine, Arc::new(SystemClock), &settings.limits))
 }
 
 /// The same, to serve it to other processes.

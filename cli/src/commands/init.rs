@@ -133,7 +133,8 @@ fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
         return Ok(None);
     }
     let engine = RocksEngine::open(folder)?;
-    let info = match Volume::open(engine.clone(), Arc::new(SystemClock), &settings.limits) {
+    // A node whose programs wait for it may have files without a name open.
+    let info = match Volume::open_keeping(engine.clone(), Arc::new(SystemClock), &settings.limits) {
         Ok(volume) => {
             let info = volume.info().clone();
             volume.shutdown()?;
