@@ -1,10 +1,12 @@
 //! What pods notice when parts end or are replaced.
 
-use std::fs;
-
-use crate::cluster::{Space, eventually, get, kube_node, kubectl};
+use crate::beneath::{Outage, is_rgw};
+use crate::cluster::{Space, eventually, kube_node};
 use crate::figures::record;
-use crate::install::{HOME, csi_pid, folder, install, kill, node_pid, pod_of, settled, status, turn};
+use crate::install::{
+    HOME, another, csi_pid, granary, install, kill, node_pid, pid_of, pod_of, runs, settled, status, stored,
+    try_granary, turn,
+};
 use crate::pods::{by, claim, claimed, inline, loaded, pod};
 
 /// Rounds of the load so far.
@@ -13,13 +15,13 @@ fn beats(space: &Space, pod: &str) -> usize {
 }
 
 /// Waits until the load has done `more` rounds from now.
-fn goes_on(space: &Space, pod: &str, more: usize) {
+pub fn goes_on(space: &Space, pod: &str, more: usize) {
     let before = beats(space, pod);
     eventually("the pod's program goes on", || beats(space, pod) >= before + more);
 }
 
 /// Ends the load; its failures, and its longest time between two rounds in seconds.
-fn end(space: &Space, pod: &str) -> (String, f64) {
+pub fn end(space: &Space, pod: &str) -> (String, f64) {
     space.sh(pod, "touch /tmp/end; while [ ! -e /tmp/ended ]; do sleep 0.1; done");
     let beats = space.sh(pod, "cat /tmp/beats");
     let times: Vec<f64> = beats.lines().map(|line| line.parse().expect("a time")).collect();
@@ -81,63 +83,29 @@ fn the_driver_is_killed_while_pods_are_made() {
     settled();
 }
 
+/// The node's process is replaced, too, where its mounts outlive it; else it is the administrator's to end.
 #[test]
-fn the_driver_is_upgraded_under_load() {
+fn an_upgrade_under_load() {
     let _turn = turn();
     let space = Space::new("upgraded");
     space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
     space.running("writer");
-    let pid = node_pid();
-    install("2");
+    goes_on(&space, "writer", 5);
+    let (node, keeper) = (node_pid(), pid_of("granary-keeper", "keeper"));
+    for version in ["2", "1"] {
+        install(version);
+        runs("granary-csi-node", version);
+        match is_rgw() {
+            true => assert_eq!(node_pid(), node),
+            false => runs("granary-node", version),
+        }
+        goes_on(&space, "writer", 20);
+    }
     settled();
-    let image = |app: &str| get(&["-n", HOME, "pod", &pod_of(app)])["spec"]["containers"][0]["image"].clone();
-    eventually("the new driver runs", || image("granary-csi-node") == "granary.test/granary:2");
-    goes_on(&space, "writer", 20);
-    // The node's process is the administrator's to end: OnDelete.
-    assert_eq!((node_pid(), image("granary-node")), (pid, "granary.test/granary:1".into()));
+    assert_eq!(pid_of("granary-keeper", "keeper"), keeper);
     let (failures, longest) = end(&space, "writer");
     assert_eq!(failures, "");
-    record("longest pause of a writer, driver upgraded", &format!("{longest:.2} s"));
-    install("1");
-    settled();
-}
-
-/// What is true as long as no keeper holds the mounts: a pod that is there loses its volume, and what it had written and
-/// synced is there for the next.
-#[test]
-fn the_node_process_is_killed() {
-    let _turn = turn();
-    let space = Space::new("killed");
-    space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
-    space.running("writer");
-    space.sh("writer", "echo kept >/data/kept; sync /data/kept");
-    goes_on(&space, "writer", 5);
-    let pid = node_pid();
-    kill(pid);
-    eventually("another node's process serves", || {
-        kubectl(&[
-            "-n",
-            HOME,
-            "exec",
-            &pod_of("granary-node"),
-            "-c",
-            "node",
-            "--",
-            "granary",
-            "status",
-            "--json",
-        ])
-        .stdout
-        .parse::<serde_json::Value>()
-        .is_ok_and(|status| status["pid"].as_u64().is_some_and(|new| new != u64::from(pid)))
-    });
-    settled();
-    let lost = space.exec("writer", "ls /data");
-    assert!(lost.stderr.contains("not connected"), "{lost:?}");
-    space.delete_pod("writer");
-    space.apply(vec![pod("next", claimed("work"))]);
-    space.running("next");
-    assert_eq!(space.sh("next", "cat /data/kept"), "kept\n");
+    record("longest pause of a writer, all upgraded but the keeper, twice", &format!("{longest:.2} s"));
 }
 
 #[test]
@@ -173,23 +141,50 @@ fn the_store_is_gone_while_a_pod_writes() {
     space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
     space.running("writer");
     goes_on(&space, "writer", 5);
-    // A file where the objects' folder was: nothing can be stored, nor read.
-    let (objects, away) = (folder("store/ns"), folder("store/away"));
-    fs::rename(&objects, &away).expect("rename");
-    fs::write(&objects, "in the way").expect("write");
+    // Something is there.
+    granary(&["sync", "--all"]);
+    let outage = Outage::begin();
     eventually("the node tells that storing fails", || {
         let told = status().to_string();
         told.contains("\"error\":\"")
     });
     goes_on(&space, "writer", 50);
-    fs::remove_file(&objects).expect("remove");
-    fs::rename(&away, &objects).expect("rename");
+    drop(outage);
     let (failures, longest) = end(&space, "writer");
     assert_eq!(failures, "");
     record("longest pause of a writer, store gone", &format!("{longest:.2} s"));
-    eventually("all of it is stored", || {
-        let mounts = status()["mounts"].clone();
-        let dirty = |mount: &serde_json::Value| mount["dirty_bytes"].as_u64() != Some(0);
-        !mounts.as_array().expect("mounts").iter().any(dirty)
-    });
+    stored();
+}
+
+/// What is not in the store is told by a drain, within its time, and by the process that stops; it is kept for the next.
+#[test]
+fn the_node_stops_while_the_store_is_gone() {
+    let _turn = turn();
+    let space = Space::new("stopped");
+    space.apply(vec![claim("work", "1Gi"), pod("writer", claimed("work"))]);
+    space.running("writer");
+    space.sh("writer", "echo early >/data/early");
+    granary(&["sync", "--all"]);
+    let outage = Outage::begin();
+    space.sh("writer", "echo late >/data/late; head -c 3000000 /dev/urandom >/data/large");
+    let sum = space.sh("writer", "md5sum </data/large");
+    space.delete_pod("writer");
+    let volume = space.get(&["pvc", "work"])["spec"]["volumeName"].as_str().expect("a name").to_owned();
+    let drained = try_granary(&["node", "drain", "--wait", "3s"]);
+    assert_ne!(drained.code, Some(0));
+    assert!(drained.stderr.contains(&volume) && drained.stderr.contains(" files: "), "{drained:?}");
+    let (before, name) = (node_pid(), pod_of("granary-node"));
+    // Its own connection ends with the container.
+    let _cut = try_granary(&["node", "stop"]);
+    another(before);
+    settled();
+    let said = crate::cluster::kube(&["-n", HOME, "logs", &name, "-c", "node", "--previous"]);
+    assert!(said.contains("are not in the store; they are kept on this node's disk"), "{said}");
+    // The next has it, still without the store.
+    space.apply(vec![pod("reader", claimed("work"))]);
+    space.running("reader");
+    assert_eq!(space.sh("reader", "cat /data/late; md5sum </data/large"), format!("late\n{sum}"));
+    drop(outage);
+    stored();
+    assert_eq!(space.sh("reader", "cat /data/early"), "early\n");
 }

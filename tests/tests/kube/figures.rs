@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::beneath;
 use crate::cluster::{Space, kubectl, ok, variable};
 use crate::install::{granary, status, turn};
 use crate::pods::{by, claim, claimed, empty, inline, pod};
 
 /// A line of the table.
 pub fn record(what: &str, figure: &str) {
+    let what = match beneath::is_rgw() {
+        true => format!("over RGW and a metadata service: {what}"),
+        false => what.to_owned(),
+    };
     println!("{what}: {figure}");
     let Ok(path) = std::env::var("GRANARY_KUBE_FIGURES") else { return };
     let file = OpenOptions::new().create(true).append(true).open(&path);

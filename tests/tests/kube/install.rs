@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use granary_tests::free_port;
 use serde_json::{Value, json};
 
-use crate::cluster::{eventually, get, kube, kube_node, kubectl, ok, project, variable};
+use crate::beneath;
+use crate::cluster::{eventually, get, kube_node, kubectl, ok, project, variable};
 
 pub const HOME: &str = "granary";
 
@@ -26,10 +27,13 @@ pub fn turn() -> MutexGuard<'static, ()> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     INSTALLED.get_or_init(|| {
         images();
+        beneath::prepare();
         install("1");
         settled();
         for (name, uid) in [("user/alice", "1001"), ("user/bob", "1002"), ("dataset/asr", "1001")] {
-            granary(&["ns", "create", name, "--owner", uid, "--group", uid]);
+            let made = try_granary(&["ns", "create", name, "--owner", uid, "--group", uid]);
+            // A cluster that was used before has them.
+            assert!(made.code == Some(0) || made.stderr.contains("is there already"), "{made:?}");
         }
     });
     settled();
@@ -41,13 +45,28 @@ pub fn folder(name: &str) -> PathBuf {
     PathBuf::from(variable("KUBE_NODE_SHARED")).join("granary").join(name)
 }
 
-/// Two versions of the image, to upgrade from one to the other, and the sidecars'.
+/// Two versions of the image, to upgrade from one to the other, and the sidecars'. `GRANARY_KUBE_IMAGE`: an archive of one that was
+/// built by `deploy/Containerfile`.
 fn images() {
     kube_node(&["sidecars"]);
     let program = format!("{}:/usr/bin/granary", variable("GRANARY_BIN"));
+    let certificates = ["/etc/ssl/certs/ca-certificates.crt"; 2].join(":");
     for version in ["1", "2"] {
         let name = format!("granary.test/granary:{version}");
-        kube_node(&["image", &name, "--bin", &program, "--", "/usr/bin/granary"]);
+        match std::env::var("GRANARY_KUBE_IMAGE") {
+            Ok(archive) => kube_node(&["load", &name, &archive]),
+            // What speaks HTTP wants the certificates that are trusted, with TLS or without.
+            Err(_) => kube_node(&[
+                "image",
+                &name,
+                "--bin",
+                &program,
+                "--bin",
+                &certificates,
+                "--",
+                "/usr/bin/granary",
+            ]),
+        };
     }
 }
 
@@ -55,29 +74,27 @@ fn values(version: &str) -> Value {
     static PORT: OnceLock<u16> = OnceLock::new();
     let sidecar = |name: &str| format!("granary.test/csi-{name}:1");
     let path = |name: &str| folder(name).display().to_string();
-    json!({
+    let mut values = json!({
         "image": {"repository": "granary.test/granary", "tag": version},
         "sidecars": {
             "provisioner": sidecar("provisioner"), "resizer": sidecar("resizer"),
             "registrar": sidecar("registrar"), "livenessprobe": sidecar("livenessprobe"),
         },
-        "volume": {"store": "file:///srv/store"},
-        "meta": {"mode": "node"},
         "paths": {
             "kubelet": variable("KUBE_NODE_KUBELET_DIR"),
             "cache": path("cache"), "meta": path("meta"), "run": path("run"),
         },
         "node": {
             "settings": {"cache_free_percent_min": 0, "small_period_ms": "500ms", "large_period_ms": "1s"},
-            "extraVolumes": [{"name": "store", "hostPath": {"path": path("store"), "type": "DirectoryOrCreate"}}],
-            "extraVolumeMounts": [{"name": "store", "mountPath": "/srv/store"}],
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "4Gi"}},
         },
         "csi": {"livenessPort": *PORT.get_or_init(free_port)},
         // Without kube-proxy only the host's network reaches the API server.
         "controller": {"hostNetwork": true},
         "access": ACCESS,
-    })
+    });
+    beneath::values(&mut values);
+    values
 }
 
 /// Installs, or upgrades to, this version of the image.
@@ -94,7 +111,10 @@ pub fn install(version: &str) {
 
 /// Waits until everything of ours runs and the driver is registered.
 pub fn settled() {
-    for workload in ["ds/granary-node", "ds/granary-csi-node", "deploy/granary-csi-controller"] {
+    let service = beneath::is_rgw().then_some("sts/granary-meta");
+    let others =
+        ["ds/granary-keeper", "ds/granary-node", "ds/granary-csi-node", "deploy/granary-csi-controller"];
+    for workload in service.into_iter().chain(others) {
         eventually(workload, || {
             let status = &get(&["-n", HOME, workload])["status"];
             let count = |key: &str| status[key].as_u64().unwrap_or(0);
@@ -111,19 +131,74 @@ pub fn settled() {
     });
 }
 
-/// The pod of a workload.
-pub fn pod_of(app: &str) -> String {
-    kube(&["-n", HOME, "get", "pod", "-l", &format!("app={app}"), "-o", "jsonpath={.items[0].metadata.name}"])
+/// Waits until what runs of a workload is this version of the image.
+pub fn runs(app: &str, version: &str) {
+    let image = format!("granary.test/granary:{version}");
+    eventually(&format!("{app} runs {image}"), || {
+        live(app).is_some_and(|pod| {
+            pod["spec"]["containers"][0]["image"] == image.as_str()
+                && pod["status"]["containerStatuses"][0]["ready"] == true
+        })
+    });
 }
 
-/// A `granary` command in the node's own pod.
-pub fn granary(args: &[&str]) -> String {
+/// The pod of a workload, once there is one that is not being deleted.
+pub fn pod(app: &str) -> Value {
+    let mut found = None;
+    eventually(&format!("there is a pod of {app}"), || {
+        found = live(app);
+        found.is_some()
+    });
+    found.expect("it was found")
+}
+
+fn live(app: &str) -> Option<Value> {
+    let all = get(&["-n", HOME, "pod", "-l", &format!("app={app}")]);
+    let mut all = all["items"].as_array()?.iter();
+    all.find(|pod| pod["metadata"]["deletionTimestamp"].is_null()).cloned()
+}
+
+/// Its name.
+pub fn pod_of(app: &str) -> String {
+    pod(app)["metadata"]["name"].as_str().expect("a name").to_owned()
+}
+
+/// A `granary` command in the node's own pod, whatever comes of it.
+pub fn try_granary(args: &[&str]) -> granary_tests::Output {
     let pod = pod_of("granary-node");
-    kube(&[&["-n", HOME, "exec", &pod, "-c", "node", "--", "granary"], args].concat())
+    kubectl(&[&["-n", HOME, "exec", &pod, "-c", "node", "--", "granary"], args].concat())
+}
+
+/// One that must succeed; what it printed.
+pub fn granary(args: &[&str]) -> String {
+    let out = try_granary(args);
+    assert_eq!(out.code, Some(0), "granary {args:?}\n{}\n{}{}", out.stdout, out.stderr, logs());
+    out.stdout
 }
 
 pub fn status() -> Value {
     serde_json::from_str(&granary(&["status", "--json"])).expect("JSON")
+}
+
+/// Waits until another node's process than this one serves.
+pub fn another(than: u32) {
+    eventually("another node's process serves", || {
+        let status: Option<Value> = serde_json::from_str(&try_granary(&["status", "--json"]).stdout).ok();
+        status.is_some_and(|status| status["pid"].as_u64().is_some_and(|pid| pid != u64::from(than)))
+    });
+}
+
+/// Waits until everything is in the store.
+pub fn stored() {
+    eventually("all of it is stored", || {
+        let status = status();
+        let all = status["mounts"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .chain(status["draining"].as_array().into_iter().flatten());
+        all.into_iter().all(|space| space["dirty_bytes"] == 0)
+    });
 }
 
 /// The node process, as this machine counts it.
@@ -137,32 +212,22 @@ pub fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill -9");
 }
 
-/// The process of the driver on the node: the one of our programs that serves CSI there.
-pub fn csi_pid() -> u32 {
-    let of = |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let roots = std::fs::read_dir("/proc").expect("/proc");
-    let pids = roots.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let serving = pids.filter(|&pid| {
-        let line = of(pid);
-        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-        words.contains(&&b"csi"[..]) && words.contains(&&b"--serve=node"[..]) && in_this_cluster(pid)
+/// The process of ours in a workload's pod: the one that was started with this word. By its cgroup, so that it is this cluster's.
+pub fn pid_of(app: &str, word: &str) -> u32 {
+    let pod = pod(app)["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let serving = pids.find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|&byte| byte == 0).any(|one| one == word.as_bytes())
+            && std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&pod))
     });
-    serving.last().expect("the driver runs")
+    serving.unwrap_or_else(|| panic!("no process of {app} was started with {word}"))
 }
 
-/// Whether a process belongs to the cluster of these tests, by its cgroup.
-fn in_this_cluster(pid: u32) -> bool {
-    let pod = kube(&[
-        "-n",
-        HOME,
-        "get",
-        "pod",
-        "-l",
-        "app=granary-csi-node",
-        "-o",
-        "jsonpath={.items[0].metadata.uid}",
-    ]);
-    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&pod))
+/// The process of the driver on the node.
+pub fn csi_pid() -> u32 {
+    pid_of("granary-csi-node", "--serve=node")
 }
 
 /// What the parts wrote, the end of it.
@@ -173,6 +238,8 @@ pub fn logs() -> String {
         format!("\n--- {app} {container} ---\n{}{}", out.stdout, out.stderr)
     };
     of("granary-node", "node")
+        + &of("granary-keeper", "keeper")
+        + &of("granary-meta", "meta")
         + &of("granary-csi-node", "csi")
         + &of("granary-csi-controller", "csi")
         + &of("granary-csi-controller", "provisioner")

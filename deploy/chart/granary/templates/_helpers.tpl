@@ -33,13 +33,26 @@ http{{ if .Values.meta.tlsSecretName }}s{{ end }}://granary-meta.{{ .Release.Nam
 {{- end -}}
 {{- end }}
 
-{{/* Makes the volume if it is not there. */}}
+{{/* Whether mounts outlive the node's process: "true" or nothing. */}}
+{{- define "granary.kept" -}}
+{{- if and .Values.keeper.enabled (eq .Values.meta.mode "node") }}true{{ end -}}
+{{- end }}
+
+{{/* Makes the volume if it is not there, for the key whose tokens count where a service checks them. */}}
 {{- define "granary.init" -}}
 - name: init
   image: {{ include "granary.image" . }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  args: [init, --if-missing, --meta, /var/lib/granary/meta, --store, {{ .Values.volume.store | quote }}]
+  args:
+    - init
+    - --if-missing
+    - --meta=/var/lib/granary/meta
+    - --store={{ .Values.volume.store }}
+    {{- if eq .Values.meta.mode "service" }}
+    - --key=/etc/granary-volume/trust
+    {{- end }}
   env: {{- include "granary.storeEnv" . | nindent 4 }}
+  securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 {{- end }}
 
 {{- define "granary.pod" -}}

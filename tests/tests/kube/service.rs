@@ -1,0 +1,80 @@
+//! Over a Ceph and the metadata service: what pods notice when those end.
+
+use crate::beneath::Outage;
+use crate::breaks::{end, goes_on};
+use crate::cluster::{Space, eventually, kube};
+use crate::figures::record;
+use crate::install::{HOME, another, kill, node_pid, pid_of, pod, settled, stored, turn};
+use crate::pods::{claim, claimed, loaded};
+
+/// Deletes the service's pod, and waits for the next.
+fn replaced() {
+    let before = pod("granary-meta")["metadata"]["uid"].clone();
+    kube(&["-n", HOME, "delete", "pod", "granary-meta-0", "--timeout=240s"]);
+    eventually("another pod of the service is ready", || {
+        let now = pod("granary-meta");
+        now["metadata"]["uid"] != before && now["status"]["containerStatuses"][0]["ready"] == true
+    });
+}
+
+#[test]
+fn the_metadata_service_is_killed_and_replaced() {
+    let _turn = turn();
+    let space = Space::new("service");
+    space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
+    space.running("writer");
+    goes_on(&space, "writer", 20);
+    kill(pid_of("granary-meta", "serve"));
+    goes_on(&space, "writer", 20);
+    replaced();
+    goes_on(&space, "writer", 20);
+    let (failures, longest) = end(&space, "writer");
+    assert_eq!(failures, "");
+    record(
+        "longest pause of a writer, metadata service killed, then its pod deleted",
+        &format!("{longest:.2} s"),
+    );
+    stored();
+}
+
+/// It starts again without the store, and what was written meanwhile goes there later.
+#[test]
+fn the_service_is_replaced_while_the_store_is_gone() {
+    let _turn = turn();
+    let space = Space::new("both");
+    space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
+    space.running("writer");
+    goes_on(&space, "writer", 20);
+    let outage = Outage::begin();
+    replaced();
+    goes_on(&space, "writer", 20);
+    drop(outage);
+    let (failures, longest) = end(&space, "writer");
+    assert_eq!(failures, "");
+    record(
+        "longest pause of a writer, metadata service replaced without a store",
+        &format!("{longest:.2} s"),
+    );
+    stored();
+}
+
+/// No keeper holds such mounts yet: a pod that is there loses its volume, and what it had written and synced is there for the next.
+#[test]
+fn the_node_process_is_killed() {
+    let _turn = turn();
+    let space = Space::new("killed");
+    space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
+    space.running("writer");
+    space.sh("writer", "echo kept >/data/kept; sync /data/kept");
+    goes_on(&space, "writer", 5);
+    let before = node_pid();
+    kill(before);
+    another(before);
+    settled();
+    let lost = space.exec("writer", "ls /data");
+    assert!(lost.stderr.contains("not connected"), "{lost:?}");
+    space.delete_pod("writer");
+    space.apply(vec![crate::pods::pod("next", claimed("work"))]);
+    space.running("next");
+    assert_eq!(space.sh("next", "cat /data/kept"), "kept\n");
+}
