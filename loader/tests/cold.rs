@@ -7,24 +7,15 @@
 
 mod common;
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use granary_core::limits::Limits;
-use granary_core::{Clock, Result};
+use granary_core::Clock;
 use granary_loader::order::permutation::key;
-use granary_loader::{Loader, Options, Source, SourceOptions, Tail};
-use granary_packer::dataset::{self, DataSet};
-use granary_packer::key::Grouping;
-use granary_packer::manifest::Manifest;
-use granary_packer::place::Place;
-use granary_store::{MemoryStore, ObjectMeta, Store};
-use prometheus_client::registry::Registry;
+use granary_loader::{Loader, Options, Tail};
 
-use common::zeros::{VirtualClock, put_index};
+use common::zeros::{self, Link, VirtualClock, ZeroStore, put_index};
 
 /// To the first byte.
 const LATENCY: Duration = Duration::from_millis(30);
@@ -48,18 +39,14 @@ struct Seen {
 
 /// One link for all requests, which gives their bytes one after the other.
 #[derive(Debug)]
-struct LinkStore {
-    small: MemoryStore,
-    zeros: Bytes,
+struct OneLink {
     clock: Arc<VirtualClock>,
     seen: Mutex<Seen>,
 }
 
 #[async_trait]
-impl Store for LinkStore {
-    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
-        let bytes = range.end - range.start;
-        let shard = key.ends_with(".tar");
+impl Link for OneLink {
+    async fn bring(&self, bytes: u64, shard: bool) {
         let done = {
             let mut seen = self.seen.lock().unwrap();
             let first_byte = self.clock.monotonic() + LATENCY;
@@ -76,31 +63,9 @@ impl Store for LinkStore {
             seen.free_at
         };
         tokio::time::sleep(done - self.clock.monotonic()).await;
-        if !shard {
-            return self.small.get(key, range).await;
+        if shard {
+            self.seen.lock().unwrap().in_flight -= bytes;
         }
-        self.seen.lock().unwrap().in_flight -= bytes;
-        Ok(self.zeros.slice(..bytes as usize))
-    }
-
-    async fn put(&self, key: &str, parts: Vec<Bytes>) -> Result<()> {
-        self.small.put(key, parts).await
-    }
-
-    async fn head(&self, key: &str) -> Result<ObjectMeta> {
-        self.small.head(key).await
-    }
-
-    async fn delete(&self, keys: Vec<String>) -> Result<()> {
-        self.small.delete(keys).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
-        self.small.list(prefix, after, max).await
-    }
-
-    fn describe(&self) -> String {
-        "link:".to_owned()
     }
 }
 
@@ -128,30 +93,22 @@ async fn epoch(options: Options, shard_count: u32) -> Epoch {
 
 async fn epoch_of(options: Options, shard_count: u32, lengths: fn(u32) -> Vec<u64>) -> Epoch {
     let clock = Arc::new(VirtualClock::new());
-    let link = Arc::new(LinkStore {
-        small: MemoryStore::default(),
-        zeros: vec![0; 16 << 20].into(),
-        clock: clock.clone(),
-        seen: Mutex::default(),
-    });
+    let link = OneLink { clock: clock.clone(), seen: Mutex::default() };
+    let store = Arc::new(ZeroStore::new(link, 16 << 20));
     let (mut shards, mut wanted) = (Vec::new(), 0);
     for number in 0..shard_count {
         let lengths = lengths(number);
         wanted += lengths.iter().sum::<u64>();
-        shards.push(put_index(&*link, number, &lengths).await);
+        shards.push(put_index(&*store, number, &lengths).await);
     }
     // A hedge asks for bytes again, which is counted elsewhere.
-    let limits = Limits { hedge_percent_max: 0, ..Limits::default() };
-    let store = granary_store::stacked(link.clone(), &limits, clock.clone(), &mut Registry::default());
-    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "simulation", shards).unwrap();
-    let data = DataSet::of_manifest(Place::of_store(store), manifest, dataset::Options::default());
-    let source = Source::of_data_set(data, SourceOptions::default()).await.unwrap();
+    let source = zeros::source(store.clone(), shards, 0, &clock).await;
     let handle = tokio::runtime::Handle::current();
     let start = clock.monotonic();
     let loader = Loader::new_with(vec![source], options, clock.clone(), Some(handle)).unwrap();
     let (mut samples, mut given, mut held) = (0, 0, 0);
     while let Some(batch) = loader.next().await.unwrap() {
-        held = held.max(link.seen.lock().unwrap().bytes.saturating_sub(given));
+        held = held.max(store.link.seen.lock().unwrap().bytes.saturating_sub(given));
         samples += batch.samples.len() as u32;
         for sample in &batch.samples {
             given += sample.payload_bytes().unwrap();
@@ -159,7 +116,7 @@ async fn epoch_of(options: Options, shard_count: u32, lengths: fn(u32) -> Vec<u6
     }
     let took = clock.monotonic() - start;
     assert_eq!(samples, shard_count * SAMPLES);
-    let seen = link.seen.lock().unwrap().clone();
+    let seen = store.link.seen.lock().unwrap().clone();
     Epoch { seen, held, took, wanted }
 }
 

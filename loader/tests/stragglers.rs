@@ -7,24 +7,15 @@
 
 mod common;
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use granary_core::limits::Limits;
-use granary_core::{Clock, Result};
+use granary_core::Clock;
+use granary_loader::Options;
 use granary_loader::order::permutation::key;
-use granary_loader::{Options, Source, SourceOptions};
-use granary_packer::dataset::{self, DataSet};
-use granary_packer::key::Grouping;
-use granary_packer::manifest::Manifest;
-use granary_packer::place::Place;
-use granary_store::{MemoryStore, ObjectMeta, Store};
-use prometheus_client::registry::Registry;
 
-use common::zeros::{VirtualClock, put_index};
+use common::zeros::{self, Link, VirtualClock, ZeroStore, put_index};
 
 /// To the first byte.
 const LATENCY: Duration = Duration::from_millis(30);
@@ -32,55 +23,30 @@ const LATENCY: Duration = Duration::from_millis(30);
 const STALLED_ONE_IN: u64 = 100;
 const STALL: Duration = Duration::from_secs(2);
 
-/// Shards of zeros that take as long as a store's do.
+/// Each request takes as long as it does alone, and some stall.
 #[derive(Debug)]
-struct SlowStore {
-    small: MemoryStore,
-    zeros: Bytes,
+struct Stalling {
     bytes_per_s: u64,
     seed: u64,
     requests: Mutex<u64>,
 }
 
 #[async_trait]
-impl Store for SlowStore {
-    async fn get(&self, key_of: &str, range: Range<u64>) -> Result<Bytes> {
-        if !key_of.ends_with(".tar") {
-            tokio::time::sleep(LATENCY).await;
-            return self.small.get(key_of, range).await;
-        }
-        let number = {
-            let mut requests = self.requests.lock().unwrap();
-            *requests += 1;
-            *requests
-        };
-        let len = range.end - range.start;
-        let mut time = LATENCY + Duration::from_secs_f64(len as f64 / self.bytes_per_s as f64);
-        if key(&[self.seed, number]).is_multiple_of(STALLED_ONE_IN) {
-            time += STALL;
+impl Link for Stalling {
+    async fn bring(&self, bytes: u64, shard: bool) {
+        let mut time = LATENCY;
+        if shard {
+            let number = {
+                let mut requests = self.requests.lock().unwrap();
+                *requests += 1;
+                *requests
+            };
+            time += Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+            if key(&[self.seed, number]).is_multiple_of(STALLED_ONE_IN) {
+                time += STALL;
+            }
         }
         tokio::time::sleep(time).await;
-        Ok(self.zeros.slice(..len as usize))
-    }
-
-    async fn put(&self, key: &str, parts: Vec<Bytes>) -> Result<()> {
-        self.small.put(key, parts).await
-    }
-
-    async fn head(&self, key: &str) -> Result<ObjectMeta> {
-        self.small.head(key).await
-    }
-
-    async fn delete(&self, keys: Vec<String>) -> Result<()> {
-        self.small.delete(keys).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
-        self.small.list(prefix, after, max).await
-    }
-
-    fn describe(&self) -> String {
-        "slow:".to_owned()
     }
 }
 
@@ -99,22 +65,13 @@ struct Workload {
 /// The part of the time that is computed, from the second batch on, with so many of a hundred requests hedged.
 async fn utilisation(work: &Workload, hedge_percent_max: u64, seed: u64) -> f64 {
     let clock = Arc::new(VirtualClock::new());
-    let slow = SlowStore {
-        small: MemoryStore::default(),
-        zeros: vec![0; work.request_bytes_max as usize].into(),
-        bytes_per_s: work.bytes_per_s,
-        seed,
-        requests: Mutex::new(0),
-    };
+    let link = Stalling { bytes_per_s: work.bytes_per_s, seed, requests: Mutex::new(0) };
+    let store = Arc::new(ZeroStore::new(link, work.request_bytes_max as usize));
     let mut shards = Vec::new();
     for number in 0..work.shards {
-        shards.push(put_index(&slow, number, &vec![work.sample_bytes; work.samples as usize]).await);
+        shards.push(put_index(&*store, number, &vec![work.sample_bytes; work.samples as usize]).await);
     }
-    let limits = Limits { hedge_percent_max, ..Limits::default() };
-    let store = granary_store::stacked(Arc::new(slow), &limits, clock.clone(), &mut Registry::default());
-    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "simulation", shards).unwrap();
-    let data = DataSet::of_manifest(Place::of_store(store), manifest, dataset::Options::default());
-    let source = Source::of_data_set(data, SourceOptions::default()).await.unwrap();
+    let source = zeros::source(store, shards, hedge_percent_max, &clock).await;
     let options = Options {
         batch_samples: work.batch,
         seed,

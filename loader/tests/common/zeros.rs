@@ -1,12 +1,22 @@
-//! Data sets of zeros in virtual time: indexes without their tars.
+//! Data sets of zeros in virtual time: indexes without their tars, over a link that takes as long as a store's does.
 
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
-use granary_core::{Clock, Timestamp};
+use async_trait::async_trait;
+use bytes::Bytes;
+use granary_core::limits::Limits;
+use granary_core::{Clock, Result, Timestamp};
+use granary_loader::{Source, SourceOptions};
+use granary_packer::dataset::{self, DataSet};
 use granary_packer::index::{Builder, NewFile};
 use granary_packer::key::Grouping;
-use granary_packer::manifest::{Runs, Shard};
-use granary_store::Store;
+use granary_packer::manifest::{Manifest, Runs, Shard};
+use granary_packer::place::Place;
+use granary_store::{MemoryStore, ObjectMeta, Store};
+use prometheus_client::registry::Registry;
 
 /// Tokio's time, which stands while anything can be done.
 #[derive(Debug)]
@@ -59,4 +69,72 @@ pub async fn put_index(store: &dyn Store, number: u32, lengths: &[u64]) -> Shard
     };
     store.put(&shard.index_path(), vec![index.to_bytes().unwrap()]).await.unwrap();
     shard
+}
+
+/// How long bytes are under way.
+#[async_trait]
+pub trait Link: Debug + Send + Sync + 'static {
+    /// Returns when they have come. `shard`: of a tar, and not of what is small.
+    async fn bring(&self, bytes: u64, shard: bool);
+}
+
+/// Tars of zeros behind a link. What else there is is kept as it was put.
+#[derive(Debug)]
+pub struct ZeroStore<L> {
+    pub link: L,
+    small: MemoryStore,
+    zeros: Bytes,
+}
+
+impl<L> ZeroStore<L> {
+    /// `request_bytes_max`: of one request for a part of a tar.
+    pub fn new(link: L, request_bytes_max: usize) -> ZeroStore<L> {
+        ZeroStore { link, small: MemoryStore::default(), zeros: vec![0; request_bytes_max].into() }
+    }
+}
+
+#[async_trait]
+impl<L: Link> Store for ZeroStore<L> {
+    async fn get(&self, key: &str, range: Range<u64>) -> Result<Bytes> {
+        let (bytes, shard) = (range.end - range.start, key.ends_with(".tar"));
+        self.link.bring(bytes, shard).await;
+        match shard {
+            true => Ok(self.zeros.slice(..bytes as usize)),
+            false => self.small.get(key, range).await,
+        }
+    }
+
+    async fn put(&self, key: &str, parts: Vec<Bytes>) -> Result<()> {
+        self.small.put(key, parts).await
+    }
+
+    async fn head(&self, key: &str) -> Result<ObjectMeta> {
+        self.small.head(key).await
+    }
+
+    async fn delete(&self, keys: Vec<String>) -> Result<()> {
+        self.small.delete(keys).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<ObjectMeta>> {
+        self.small.list(prefix, after, max).await
+    }
+
+    fn describe(&self) -> String {
+        "zeros:".to_owned()
+    }
+}
+
+/// A data set of these shards, read through the stack of production with so many of a hundred requests hedged.
+pub async fn source(
+    store: Arc<dyn Store>,
+    shards: Vec<Shard>,
+    hedge_percent_max: u64,
+    clock: &Arc<VirtualClock>,
+) -> Source {
+    let limits = Limits { hedge_percent_max, ..Limits::default() };
+    let store = granary_store::stacked(store, &limits, clock.clone(), &mut Registry::default());
+    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "simulation", shards).unwrap();
+    let data = DataSet::of_manifest(Place::of_store(store), manifest, dataset::Options::default());
+    Source::of_data_set(data, SourceOptions::default()).await.unwrap()
 }
