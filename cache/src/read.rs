@@ -52,6 +52,7 @@ use crate::prefetch::objects::{self, Objects, Wish};
 use crate::room::Room;
 
 pub use disk::CacheFolder;
+pub use fetch::LentChunk;
 pub use look::Look;
 pub use share::CacheShare;
 pub use stats::{ReadSnapshot, ReadStats};
@@ -278,6 +279,20 @@ impl ReadCache {
             Patience::Background => Class::Background,
         };
         self.fetcher.bring(ns, object, chunks_within(&range), class).await
+    }
+
+    /// These chunks of an object, whole, for another process, in order: the cache's own files where it keeps them. What is not here is
+    /// fetched, each chunk once however many ask. `check`: what is here is verified first; else who reads it verifies it.
+    ///
+    /// Errors: as [`read`](Self::read).
+    pub(crate) async fn lend(
+        &self,
+        ns: NamespaceId,
+        object: &ObjectInfo,
+        chunks: Range<u32>,
+        check: bool,
+    ) -> Result<Vec<LentChunk>> {
+        self.fetcher.lend(ns, object, chunks, check).await
     }
 
     /// How many of these bytes of an object's payload are on disk.

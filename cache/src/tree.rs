@@ -4,6 +4,7 @@ mod clean;
 mod committer;
 pub(crate) mod dirty;
 mod gather;
+pub mod lend;
 mod objects;
 pub(crate) mod scrub;
 pub(crate) mod served;

@@ -14,6 +14,7 @@
 //! | [`packed`] | namespaces that show a packed data set |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
+//! | [`lend`] | files of the cache for loaders of this machine |
 //! | [`backups`] | the metadata is saved in the store by itself |
 //! | [`warmup`] | trees that are brought into the cache before they are read |
 //! | [`metrics`] | what Prometheus sees |
@@ -28,6 +29,7 @@ mod empty;
 pub mod identity;
 pub mod keeping;
 mod kept_tokens;
+mod lend;
 pub mod lock;
 pub mod metrics;
 pub mod mountpoint;

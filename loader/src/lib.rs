@@ -14,6 +14,7 @@
 //! | [`options`], [`state`] | a loader's settings, and where it is |
 //! | `fetch` | few long requests for many samples of a bucket |
 //! | [`cache`] | a folder on the node for what comes from a bucket |
+//! | [`node`] | data sets through the node process, from its cache's own files |
 //! | `depth` | how many batches to have ready |
 //! | [`stats`] | what was done |
 //! | `process` | what belongs to one process, and not to children made by `fork` |
@@ -33,6 +34,7 @@ mod depth;
 mod fetch;
 pub mod forecast;
 pub mod loader;
+pub mod node;
 pub mod options;
 pub mod order;
 mod process;

@@ -40,6 +40,8 @@ pub struct SourceOptions {
     pub members: Vec<String>,
     /// Threads that read at once; 0: one a processor, up to 16.
     pub threads: usize,
+    /// Where the node listens, for `granary://`; none: [`node::SOCKET`](crate::node::SOCKET).
+    pub socket: Option<PathBuf>,
 }
 
 /// A data set, open. Clones share it; all methods may be called by many threads, and in children made by `fork`.
@@ -65,14 +67,14 @@ struct Inner {
 enum Opened {
     /// In a folder: nothing in it is of one process.
     Folder(Arc<Home>),
-    /// In a bucket: sockets and threads, which each process has of its own.
+    /// In a bucket, or through the node: sockets and threads, which each process has of its own.
     Bucket(PerProcess<Home>),
     /// Over a store that was handed in.
     Given(Arc<Home>),
 }
 
 impl Source {
-    /// `text`: a folder, `file:///folder` or `s3://bucket/prefix`.
+    /// `text`: a folder, `file:///folder`, `s3://bucket/prefix`, or `granary://NAMESPACE/folder` ([`node`](crate::node)).
     ///
     /// Errors: `NotFound` when there is no data set or no such version; `Invalid` for what cannot be selected; `Corrupt`; what the store says.
     pub fn open(text: &str, options: SourceOptions) -> Result<Source> {

@@ -41,7 +41,7 @@ mod tests;
 use granary_core::{Error, Kind, Result};
 
 pub use runs::Runs;
-pub use store::{latest, read, versions, write};
+pub use store::{FOLDER, key, latest, read, versions, write};
 
 use crate::key::Grouping;
 use crate::limits::SHARDS_MAX;

@@ -118,18 +118,19 @@ impl Spot {
 }
 
 /// What is known of a file here, else of the metadata.
-struct Known {
-    size: u64,
+pub(crate) struct Known {
+    pub size: u64,
     version: u64,
-    map: ExtentMap,
-    shape: Option<Shape>,
+    pub map: ExtentMap,
+    pub shape: Option<Shape>,
     held: bool,
     open: bool,
     written_by_kernel: bool,
 }
 
 impl Shared {
-    async fn known(&self, ino: Ino) -> Result<Known> {
+    /// `Stale` or `NotFound` when the file is gone.
+    pub(crate) async fn known(&self, ino: Ino) -> Result<Known> {
         if let Some(file) = self.table.find(ino) {
             let mut s = file.state();
             s.alive(ino)?;

@@ -13,6 +13,7 @@ mod key;
 mod pins;
 mod unread;
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -176,6 +177,11 @@ impl Disk {
     /// Bytes of a chunk, verified, for who copies them elsewhere: that is no use of the chunk.
     pub fn copy_of(&self, key: ChunkKey, range: &Range<u64>) -> Option<Bytes> {
         self.folder(key)?.copy_of(key, range)
+    }
+
+    /// A descriptor of the chunk's file for another process; `None` when the chunk is not here.
+    pub fn lend(&self, ns: NamespaceId, key: ChunkKey) -> Option<File> {
+        self.folder(key)?.lend(ns, key)
     }
 
     /// The chunk's bytes are written from where they are. False when they could not be kept. `ahead`: nobody asked yet.

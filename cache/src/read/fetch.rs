@@ -24,12 +24,14 @@
 //! | `turns`, `slots` | whose fetch is next |
 //! | `pace`, `courtesy`, `ahead` | how much may be fetched that nobody waits for |
 //! | `keep` | what comes and goes without a fetch |
+//! | `lend` | whole chunks for another process |
 
 mod ahead;
 mod courtesy;
 mod flight;
 mod journey;
 mod keep;
+mod lend;
 mod local;
 mod pace;
 mod slots;
@@ -53,6 +55,7 @@ use ahead::ahead_slots;
 use courtesy::Courtesy;
 use flight::{Flight, Landing};
 use journey::{COMPRESSED_FOOTER_BYTES, is_compressed};
+pub use lend::LentChunk;
 use pace::Pace;
 use slots::Gate;
 use transfer::FooterFuture;

@@ -1,5 +1,6 @@
 //! The requests of [`crate::wire`], each checked against who asks.
 
+mod lend;
 mod maintenance;
 mod observe;
 mod warmup;
@@ -44,6 +45,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/warmup", post(warmup::warm).layer(DefaultBodyLimit::max(warmup::BODY_BYTES_MAX)))
         .route("/v1/warmups", get(warmup::list))
         .route("/v1/warmups/cancel", post(warmup::cancel))
+        .route(granary_loader::node::wire::PATH, get(lend::lend))
         .route("/v1/drain", post(drain))
         .route("/v1/token", post(hand))
         .route("/v1/namespaces", get(list))

@@ -209,6 +209,13 @@ pub struct Connection {
     _place: Place,
 }
 
+impl Connection {
+    /// For those who speak something else than HTTP over it.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,

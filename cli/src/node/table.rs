@@ -225,6 +225,12 @@ impl Table {
         served.and_then(Served::session).is_some_and(|session| session.vfs().keeps_acls())
     }
 
+    /// The packed data set that an open namespace shows, in the version that it shows.
+    pub fn packed(&self, name: &NamespaceName) -> Option<PackedSource> {
+        let all = self.lock();
+        all.values().find(|served| served.name == *name)?.packed.as_ref().map(Shown::source)
+    }
+
     pub fn tree(&self, name: &NamespaceName) -> Option<Arc<Tree>> {
         self.lock().values().find(|served| served.name == *name).map(|served| served.tree.clone())
     }

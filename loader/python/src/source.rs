@@ -61,6 +61,7 @@ impl Source {
             lengths,
             members: files.unwrap_or_default(),
             threads: threads.unwrap_or(0),
+            socket: std::env::var_os("GRANARY_SOCKET").map(PathBuf::from),
         };
         let source = py.detach(|| granary_loader::Source::open(url, options)).or_raise(py)?;
         Ok(Source { source })

@@ -20,7 +20,7 @@ pub(crate) trait Ranges: Send + Sync + Debug {
     fn forget(&self, shard: u32, range: Range<u64>);
 }
 
-/// Right from the store.
+/// Right from the store, or the node.
 #[derive(Debug)]
 pub(crate) struct Direct {
     home: Arc<Home>,
@@ -52,5 +52,7 @@ impl Ranges for Direct {
         Ok(all.freeze())
     }
 
-    fn forget(&self, _shard: u32, _range: Range<u64>) {}
+    fn forget(&self, shard: u32, range: Range<u64>) {
+        self.home.doubt(shard, range);
+    }
 }

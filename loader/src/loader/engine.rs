@@ -112,7 +112,7 @@ impl Drop for Engine {
 /// How each data set's bytes are got.
 fn ranges(shared: &Shared, homes: &[Arc<Home>], oracle: &Arc<Oracle>) -> Result<Vec<Arc<dyn Ranges>>> {
     let cache = match &shared.options.cache {
-        Some(options) if homes.iter().any(|home| !home.is_folder()) => {
+        Some(options) if homes.iter().any(|home| home.wants_cache()) => {
             Some(Arc::new(Cache::open(options, oracle.clone(), shared.clock.clone())?))
         }
         _ => None,
@@ -120,8 +120,10 @@ fn ranges(shared: &Shared, homes: &[Arc<Home>], oracle: &Arc<Oracle>) -> Result<
     let part = shared.options.request_bytes_max;
     let of = |home: &Arc<Home>| -> Arc<dyn Ranges> {
         match &cache {
-            Some(cache) => Arc::new(Cached::new(home.clone(), cache.clone(), part, shared.counters.clone())),
-            None => Arc::new(Direct::new(home.clone(), part)),
+            Some(cache) if home.wants_cache() => {
+                Arc::new(Cached::new(home.clone(), cache.clone(), part, shared.counters.clone()))
+            }
+            _ => Arc::new(Direct::new(home.clone(), part)),
         }
     };
     Ok(homes.iter().map(of).collect())

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use tokio::runtime::{self, Runtime};
 
 use super::SourceOptions;
 use crate::fetch::{self, Asked, Fetching, Ranges};
+use crate::node::{self, NodeStore, NodeStoreParts};
 use crate::sample::{Files, Held, OpenShard, Sample};
 
 /// Shards open at once: each is two mappings, and Linux allows a process 65,530.
@@ -37,6 +40,8 @@ pub(crate) struct Want {
 #[derive(Debug)]
 pub(crate) struct Home {
     data: DataSet,
+    /// What it is read through, if that is the node.
+    node: Option<Arc<NodeStore>>,
     /// None of a folder, and when the caller has one.
     runtime: Option<Runtime>,
     registry: Registry,
@@ -56,7 +61,16 @@ impl Home {
         manifest: Option<Arc<Manifest>>,
     ) -> Result<Home> {
         let mut registry = Registry::default();
-        let place = Place::open_metered(text, &options.place, clock, &mut registry)?;
+        let (place, node) = match node::root_of(text) {
+            Some(root) => {
+                let socket = options.socket.clone().unwrap_or_else(|| PathBuf::from(node::SOCKET));
+                let (root, place) = (root.to_owned(), options.place.clone());
+                let parts = NodeStoreParts { socket, root, place, clock, known: manifest.is_some() };
+                let store = Arc::new(NodeStore::new(parts, &mut registry));
+                (Place::of_store(store.clone()), Some(store))
+            }
+            None => (Place::open_metered(text, &options.place, clock, &mut registry)?, None),
+        };
         let kept =
             dataset::Options { index_folder: options.index_folder.clone(), ..dataset::Options::default() };
         let folder = place.folder().is_some();
@@ -75,13 +89,14 @@ impl Home {
             None => runtime.block_on(DataSet::open_with(place, options.version, kept))?,
         };
         let mut home = Home::given(data, options);
-        (home.runtime, home.registry) = ((!folder).then_some(runtime), registry);
+        (home.runtime, home.registry, home.node) = ((!folder).then_some(runtime), registry, node);
         Ok(home)
     }
 
     pub fn given(data: DataSet, options: &SourceOptions) -> Home {
         Home {
             data,
+            node: None,
             runtime: None,
             registry: Registry::default(),
             threads: threads(options),
@@ -96,6 +111,18 @@ impl Home {
 
     pub fn is_folder(&self) -> bool {
         self.data.place().folder().is_some()
+    }
+
+    /// Whether a disk cache of the loader's own helps: neither in a folder nor where the node has one.
+    pub fn wants_cache(&self) -> bool {
+        !self.is_folder() && self.node.is_none()
+    }
+
+    /// Bytes of a shard were not what they should be.
+    pub fn doubt(&self, shard: u32, range: Range<u64>) {
+        if let (Some(node), Ok(shard)) = (&self.node, self.data.shard(shard)) {
+            node.doubt(&shard.path, range);
+        }
     }
 
     pub fn metrics(&self) -> String {

@@ -9,12 +9,14 @@ use crate::place::Place;
 
 /// Ten digits.
 pub const VERSION_MAX: u64 = 9_999_999_999;
-const FOLDER: &str = "manifests/";
+/// Where they are, below the data set's root.
+pub const FOLDER: &str = "manifests/";
 const SUFFIX: &str = ".jsonl";
 /// Versions of one data set that are looked through.
 const LISTED_MAX: usize = 1 << 20;
 
-fn key(version: u64) -> String {
+/// The name of a version's manifest, below the data set's root.
+pub fn key(version: u64) -> String {
     format!("{FOLDER}{version:010}{SUFFIX}")
 }
 

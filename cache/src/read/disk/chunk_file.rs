@@ -99,6 +99,11 @@ impl ChunkFile {
         Ok(ChunkFile { file, len, crcs })
     }
 
+    /// The file, for somebody else to read: the payload is its first `len` bytes.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+
     /// The bytes of these frames, verified.
     pub fn read_frames(&self, frames: Range<u32>) -> Result<Bytes, BadCopy> {
         let from = u64::from(frames.start) * FRAME_BYTES;

@@ -14,6 +14,10 @@ Sample = dict[str, Any]
 class Dataset:
     """One version of a data set: a folder or ``s3://bucket/prefix`` that ``granary pack`` or `index_tars` made.
 
+    ``granary://NAMESPACE/folder`` is one that the granary node of this machine reads: a folder of a namespace that is mounted here, or,
+    with the namespace alone, the packed data set that it shows. All processes of the machine share the node's cache, and read its files
+    without a copy. ``GRANARY_SOCKET`` says where the node listens, if that is not ``/run/granary/node.sock``.
+
     Samples are numbered from 0 in the order of the shards. Endpoint, region and keys of a bucket come from the environment
     and the files that other S3 tools read (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...).
 
