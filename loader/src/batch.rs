@@ -1,6 +1,6 @@
 //! A rank's part of a global batch, and how it is made of samples some of which may be bad.
 
-use granary_core::{Error, Kind, Result};
+use granary_core::{BytePermit, Error, Kind, Result};
 
 use crate::options::OnError;
 use crate::sample::Sample;
@@ -27,6 +27,8 @@ pub(crate) struct Made {
     /// Of its samples' files.
     pub bytes: u64,
     pub errors: Vec<Error>,
+    /// What its arrays are counted in, until it is given.
+    pub _decoded: Option<BytePermit>,
 }
 
 /// A store that does not answer, or refuses us: all samples are concerned, and none is bad.
@@ -82,6 +84,6 @@ impl Batch {
             batch.padding = batch.padding.min(batch.samples.len() as u32);
         }
         let bytes = batch.samples.iter().map(Sample::payload_bytes).sum::<Result<u64>>()?;
-        Ok(Made { batch, bytes, errors })
+        Ok(Made { batch, bytes, errors, _decoded: None })
     }
 }

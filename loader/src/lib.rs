@@ -15,6 +15,7 @@
 //! | `fetch` | few long requests for many samples of a bucket |
 //! | [`cache`] | a folder on the node for what comes from a bucket |
 //! | [`node`] | data sets through the node process, from its cache's own files |
+//! | [`decode`] | images and sound as arrays |
 //! | `depth` | how many batches to have ready |
 //! | [`stats`] | what was done |
 //! | `process` | what belongs to one process, and not to children made by `fork` |
@@ -24,12 +25,13 @@
 //! * Every byte that is given was verified against its checksum in the shard's index.
 //! * A global batch depends on data set, version, seed, epoch, shuffle and its size only; not on ranks, workers, threads or time.
 //! * Of an epoch each sample is given exactly once, but for what `tail`, `on_error` and deletions say.
-//! * What is fetched and not given is within `memory_bytes_max`.
+//! * What is fetched and not given is within `memory_bytes_max`, and what is decoded within `decoded_bytes_max`; but for the batch that is next.
 //!
-//! There is no decoding, and no Python: `loader/python` binds this.
+//! There is no Python: `loader/python` binds this.
 
 pub mod batch;
 pub mod cache;
+pub mod decode;
 mod depth;
 mod fetch;
 pub mod forecast;
@@ -45,6 +47,7 @@ pub mod stats;
 
 pub use batch::Batch;
 pub use cache::CacheOptions;
+pub use decode::Decode;
 pub use loader::{Loader, Next};
 pub use options::{OnError, Options};
 pub use order::batches::Tail;

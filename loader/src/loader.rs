@@ -11,6 +11,7 @@
 //! | `ahead` | what is asked for together |
 //! | `bounds` | how much is under way |
 //! | `engine` | making batches ahead: the driver |
+//! | `decoding` | files of a batch to arrays, by several threads |
 //! | `ready` | those that are made |
 //!
 //! What is begun has two bounds: a number of batches (`depth`) and bytes (`memory_bytes_max`; what lies in mapped shards
@@ -24,6 +25,7 @@
 
 pub(crate) mod ahead;
 pub(crate) mod bounds;
+mod decoding;
 mod engine;
 pub(crate) mod line;
 mod progress;

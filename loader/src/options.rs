@@ -71,9 +71,11 @@ pub struct Options {
     pub ahead_batches_max: u32,
     /// What was fetched and not given.
     pub memory_bytes_max: u64,
+    /// What was decoded and not given; the batch that is given next may be beyond it.
+    pub decoded_bytes_max: u64,
     /// Longest request to a store; neighbours are joined up to it, and a longer sample is got in parts, side by side.
     pub request_bytes_max: u64,
-    /// Threads that read, verify and make batches; 0: one a processor, up to 16.
+    /// Threads that read, verify, decode and make batches; 0: one a processor, up to 16.
     pub threads: u32,
     /// A folder on this machine's disk for what comes from a bucket; none: everything is fetched each epoch.
     pub cache: Option<CacheOptions>,
@@ -97,6 +99,8 @@ impl Default for Options {
             ahead_batches_min: 4,
             ahead_batches_max: 4096,
             memory_bytes_max: 256 << 20,
+            // Some batches of 256 photographs of 500 x 375.
+            decoded_bytes_max: 1 << 30,
             request_bytes_max: 8 << 20,
             threads: 0,
             cache: None,
@@ -132,8 +136,12 @@ impl Options {
                 self.ahead_batches_min, self.ahead_batches_max
             ));
         }
-        if self.memory_bytes_max < 1 << 20 {
-            return bad(format!("memory_bytes_max is {}; it must be 1048576 or more", self.memory_bytes_max));
+        let memory =
+            [("memory_bytes_max", self.memory_bytes_max), ("decoded_bytes_max", self.decoded_bytes_max)];
+        for (what, bytes) in memory {
+            if bytes < 1 << 20 {
+                return bad(format!("{what} is {bytes}; it must be 1048576 or more"));
+            }
         }
         if !(64 << 10..=1 << 30).contains(&self.request_bytes_max) {
             return bad(format!(

@@ -8,6 +8,8 @@ use granary_core::{Error, Kind, Result};
 use granary_packer::index::{File, Index};
 use granary_packer::key::Grouping;
 
+use crate::decode::Array;
+
 /// A shard that is open: its index and, where it is on this machine's disk, all of its bytes.
 #[derive(Debug)]
 pub struct OpenShard {
@@ -55,7 +57,7 @@ pub(crate) enum Held {
     Fetched(Arc<[(u64, Bytes)]>),
 }
 
-/// One sample. Cheap to clone; its bytes stay as long as anybody has it.
+/// One sample. Its bytes stay as long as anybody has it, and clones share them; arrays are copied.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub(crate) source: u32,
@@ -63,6 +65,8 @@ pub struct Sample {
     pub(crate) shard: Arc<OpenShard>,
     pub(crate) files: Files,
     pub(crate) held: Held,
+    /// Of each file what was decoded of it; none: nothing was to be decoded.
+    pub(crate) arrays: Option<Box<[Option<Array>]>>,
 }
 
 /// One file of a sample.
@@ -125,6 +129,16 @@ impl Sample {
         let (start, bytes) = self.holding(&file)?;
         let from = (file.offset - start) as usize;
         Ok(bytes.slice(from..from + file.length as usize))
+    }
+
+    /// What was decoded of a file; `None` when it was not to be, and when it was taken.
+    pub fn array(&self, at: usize) -> Option<&Array> {
+        self.arrays.as_ref()?.get(at)?.as_ref()
+    }
+
+    /// The same, given away.
+    pub fn take_array(&mut self, at: usize) -> Option<Array> {
+        self.arrays.as_mut()?.get_mut(at)?.take()
     }
 
     /// The place among its files of the one with this extension.

@@ -14,6 +14,7 @@ use granary_packer::dataset::DataSet;
 use granary_packer::manifest::Manifest;
 use granary_packer::place;
 
+use crate::decode::Decode;
 use crate::order::shape::{Shape, Spot};
 use crate::process::PerProcess;
 use crate::sample::Sample;
@@ -48,6 +49,7 @@ pub struct SourceOptions {
 #[derive(Clone, Debug)]
 pub struct Source {
     inner: Arc<Inner>,
+    decode: Option<Arc<Decode>>,
 }
 
 #[derive(Debug)]
@@ -97,7 +99,18 @@ impl Source {
             Opened::Bucket(bucket)
         };
         let text = text.to_owned();
-        Ok(Source { inner: Arc::new(Inner { text, options, clock, manifest, selected, shape, opened }) })
+        let inner = Arc::new(Inner { text, options, clock, manifest, selected, shape, opened });
+        Ok(Source { inner, decode: None })
+    }
+
+    /// The same data set, with files decoded that this names; with none, as they are.
+    pub fn with_decode(&self, decode: Option<Decode>) -> Source {
+        Source { inner: self.inner.clone(), decode: decode.map(Arc::new) }
+    }
+
+    /// Which files are decoded.
+    pub fn decode(&self) -> Option<&Arc<Decode>> {
+        self.decode.as_ref()
     }
 
     /// Over an open data set: for stores of one's own, and for tests. Not for use in a child made by `fork`.
@@ -109,7 +122,8 @@ impl Source {
         let text = data.place().to_string();
         let opened = Opened::Given(Arc::new(Home::given(data, &options)));
         let clock = Arc::new(SystemClock);
-        Ok(Source { inner: Arc::new(Inner { text, options, clock, manifest, selected, shape, opened }) })
+        let inner = Arc::new(Inner { text, options, clock, manifest, selected, shape, opened });
+        Ok(Source { inner, decode: None })
     }
 
     async fn selected(data: &DataSet, options: &SourceOptions) -> Result<(Option<Arc<[u64]>>, Arc<Shape>)> {
@@ -162,15 +176,23 @@ impl Source {
 
     /// One sample; `number` is below [`len`](Source::len).
     ///
-    /// Errors: `Invalid` for another number; `Corrupt`; what disk or store says.
+    /// Errors: `Invalid` for another number; `Corrupt`; what disk or store says; as [`Decode::sample`].
     pub fn sample(&self, number: u64) -> Result<Sample> {
         let want = self.want_number(number)?;
         let home = self.home()?;
         if home.is_folder() {
-            return home.mapped(&want);
+            return self.decoded(home.mapped(&want)?);
         }
         let mut samples = home.block_on(home.fetch(&[want]));
-        samples.pop().unwrap_or_else(|| Err(Error::new(Kind::Bug, "a sample was asked for, and none came")))
+        let none = || Err(Error::new(Kind::Bug, "a sample was asked for, and none came"));
+        self.decoded(samples.pop().unwrap_or_else(none)?)
+    }
+
+    fn decoded(&self, sample: Sample) -> Result<Sample> {
+        match &self.decode {
+            Some(decode) => decode.sample(sample),
+            None => Ok(sample),
+        }
     }
 
     /// Many samples, in the order of `numbers`, by all threads at once.
@@ -179,10 +201,14 @@ impl Source {
     pub fn read_many(&self, numbers: &[u64]) -> Result<Vec<Sample>> {
         let wants = numbers.iter().map(|&number| self.want_number(number)).collect::<Result<Vec<Want>>>()?;
         let home = self.home()?;
-        if home.is_folder() {
-            home.mapped_many(&wants)
+        let samples: Vec<Sample> = if home.is_folder() {
+            home.mapped_many(&wants)?
         } else {
-            home.block_on(home.fetch(&wants)).into_iter().collect()
+            home.block_on(home.fetch(&wants)).into_iter().collect::<Result<_>>()?
+        };
+        match &self.decode {
+            Some(decode) => decode.samples(samples, home::threads(&self.inner.options)),
+            None => Ok(samples),
         }
     }
 
@@ -211,7 +237,7 @@ impl Source {
             }
         };
         let at = sample.files.iter().position(|number| number == file).ok_or_else(absent)?;
-        Ok((sample, at))
+        Ok((self.decoded(sample)?, at))
     }
 
     /// Requests to the store, retries and hedges in Prometheus' text; empty for a folder.

@@ -20,6 +20,7 @@ pub(crate) struct Counters {
     pub skipped: AtomicU64,
     pub substituted: AtomicU64,
     pub overtaken: AtomicU64,
+    pub decode_ns: AtomicU64,
     pub requests: AtomicU64,
     pub request_bytes: AtomicU64,
     pub cache_hit_bytes: AtomicU64,
@@ -38,6 +39,8 @@ pub struct Stats {
     /// How long `next_batch` waited for data, all together, and how often it had to.
     pub data_wait_seconds: f64,
     pub data_waits: u64,
+    /// How long threads decoded, all together.
+    pub decode_seconds: f64,
     /// Batches that are ready now.
     pub ready_batches: u64,
     /// Batches that may be ready or under way now.
@@ -85,6 +88,7 @@ impl Counters {
             bytes: get(&self.bytes),
             data_wait_seconds: get(&self.wait_ns) as f64 / 1e9,
             data_waits: get(&self.waits),
+            decode_seconds: get(&self.decode_ns) as f64 / 1e9,
             ready_batches: 0,
             ahead_batches: 0,
             skipped: get(&self.skipped),
@@ -108,12 +112,12 @@ impl Stats {
             text += &format!("# HELP granary_loader_{name} {help}.\n# TYPE granary_loader_{name} {kind}\n");
             text += &format!("granary_loader_{name} {value}\n");
         };
-        put(
-            "counter",
-            "data_wait_seconds_total",
-            "Time that was waited for data",
-            self.data_wait_seconds.to_string(),
-        );
+        for (name, help, seconds) in [
+            ("data_wait_seconds_total", "Time that was waited for data", self.data_wait_seconds),
+            ("decode_seconds_total", "Time that threads decoded, all together", self.decode_seconds),
+        ] {
+            put("counter", name, help, seconds.to_string());
+        }
         for (name, help, value) in [
             ("batches_total", "Batches given", self.batches),
             ("samples_total", "Samples given", self.samples),

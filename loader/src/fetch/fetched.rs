@@ -112,5 +112,6 @@ fn made(item: &Item, held: Vec<(u64, Bytes)>) -> Sample {
         shard: item.shard.clone(),
         files: item.files.clone(),
         held: Held::Fetched(held.into()),
+        arrays: None,
     }
 }

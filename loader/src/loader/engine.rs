@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Shared;
 use super::ahead::{Ahead, Given};
 use super::bounds::{Bounds, threads};
+use super::decoding::Decoding;
 use super::line::Part;
 use super::progress::Progress;
 use super::ready::{Outcome, Ready};
@@ -38,6 +39,7 @@ struct Work {
     ranges: Vec<Arc<dyn Ranges>>,
     oracle: Arc<Oracle>,
     budget: ByteBudget,
+    decoding: Decoding,
     ready: Arc<Ready>,
     bounds: Bounds,
 }
@@ -67,6 +69,7 @@ impl Engine {
             ranges,
             oracle,
             budget,
+            decoding: Decoding::new(&shared, ready.clone()),
             ready: ready.clone(),
             bounds,
         });
@@ -302,8 +305,9 @@ async fn make(work: Arc<Work>, place: u64, part: Part, getting: Vec<Getting>) {
     held.sort_unstable_by_key(Arc::as_ptr);
     held.dedup_by(|a, b| Arc::ptr_eq(a, b));
     drop(getting);
+    let (samples, memory) = work.decoding.decoded(place, samples).await;
     let made = Batch::make(part.epoch, part.number, samples, part.padding, work.shared.options.on_error);
-    promise.keep((made, held));
+    promise.keep((made.map(|made| Made { _decoded: memory, ..made }), held));
 }
 
 /// A batch that somebody waits for: if its task ends without it, by a bug, that is told.

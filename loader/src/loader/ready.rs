@@ -23,6 +23,8 @@ pub(crate) struct Ready {
     made: Notify,
     /// One was taken or made: more may be begun. The driver alone waits for it.
     room: Notify,
+    /// One was taken.
+    taken: Notify,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Ready {
     /// `taken`: places behind `next` that nobody will ask for.
     pub fn new(next: u64, taken: BTreeSet<u64>, depth: Depth, clock: Arc<dyn Clock>) -> Ready {
         let state = State { made: BTreeMap::new(), next, taken, depth, ended: false, waited_for: None };
-        Ready { clock, state: Mutex::new(state), made: Notify::new(), room: Notify::new() }
+        let state = Mutex::new(state);
+        Ready { clock, state, made: Notify::new(), room: Notify::new(), taken: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,6 +77,7 @@ impl Ready {
                 }
                 drop((waiting, held));
                 self.room.notify_one();
+                self.taken.notify_waiters();
                 return (place, outcome);
             }
             if self.state().ended {
@@ -103,6 +107,18 @@ impl Ready {
     /// Waits until nothing but the batch at this place can be given next.
     pub async fn is_next(&self, place: u64) {
         self.when(|state| (state.next >= place).then_some(())).await;
+    }
+
+    /// The same for those who make batches, of whom many wait.
+    pub async fn becomes_next(&self, place: u64) {
+        loop {
+            let mut taken = std::pin::pin!(self.taken.notified());
+            taken.as_mut().enable();
+            if self.state().next >= place {
+                return;
+            }
+            taken.await;
+        }
     }
 
     async fn when<T>(&self, found: impl Fn(&State) -> Option<T>) -> T {

@@ -239,7 +239,8 @@ impl Home {
     pub fn mapped(&self, want: &Want) -> Result<Sample> {
         let shard = self.shard_now(want.shard)?;
         let files = self.files(&shard, want)?;
-        let sample = Sample { source: 0, number: want.number, shard, files, held: Held::Mapped };
+        let sample =
+            Sample { source: 0, number: want.number, shard, files, held: Held::Mapped, arrays: None };
         sample.verify()?;
         Ok(sample)
     }
@@ -294,7 +295,7 @@ impl Drop for Home {
     }
 }
 
-fn threads(options: &SourceOptions) -> usize {
+pub(super) fn threads(options: &SourceOptions) -> usize {
     match options.threads {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(THREADS_MAX),
         threads => threads.min(256),
