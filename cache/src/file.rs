@@ -129,12 +129,17 @@ impl File {
     /// limit. `QuotaExceeded`, `NoSpace`, `FileTooLarge`. With `append` the offset is the end of file; the offset that
     /// was written to is returned.
     pub async fn write(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
-        self.write_with(offset, data, append, false).await
+        self.write_with(offset, data, append.then_some(&|_| {}), false).await
     }
 
     /// The same for bytes whose pages the kernel keeps locked until the answer: dropping the file's pages waits for it.
     pub async fn write_pages(&self, offset: u64, data: &[u8], append: bool) -> Result<u64> {
-        self.write_with(offset, data, append, true).await
+        self.write_with(offset, data, append.then_some(&|_| {}), true).await
+    }
+
+    /// Appends, telling first where that will be; `pages` as of [`File::write_pages`].
+    pub async fn write_at_end(&self, data: &[u8], pages: bool, tell: &(dyn Fn(u64) + Sync)) -> Result<u64> {
+        self.write_with(0, data, Some(tell), pages).await
     }
 
     /// Commits held state, logs and applies the new size. Returns the inode's new attributes.

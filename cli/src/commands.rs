@@ -78,6 +78,9 @@ pub fn real_dir(dir: &Path) -> Outcome<PathBuf> {
         return absolute.canonicalize().map_err(|e| cannot(&e)); // the root, or it ends with `..`
     };
     let path = parent.canonicalize().map_err(|e| cannot(&e))?.join(name);
+    if granary_fuse::mount::table::at(&path)?.is_some() {
+        return Ok(path); // not asked: it may hang
+    }
     match std::fs::symlink_metadata(&path) {
         Ok(meta) if meta.is_symlink() => path.canonicalize().map_err(|e| cannot(&e)),
         _ => Ok(path),

@@ -205,7 +205,9 @@ async fn recover(node: &Node, starter: &Starter) -> Outcome<()> {
                 volume.free_orphans()?;
             }
         }
-        node.mounts.recover().await
+        node.mounts.recover().await?;
+        node.source.settle();
+        Ok(())
     };
     tokio::pin!(work);
     let mut tick = tokio::time::interval(RECOVERY_INTERVAL);
@@ -249,7 +251,8 @@ async fn open(settings: Settings, stop: Stop) -> Outcome<Node> {
             let node = identity::read(&settings.cache)?.map_or(fresh, |(node, _)| node);
             let (settings, clock) = (settings.clone(), clock.clone());
             let seeds = StdRng::from_rng(&mut generator);
-            let parts = ClientParts { settings, node, data_address, clock, seeds };
+            let (keeping, resume) = (keeping.clone(), keeping::own_session(&inherited));
+            let parts = ClientParts { settings, node, data_address, clock, seeds, keeping, resume };
             Source::Service(clients.insert(Clients::connect(parts).await?).clone())
         }
     };

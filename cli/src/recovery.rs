@@ -63,7 +63,8 @@ async fn connect(settings: &Settings, node: NodeId) -> Outcome<Source> {
     }
     let seeds = StdRng::from_rng(&mut randomness::generator()?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let parts = ClientParts { settings: settings.clone(), node, data_address: None, clock, seeds };
+    let (settings, data_address, keeping, resume) = (settings.clone(), None, None, None);
+    let parts = ClientParts { settings, node, data_address, clock, seeds, keeping, resume };
     Ok(Source::Service(Clients::connect(parts).await?))
 }
 

@@ -21,7 +21,7 @@
 //! | request | sent again, and found done | why |
 //! |---|---|---|
 //! | LOOKUP, GETATTR, READ, READDIR, STATFS ... | done again | they change nothing |
-//! | WRITE | done again | the offset is the kernel's, with O_APPEND too |
+//! | WRITE | done again | the offset is the kernel's, with O_APPEND too (but see below) |
 //! | SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE | done again | twice is once |
 //! | OPEN | the handle of the unanswered first is given back, then done again | its number was never told |
 //! | CREATE | the same, and the file that is there is opened | the name was absent when the kernel asked |
@@ -34,9 +34,32 @@
 //! | REMOVEXATTR | success when it is absent | as UNLINK |
 //! | RELEASE | nothing when the handle is unknown | a number is never used twice: it has a generation |
 //!
-//! Kept are mounts whose requests come through `/dev/fuse` (rings belong to a process) of namespaces that no other node changes:
-//! with a metadata service, leases and locks belong to the session of the process that died, and a new one cannot know which pages
-//! and attributes the kernel still believes. Locks of kept mounts are the kernel's own.
+//! Kept are mounts whose requests come through `/dev/fuse`: rings belong to a process.
+//!
+//! # Namespaces that other nodes change too
+//!
+//! What the kernel keeps is true while the session with the metadata service has the leases, and locks and files without a name
+//! are the session's. So the next process goes on with the same session ([`granary_meta::remote`], `takeover`), which lasts for
+//! the lease time, or longer while nobody needs what it has, and the kernel need not forget anything. A recall that came
+//! meanwhile is answered when all of the namespace is as it was: stage, handles, locks. Until then whoever needs the lease waits,
+//! as for a node that is slow.
+//!
+//! | what | with another node in between |
+//! |---|---|
+//! | CREATE, MKNOD, MKDIR, SYMLINK, LINK, RENAME | what is there counts as made before if the service says that the session changed it in calls that were not confirmed; else it is somebody else's, and the answer is what they made of it (EEXIST, ENOENT). Two nodes that make one name are never both told that they did |
+//! | UNLINK, RMDIR | success when the name is absent, also when another node took it away meanwhile |
+//! | WRITE with O_APPEND | goes to where it was begun, as an intent in the table tells, if what is there is its beginning; else to the end of the file |
+//! | SETLK, FLOCK | done again: an owner's own lock is not in his way |
+//! | FLUSH, RELEASE | locks end, and then the handle leaves the table: so an end that was not answered comes again, and finds both or the lock alone gone |
+//!
+//! When the session is over (the lease time passed and somebody needed something, or the service was started anew too) it is as
+//! after any session that was lost: locks are gone, handles from before refuse to change anything (`Fenced`), files without a
+//! name are gone, what was written is brought back from the stage if no other node has changed the file since, and else kept
+//! aside. The kernel's pages of open files are dropped. A `data` mount is ended then: its kernel does not tell which files are
+//! open, and reads their pages without asking.
+//!
+//! While no process is there the kernel goes on reading pages that it has, and attributes for what was left of the lease when
+//! it was told. Should the lease time pass, what others write then is seen once the next process is there.
 //!
 //! | part | what it is |
 //! |---|---|
@@ -103,6 +126,8 @@ pub struct Inheritance {
     pub device: (u32, u32),
     pub descriptors: Vec<OwnedFd>,
     pub table: Arc<HandleTable>,
+    /// The session with the metadata service did not outlive the process: others may have changed everything since.
+    pub lost: bool,
 }
 
 impl Inheritance {
@@ -118,6 +143,6 @@ impl Inheritance {
                 ),
             )
         })?;
-        Ok(Inheritance { greeting, device, descriptors, table: HandleTable::open(table)? })
+        Ok(Inheritance { greeting, device, descriptors, table: HandleTable::open(table)?, lost: false })
     }
 }

@@ -14,7 +14,7 @@ pub mod trial;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -154,15 +154,25 @@ fn can_be_kept(session: &Session) -> bool {
 
 /// Goes on with a mount that another process made. `parts` as of [`mount`]; nothing of it is mounted now.
 ///
-/// Errors: those of opening again what programs have open.
+/// Errors: those of opening again what programs have open; `Fenced` when the kernel's pages cannot be told from what others wrote
+/// since.
 pub async fn resume(parts: MountParts, inheritance: Inheritance) -> Result<Mounted> {
     let MountParts { vfs, mountpoint: path, metrics, runtime, .. } = parts;
-    let Inheritance { greeting, device: (major, minor), descriptors, table } = inheritance;
+    let Inheritance { greeting, device: (major, minor), descriptors, table, lost } = inheritance;
     let session = Session::inherited(descriptors, greeting);
     vfs.set_abilities(greeting.abilities());
     let notifier = Notifier::new(session.channel(), greeting.has_epochs());
     vfs.set_notifier(notifier.clone());
-    let records = vfs.inherit_handles(table, &|id| session.inherited_backing(id)).await?;
+    vfs.inherit_session(lost)?;
+    let records = vfs.inherit_handles(table.clone(), &|id| session.inherited_backing(id)).await?;
+    vfs.inherit_locks().await;
+    if greeting.abilities().passthrough {
+        // The table itself is a file as good as any for this.
+        session.close_unknown_backings(&table.backings(), table.descriptor()?.as_fd());
+    }
+    if lost {
+        vfs.drop_all();
+    }
     tracing::info!(
         namespace = vfs.options().name,
         handles = records,

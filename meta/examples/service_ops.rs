@@ -37,6 +37,7 @@ impl Client {
             name: "here".into(),
             data_address: None,
             held: vec![],
+            anew: false,
         };
         let (_, connection) = service.greet(who, hello)?;
         let mut client = Client { connection, ns: NamespaceId(0), id: 0, cookie: 0 };

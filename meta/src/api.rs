@@ -166,6 +166,19 @@ pub trait Metadata: Send + Sync + 'static {
     async fn lease(&self, ino: Ino) -> Result<Attr> {
         self.getattr(ino).await
     }
+    /// Inodes that are leased now: of a session that another process began, all that the kernel may have something of.
+    fn leased(&self) -> Vec<Ino> {
+        Vec::new()
+    }
+    /// The locks that the session has, also those that another process asked for.
+    fn locks(&self) -> Vec<(Ino, LockOwner, Lock)> {
+        Vec::new()
+    }
+    /// Whether what is there now may have been made or changed by the process that had the session before, with a call whose
+    /// answer nobody may have heard. Where nobody else changes anything: always.
+    fn was_changed_before(&self, _ino: Ino) -> bool {
+        true
+    }
     /// Whom to tell of recalls; replaces an earlier one.
     fn set_holder(&self, _holder: Arc<dyn Holder>) {}
     /// The first lock of somebody else that is in the way of `lock`, if any.

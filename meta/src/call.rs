@@ -28,6 +28,8 @@ pub struct Hello {
     pub data_address: Option<String>,
     /// What it still has, for a service that was restarted meanwhile and does not know.
     pub held: Vec<Held>,
+    /// The process that knew what the session has is gone. This one takes its place, and asks for it ([`Greeting::had`]).
+    pub anew: bool,
 }
 
 /// What a session has of one namespace.
@@ -38,6 +40,18 @@ pub struct Held {
     /// Write leases with held state; read leases are not kept across a restart.
     pub writes: Vec<Ino>,
     pub locks: Vec<(Ino, LockOwner, Lock)>,
+}
+
+/// What the service has written down for a session in one namespace, for a process that takes another one's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Had {
+    pub ns: NamespaceId,
+    /// Those that are being recalled too; the recalls follow.
+    pub leases: Vec<(Scope, LeaseKind)>,
+    pub opens: Vec<Ino>,
+    pub locks: Vec<(Ino, LockOwner, Lock)>,
+    /// Inodes that were made or changed by calls whose answers were not confirmed.
+    pub changed: Vec<Ino>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +67,11 @@ pub struct Greeting {
     /// What verifies the tickets of peers that ask for staged bytes ([`crate::token::TicketVerifier`]); empty: nobody
     /// has tickets.
     pub ticket_key: Vec<u8>,
+    /// The answer to [`Hello::anew`], of a session that goes on: the number of its next call, above all that were used. 0: not
+    /// asked, or asked of a service that cannot tell.
+    pub next_call: u64,
+    /// With it: what the session has.
+    pub had: Vec<Had>,
 }
 
 /// One call of a session.

@@ -16,13 +16,14 @@
 //! used, from that instant on: every look at it compares the time. When the service says that the session is over, what
 //! was held back in it is refused ([`granary_core::Kind::Fenced`]), and what is opened from then on belongs to the next.
 //!
-//! `cache` says what is kept; `recall`, how leases go back; `opens`, what needs no call.
+//! `cache` says what is kept; `recall`, how leases go back; `opens`, what needs no call; `takeover`, how another process goes on
+//! with the session.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 
-use granary_core::{Error, Kind, NamespaceId, NamespaceName, Result};
+use granary_core::{Error, Kind, NamespaceId, NamespaceName, Result, SessionId};
 use tokio::sync::oneshot;
 
 use crate::call::{Answer, Call, SessionInfo};
@@ -39,9 +40,10 @@ mod namespace;
 mod opens;
 mod options;
 mod recall;
+mod takeover;
 
 pub use namespace::RemoteNamespace;
-pub use options::{ClientLimits, ClientOptions, ClientStatus, TokenProvider};
+pub use options::{ClientLimits, ClientOptions, ClientStatus, SessionWatch, TokenProvider};
 
 use self::core::{Core, CoreParts, closed};
 use namespace::unexpected;
@@ -55,7 +57,8 @@ impl Client {
     /// Begins a session. To be called within a runtime, where [`crate::Holder`]s will run. `Denied` when the service refuses
     /// the token, `Unavailable` when it cannot be reached for [`ClientLimits::connect_wait_ms_max`].
     pub async fn connect(options: ClientOptions) -> Result<Arc<Client>> {
-        let ClientOptions { urls, token, tls_ca, node, name, data_address, clock, random, limits } = options;
+        let ClientOptions { urls, token, tls_ca, node, name, data_address, clock, random, limits, .. } = options;
+        let (resume, on_session) = (options.resume, options.on_session);
         limits.validate()?;
         if urls.is_empty() {
             return Err(Error::new(
@@ -64,7 +67,8 @@ impl Client {
             ));
         }
         let holders = tokio::runtime::Handle::current();
-        let core = Core::new(CoreParts { clock, limits, node, name, data_address, holders });
+        let parts = CoreParts { clock, limits, node, name, data_address, holders, resume, on_session };
+        let core = Core::new(parts);
         let linker = link::Linker { core: core.clone(), urls, token, tls_ca, random };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -170,6 +174,22 @@ impl Client {
             Answer::Sessions(all) => Ok(all),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// The session that there is now; `None` from its end to the next.
+    pub fn session(&self) -> Option<SessionId> {
+        self.core.session().0
+    }
+
+    /// The same, or the one that ended last.
+    pub fn last_session(&self) -> Option<SessionId> {
+        self.core.last_session()
+    }
+
+    /// Of a session that another process began: who keeps something under its leases in this namespace (`None`: in any other)
+    /// is there by now, and recalls are answered from here on. What it had and nobody uses is given back.
+    pub fn settle(&self, ns: Option<NamespaceId>) {
+        self.core.settle(ns);
     }
 
     /// As the service told it with its last greeting.

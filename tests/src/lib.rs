@@ -7,6 +7,7 @@ use std::io::Read;
 
 mod cluster;
 mod image;
+mod kept;
 mod launcher;
 mod locker;
 mod mapping;
@@ -22,6 +23,7 @@ mod worker;
 
 pub use cluster::Cluster;
 pub use image::Image;
+pub use kept::Kept;
 pub use locker::Locker;
 pub use model::{Entry, Found, Model, read};
 pub use node::{Node, StoreKind, drop_page_cache};

@@ -7,21 +7,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use granary_tests::{Node, StoreKind, seed, until};
+use granary_tests::{Kept, Node, StoreKind, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-
-/// A node with a keeper, which starts it again when it is killed. A process that has files of a mount open cannot start a node
-/// that is gone itself: between fork and exec the kernel closes them, which waits for the node.
-struct Kept {
-    node: Node,
-    pid: i32,
-}
 
 fn supervised(who: &[(&str, &str)]) -> Node {
     let settings: Vec<_> = [("GRANARY_KEEPER", "on"), ("GRANARY_SMALL_FILE_BYTES_MAX", "65536")]
@@ -34,62 +26,8 @@ fn supervised(who: &[(&str, &str)]) -> Node {
     node
 }
 
-impl Kept {
-    fn new() -> Kept {
-        let node = supervised(&[]);
-        let pid = node.pid() as i32;
-        Kept { node, pid }
-    }
-
-    /// The process that listens now.
-    fn listening(&self) -> Option<i32> {
-        let socket = UnixStream::connect(self.node.path("node.sock")).ok()?;
-        let pid = rustix::net::sockopt::socket_peercred(&socket).ok()?.pid.as_raw_nonzero().get();
-        // Not one that was killed and whose socket is not closed yet.
-        fs::exists(format!("/proc/{pid}/exe")).is_ok_and(|is| is).then_some(pid)
-    }
-
-    /// kill -9, and the next process.
-    fn again(&mut self) {
-        kill(self.pid);
-        let before = self.pid;
-        until("the keeper started the node again", || {
-            self.listening().filter(|pid| *pid != before).inspect(|pid| self.pid = *pid).is_some()
-        });
-    }
-
-    /// Processes that are this node's, or its keeper's: their arguments name its directory.
-    fn processes(&self, word: &str) -> Vec<i32> {
-        let root = self.node.path("").display().to_string();
-        let all = fs::read_dir("/proc").unwrap();
-        let all = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let is_ours = |pid: &i32| {
-            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split('\0').nth(1) == Some(word) && line.contains(&root)
-        };
-        all.filter(is_ours).collect()
-    }
-
-    /// Unmounts and stops; the keeper ends by itself.
-    fn end(self, dir: &Path) {
-        self.node.umount(dir);
-        self.node.ok(&["node", "stop"]);
-        until("the keeper ends", || self.processes("keeper").is_empty());
-    }
-}
-
-impl Drop for Kept {
-    /// A test that failed leaves none of them.
-    fn drop(&mut self) {
-        self.processes("keeper").into_iter().for_each(kill);
-        self.processes("node").into_iter().for_each(kill);
-    }
-}
-
-fn kill(pid: i32) {
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    // It may have ended by itself.
-    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+fn kept() -> Kept {
+    Kept::of(supervised(&[]))
 }
 
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
@@ -106,7 +44,7 @@ fn large(dir: &Path, name: &str) -> File {
 
 #[test]
 fn open_files_of_every_kind_go_on_after_a_kill() {
-    let mut kept = Kept::new();
+    let mut kept = kept();
     let node = &kept.node;
     let dir = node.mount("user/alice", "mode=work");
     assert!(node.ok(&["status"]).contains("kept"));
@@ -211,7 +149,7 @@ fn worker(dir: &Path, thread: u64, seed: u64, done: &AtomicBool, longest: &Atomi
 fn programs_see_no_error_through_many_kills() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut kept = Kept::new();
+    let mut kept = kept();
     let node = &kept.node;
     let dir = node.mount("user/alice", "mode=work");
     let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -282,7 +220,7 @@ fn what_was_done_and_not_answered_is_not_done_twice() {
 
 #[test]
 fn a_node_is_replaced_under_a_program_that_reads_and_writes() {
-    let mut kept = Kept::new();
+    let mut kept = kept();
     let dir = kept.node.mount("user/alice", "mode=work");
     let done = AtomicBool::new(false);
     let longest = AtomicU64::new(0);
@@ -308,7 +246,7 @@ fn a_node_is_replaced_under_a_program_that_reads_and_writes() {
 
 #[test]
 fn data_mounts_and_their_files_go_on() {
-    let mut kept = Kept::new();
+    let mut kept = kept();
     let node = &kept.node;
     let dir = node.mount("user/alice", "mode=data");
     fs::write(dir.join("a"), pattern(1, 500_000)).unwrap();
@@ -334,14 +272,14 @@ fn data_mounts_and_their_files_go_on() {
 
 #[test]
 fn a_keeper_that_is_killed_is_replaced_and_has_everything_again() {
-    let mut kept = Kept::new();
+    let mut kept = kept();
     let node = &kept.node;
     let dir = node.mount("user/alice", "mode=work");
     let file = large(&dir, "open");
     file.write_all_at(b"content", 0).unwrap();
     let before = kept.processes("keeper");
-    let [pid] = before[..] else { panic!("{before:?}") };
-    kill(pid);
+    assert_eq!(before.len(), 1, "{before:?}");
+    kept.kill_keeper();
     until("there is another keeper", || {
         let now = kept.processes("keeper");
         !now.is_empty() && now != before && kept.node.status()["mounts"][0]["kept"] == true

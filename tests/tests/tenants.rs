@@ -174,6 +174,7 @@ fn hello(session: Option<u64>) -> ClientFrame {
         name: "mallory".to_owned(),
         data_address: None,
         held: Vec::new(),
+        anew: false,
     };
     ClientFrame { number: 1, hello: Some(session::encode_hello(&said)), ..ClientFrame::default() }
 }

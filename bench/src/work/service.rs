@@ -54,6 +54,8 @@ async fn join(endpoint: Endpoint, node: u64) -> Result<Worker> {
         clock: Arc::new(SystemClock),
         random: Box::new(move || random.random()),
         limits: ClientLimits::default(),
+        resume: None,
+        on_session: None,
     })
     .await?;
     let space = client.namespace(&endpoint.namespace.parse()?).await?;

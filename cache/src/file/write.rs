@@ -16,11 +16,12 @@ pub(super) const EXTENTS_MAX: usize = 128;
 const FULL_TRIES: u32 = 3;
 
 impl File {
+    /// `append`: at the end of the file, and whom to tell where that is before anything is written there.
     pub(super) async fn write_with(
         &self,
         offset: u64,
         data: &[u8],
-        append: bool,
+        append: Option<&(dyn Fn(u64) + Sync)>,
         pages: bool,
     ) -> Result<u64> {
         let len = data.len() as u64;
@@ -52,13 +53,16 @@ impl File {
         &self,
         offset: u64,
         data: &[u8],
-        append: bool,
+        append: Option<&(dyn Fn(u64) + Sync)>,
         pages: bool,
         turn: Option<Turn>,
     ) -> Result<Option<u64>> {
         let Some(mut guard) = self.begin_change(pages, turn)? else { return Ok(None) };
         let s = &mut *guard;
-        let offset = if append { self.current_size(s) } else { offset };
+        let offset = if append.is_some() { self.current_size(s) } else { offset };
+        if let Some(tell) = append {
+            tell(offset);
+        }
         if data.is_empty() {
             return Ok(Some(offset));
         }

@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use granary_core::{Clock, Error, Kind, NamespaceId, NamespaceName, NodeId};
-use granary_meta::remote::{Client, ClientLimits, ClientOptions};
+use granary_core::{Clock, Error, Kind, NamespaceId, NamespaceName, NodeId, SessionId};
+use granary_meta::remote::{Client, ClientLimits, ClientOptions, SessionWatch, TokenProvider};
 use granary_meta::token::{Pattern, Rights, Token, Verifier, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::keeping::{KeptSession, Keeping};
 use super::shown::Shown;
 use super::{blocking, kept_tokens};
 use crate::exit::{Failure, Outcome};
@@ -28,6 +29,10 @@ use crate::wire::{FencedStatus, LinkStatus, NamespaceToken};
 
 /// Bearers of tokens with mounts on one node.
 const BEARERS_MAX: usize = 256;
+
+/// Answers that a process may have heard and not handed on, when another has to go on with its mounts: calls of programs that are
+/// under way at once, with room to spare.
+const ANSWERS_TOLD_LATE: usize = 512;
 
 /// How long a node that stops waits for the service.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -40,6 +45,10 @@ pub struct ClientParts {
     pub data_address: Option<String>,
     pub clock: Arc<dyn Clock>,
     pub seeds: StdRng,
+    /// Who holds the mounts, if somebody does: then another process can go on with the sessions.
+    pub keeping: Option<Arc<Keeping>>,
+    /// The node's own session, that a process before this one began.
+    pub resume: Option<SessionId>,
 }
 
 /// Whose session a connection is.
@@ -66,6 +75,8 @@ pub struct Link {
     /// Nobody is to use it any more.
     closed: AtomicBool,
     clock: Arc<dyn Clock>,
+    /// By the token of the settings.
+    is_own: bool,
 }
 
 pub struct Clients {
@@ -75,6 +86,7 @@ pub struct Clients {
     node: NodeId,
     data_address: Option<String>,
     clock: Arc<dyn Clock>,
+    keeping: Option<Arc<Keeping>>,
     /// Seeds the clients' generators. Guards its state, for a few instructions.
     seeds: Mutex<StdRng>,
     /// The node's own, by the token of its settings.
@@ -113,8 +125,9 @@ impl Link {
         bearer: Bearer,
         shown: Arc<Mutex<Shown>>,
         clock: Arc<dyn Clock>,
+        is_own: bool,
     ) -> Arc<Link> {
-        Arc::new(Link { client, user, bearer, shown, closed: AtomicBool::new(false), clock })
+        Arc::new(Link { client, user, bearer, shown, closed: AtomicBool::new(false), clock, is_own })
     }
 
     /// What it may do now.
@@ -159,6 +172,13 @@ impl Link {
         }
     }
 
+    /// What another process needs to go on with the session.
+    pub(super) fn kept(&self) -> Option<KeptSession> {
+        let id = self.client.last_session()?.0;
+        let token = || lock(&self.shown).secret(now_secs(&*self.clock));
+        Some(KeptSession { id, token: (!self.is_own).then(token) })
+    }
+
     pub fn status(&self) -> LinkStatus {
         let status = self.client.status();
         let now = now_secs(&*self.clock);
@@ -184,6 +204,11 @@ impl Link {
             fenced: status.fenced.map(|(why, ago)| FencedStatus { why, ago_ms: ago.as_millis() as u64 }),
         }
     }
+}
+
+/// Whether others may join it.
+fn is_used(link: &Arc<Link>) -> bool {
+    !link.closed.load(Ordering::Relaxed)
 }
 
 /// Tells the service that a session ends, which else would be thought to use what it was told of until it was silent for long.
@@ -238,6 +263,7 @@ impl Clients {
             node: parts.node,
             data_address: parts.data_address,
             clock: parts.clock,
+            keeping: parts.keeping,
             seeds: Mutex::new(parts.seeds),
             own: std::sync::OnceLock::new(),
             others: Mutex::default(),
@@ -258,9 +284,9 @@ impl Clients {
                 Ok(lock(&reread).secret(now_secs(&*clock)).as_str().to_owned())
             })
         };
-        let client = clients.client(provider).await?;
+        let client = clients.client(provider, parts.resume).await?;
         let (user, bearer) = (said.user.clone(), Bearer::user(&said));
-        let own = Link::new(client, user, bearer, shown, clients.clock.clone());
+        let own = Link::new(client, user, bearer, shown, clients.clock.clone(), true);
         let _ = clients.own.set(own); // the first and only time
         Ok(clients)
     }
@@ -295,32 +321,73 @@ impl Clients {
         }
         let said = inspect(token.as_str())?;
         let bearer = Bearer::of(&said);
-        let alive = |link: &Arc<Link>| !link.closed.load(Ordering::Relaxed);
-        let known = lock(&self.others).get(&bearer).and_then(Weak::upgrade).filter(alive);
+        let known = lock(&self.others).get(&bearer).and_then(Weak::upgrade).filter(is_used);
         if let Some(link) = &known {
             if lock(&link.shown).has(token) {
                 return Ok(link.clone());
             }
             if self.is_of_service(token)? {
-                link.take(&said, token);
+                self.renew(link, &said, token).await;
                 return Ok(link.clone());
             }
         }
         // Proven by a greeting of its own: until then anybody could have written these words.
-        let kept = Arc::new(Mutex::new(Shown::new(&said, token.clone())));
+        let link = self.begin(&said, token, bearer, None).await?;
+        if let Some(known) = known {
+            self.renew(&known, &said, token).await; // its own session ends, as nobody has it
+            return Ok(known);
+        }
+        self.join(link, &said, token)
+    }
+
+    /// Goes on with the session of a process before this one; or, if that is over, begins one.
+    pub(super) async fn resuming(&self, kept: &KeptSession) -> Outcome<Arc<Link>> {
+        let Some(token) = &kept.token else { return Ok(self.own().clone()) };
+        let said = inspect(token.as_str())?;
+        let bearer = Bearer::of(&said);
+        let known = lock(&self.others).get(&bearer).and_then(Weak::upgrade).filter(is_used);
+        match known {
+            Some(link) => Ok(link),
+            None => {
+                let link = self.begin(&said, token, bearer, Some(SessionId(kept.id))).await?;
+                self.join(link, &said, token)
+            }
+        }
+    }
+
+    async fn begin(
+        &self,
+        said: &Token,
+        token: &Secret,
+        bearer: Bearer,
+        resume: Option<SessionId>,
+    ) -> Outcome<Arc<Link>> {
+        let kept = Arc::new(Mutex::new(Shown::new(said, token.clone())));
         let (shown, clock) = (kept.clone(), self.clock.clone());
         let provider = move || Ok(lock(&shown).secret(now_secs(&*clock)).as_str().to_owned());
-        let client = self.client(Arc::new(provider)).await?;
-        if let Some(link) = known {
-            leave_behind(client);
-            link.take(&said, token);
-            return Ok(link);
+        let client = self.client(Arc::new(provider), resume).await?;
+        Ok(Link::new(client, said.user.clone(), bearer, kept, self.clock.clone(), false))
+    }
+
+    /// Goes on with this token of the same bearer, which is known to be good; and so does the next process. That this one could not
+    /// be told is not fatal: it begins with the older token, while that is accepted.
+    async fn renew(&self, link: &Link, said: &Token, token: &Secret) {
+        link.take(said, token);
+        let (Some(keeping), Some(KeptSession { id, token: Some(token) })) = (self.keeping.clone(), link.kept())
+        else {
+            return;
+        };
+        if let Err(failure) = blocking(move || keeping.note_token(SessionId(id), &token)).await {
+            tracing::warn!("{failure}");
         }
-        let link = Link::new(client, said.user.clone(), bearer.clone(), kept, self.clock.clone());
+    }
+
+    fn join(&self, link: Arc<Link>, said: &Token, token: &Secret) -> Outcome<Arc<Link>> {
+        let bearer = link.bearer.clone();
         let mut others = lock(&self.others);
         others.retain(|_, link| link.strong_count() > 0);
-        if let Some(faster) = others.get(&bearer).and_then(Weak::upgrade).filter(alive) {
-            faster.take(&said, token); // another mount of the same bearer was faster
+        if let Some(faster) = others.get(&bearer).and_then(Weak::upgrade).filter(is_used) {
+            faster.take(said, token); // another mount of the same bearer was faster
             return Ok(faster);
         }
         if others.len() >= BEARERS_MAX {
@@ -344,10 +411,20 @@ impl Clients {
         Ok(verifier.is_good(token.as_str()))
     }
 
-    /// Tells the service that this node goes, within a bound.
-    pub async fn close(&self) {
+    fn all(&self) -> Vec<Arc<Link>> {
         let mut links: Vec<Arc<Link>> = lock(&self.others).values().filter_map(Weak::upgrade).collect();
         links.extend(self.own.get().cloned());
+        links
+    }
+
+    /// All that a process before this one had is served again, or will not be: what is left of its sessions is given back.
+    pub fn settle(&self) {
+        self.all().iter().for_each(|link| link.client.settle(None));
+    }
+
+    /// Tells the service that this node goes, within a bound.
+    pub async fn close(&self) {
+        let links = self.all();
         let all = async {
             for link in links {
                 link.client.close().await;
@@ -361,7 +438,8 @@ impl Clients {
         }
     }
 
-    async fn client(&self, token: granary_meta::remote::TokenProvider) -> Outcome<Arc<Client>> {
+    async fn client(&self, token: TokenProvider, resume: Option<SessionId>) -> Outcome<Arc<Client>> {
+        let answers_told_late = if self.keeping.is_some() { ANSWERS_TOLD_LATE } else { 0 };
         let mut random = StdRng::from_rng(&mut *lock(&self.seeds));
         let client = Client::connect(ClientOptions {
             urls: self.urls.clone(),
@@ -372,11 +450,26 @@ impl Clients {
             data_address: self.data_address.clone(),
             clock: self.clock.clone(),
             random: Box::new(move || random.next_u64()),
-            limits: ClientLimits::default(),
+            limits: ClientLimits { answers_told_late, ..ClientLimits::default() },
+            resume,
+            on_session: self.keeping.clone().map(watch),
         })
         .await;
         client.map_err(|e| named(e, &self.settings))
     }
+}
+
+/// Tells the keeper of each session that takes another's place.
+fn watch(keeping: Arc<Keeping>) -> SessionWatch {
+    let runtime = tokio::runtime::Handle::current();
+    Arc::new(move |before, now| {
+        let (Some(before), keeping) = (before, keeping.clone()) else { return };
+        runtime.spawn_blocking(move || {
+            if let Err(failure) = keeping.note_session(before, now) {
+                tracing::warn!("{failure}"); // the next process finds the session over
+            }
+        });
+    })
 }
 
 /// Whether what is said there stays on this machine.

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use granary_core::{Kind, NamespaceId};
+use granary_core::{Kind, NamespaceId, SessionId};
 use granary_fuse::keeper::client::Link;
 use granary_fuse::keeper::wire::Word;
 use granary_fuse::keeper::{Greeting, Keepsake};
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::table::Point;
 use crate::exit::{Failure, Outcome};
 use crate::settings::{Keeper, Settings};
+use crate::token_file::Secret;
 
 /// How long a keeper has to answer after it was started, and how often that is tried.
 const START_WAIT: Duration = Duration::from_secs(5);
@@ -98,6 +99,25 @@ pub(super) struct Kept {
     pub max_write: u32,
     pub flags: u64,
     pub points: Vec<Point>,
+    /// Where the metadata is a service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<KeptSession>,
+}
+
+/// The session with a metadata service that a mount goes through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptSession {
+    pub id: u64,
+    /// Its bearer's; `None`: it is the node's own, whose token is in a file. The keeper has it in its memory alone.
+    pub token: Option<Secret>,
+}
+
+/// The node's own session, if one of these mounts goes through it.
+pub(super) fn own_session(entries: &[Entry]) -> Option<SessionId> {
+    let kept = entries.iter().filter_map(|entry| serde_json::from_slice::<Kept>(&entry.blob).ok());
+    let mut own = kept.filter_map(|kept| kept.session).filter(|session| session.token.is_none());
+    own.next().map(|session| SessionId(session.id))
 }
 
 impl Kept {
@@ -290,24 +310,66 @@ impl Keeping {
     pub(super) fn put(&self, kept: Kept, keepsake: Keepsake) -> Outcome<()> {
         let mount = number(keepsake.device);
         self.say(Word::Put, mount, &kept.bytes()?, &keepsake.descriptors)?;
-        self.remember(mount, kept, keepsake.descriptors);
-        Ok(())
+        self.remember(mount, kept, keepsake.descriptors, false)
     }
 
-    /// Of one that the keeper has already.
-    pub(super) fn remember(&self, mount: u64, kept: Kept, descriptors: Vec<OwnedFd>) {
+    /// Of one that the keeper has already, perhaps in other words.
+    pub(super) fn remember(
+        &self,
+        mount: u64,
+        kept: Kept,
+        descriptors: Vec<OwnedFd>,
+        changed: bool,
+    ) -> Outcome<()> {
+        let bytes = kept.bytes()?;
         lock(&self.ours).insert(mount, Ours { kept, descriptors });
+        match changed {
+            true => self.say(Word::Note, mount, &bytes, &[]).map(drop),
+            false => Ok(()),
+        }
     }
 
     /// How its mountpoints were asked for changed.
     pub(super) fn note(&self, mount: u64, points: &[Point]) -> Outcome<()> {
-        let bytes = {
-            let mut ours = lock(&self.ours);
-            let Some(ours) = ours.get_mut(&mount) else { return Ok(()) };
-            ours.kept.points = points.to_vec();
-            ours.kept.bytes()?
-        };
-        self.say(Word::Note, mount, &bytes, &[]).map(drop)
+        self.change(|kept_mount, kept| {
+            if kept_mount == mount {
+                kept.points = points.to_vec();
+            }
+        })
+    }
+
+    /// A new session took the place of one that ended.
+    pub(super) fn note_session(&self, before: SessionId, now: SessionId) -> Outcome<()> {
+        self.change(|_, kept| {
+            if let Some(session) = kept.session.as_mut().filter(|session| session.id == before.0) {
+                session.id = now.0;
+            }
+        })
+    }
+
+    /// The bearer of a session has a newer token.
+    pub(super) fn note_token(&self, id: SessionId, token: &Secret) -> Outcome<()> {
+        self.change(|_, kept| {
+            if let Some(session) = kept.session.as_mut().filter(|session| session.id == id.0) {
+                session.token = Some(token.clone());
+            }
+        })
+    }
+
+    /// Tells the keeper of each mount of which something changes.
+    fn change(&self, change: impl Fn(u64, &mut Kept)) -> Outcome<()> {
+        let mut changed = Vec::new();
+        for (mount, ours) in &mut *lock(&self.ours) {
+            let before = ours.kept.clone();
+            change(*mount, &mut ours.kept);
+            if ours.kept != before {
+                changed.push((*mount, ours.kept.bytes()?));
+            }
+        }
+        for (mount, bytes) in changed {
+            self.say(Word::Note, mount, &bytes, &[])?;
+        }
+        Ok(())
     }
 
     /// It ended.
@@ -353,7 +415,12 @@ mod tests {
             max_write: 1 << 20,
             flags: u64::MAX,
             points: vec![point],
+            session: None,
         };
+        assert!(!String::from_utf8(kept.bytes().unwrap()).unwrap().contains("session"), "older ones read it");
+        let token = Some(serde_json::from_str("\"secret\"").unwrap());
+        let kept = Kept { session: Some(KeptSession { id: u64::MAX, token }), ..kept };
+        assert!(!format!("{kept:?}").contains("secret"));
         let bytes = kept.bytes().unwrap();
         assert_eq!(serde_json::from_slice::<Kept>(&bytes).unwrap(), kept);
         assert!(serde_json::from_slice::<Kept>(&bytes[1..]).is_err());

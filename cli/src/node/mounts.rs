@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use granary_cache::{CacheShare, RecoveryWatch, Tree, TreeParts};
-use granary_core::{Error, Failpoint, Ino, Kind, NamespaceId, NamespaceName};
+use granary_core::{Error, Failpoint, Ino, Kind, NamespaceId, NamespaceName, SessionId};
 use granary_fuse::keeper::{Greeting, Inheritance, Keepsake};
 use granary_fuse::mount::idmap::IdMap;
 use granary_fuse::{Atime, Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
@@ -523,7 +523,7 @@ impl Keeper {
             metrics: served.metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
-        let keep = self.keeping(served);
+        let keep = self.parts.keeping.clone();
         let kept = self.kept(id, served, order, mode);
         let mounted = blocking(move || {
             let Some(keeping) = keep else { return Ok(granary_fuse::mount(parts)?) };
@@ -536,7 +536,7 @@ impl Keeper {
         });
         let mounted = Arc::new(mounted.await?);
         if self.parts.keeping.is_some() && !mounted.is_kept() {
-            tracing::warn!(namespace = %served.name, "this mount ends with the node: other nodes change it, or it is not over dev");
+            tracing::warn!(namespace = %served.name, "this mount ends with the node: it is not over dev");
         }
         if let Some(served) = self.table.lock().get_mut(&id) {
             served.mounted = Some(mounted.clone());
@@ -544,11 +544,6 @@ impl Keeper {
         }
         tokio::spawn(watch(served.name.clone(), mounted, self.parts.keeping.clone()));
         Ok(MountDone { mode: mode_name(mode), bound: false })
-    }
-
-    /// Who is given a mount of it.
-    fn keeping(&self, served: &Served) -> Option<Arc<Keeping>> {
-        self.parts.keeping.clone().filter(|_| !served.meta.is_shared())
     }
 
     /// What is to be known of it later, but for what the kernel has to say.
@@ -565,6 +560,7 @@ impl Keeper {
             max_write: 0,
             flags: 0,
             points: Vec::new(),
+            session: served.link.as_ref().and_then(|link| link.kept()),
         }
     }
 
@@ -588,7 +584,7 @@ impl Keeper {
     }
 
     async fn resume_one(&self, entry: Entry) -> Outcome<()> {
-        let kept: Kept = serde_json::from_slice(&entry.blob)
+        let mut kept: Kept = serde_json::from_slice(&entry.blob)
             .map_err(|e| Failure::failed(format!("what was kept of it is of another version: {e}")))?;
         let (mode, atime) = match (mode_of(&kept.mode), atime_of(&kept.atime)) {
             (Some(mode), Some(atime)) => (mode, atime),
@@ -596,8 +592,8 @@ impl Keeper {
         };
         let ours = entry.descriptors.iter().map(OwnedFd::try_clone).collect::<Result<Vec<_>, _>>();
         let ours = ours.map_err(|e| Failure::io("cannot duplicate a mount's descriptors", &e))?;
-        let inheritance = Inheritance::new(kept.greeting(), entry.device, entry.descriptors)?;
-        let mut reached = self.parts.source.by_id(kept.id()).await?;
+        let mut inheritance = Inheritance::new(kept.greeting(), entry.device, entry.descriptors)?;
+        let mut reached = self.parts.source.by_kept(&kept).await?;
         if kept.packed.is_some() {
             reached.info.packed = kept.packed.clone(); // the version that the kernel knows
         }
@@ -618,14 +614,24 @@ impl Keeper {
             metrics: served.metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
+        // Known now: who is told when the session ends from here on is there.
+        let now = served.link.as_ref().and_then(|link| link.client.session());
+        let before = kept.session.as_ref().map(|session| SessionId(session.id));
+        inheritance.lost = served.meta.is_shared() && (now.is_none() || now != before);
         let mounted = Arc::new(granary_fuse::resume(parts, inheritance).await?);
+        if let Some(link) = &served.link {
+            link.client.settle(Some(kept.id()));
+        }
         served.tree.count_kept().await;
         if let Some(served) = self.table.lock().get_mut(&kept.id()) {
             served.mounted = Some(mounted.clone());
             served.points.clone_from(&kept.points);
         }
         if let Some(keeping) = &self.parts.keeping {
-            keeping.remember(number(entry.device), kept, ours);
+            let session = served.link.as_ref().and_then(|link| link.kept());
+            let (keeping, mount) = (keeping.clone(), number(entry.device));
+            let changed = std::mem::replace(&mut kept.session, session) != kept.session;
+            blocking(move || keeping.remember(mount, kept, ours, changed)).await?;
         }
         tokio::spawn(watch(served.name.clone(), mounted, self.parts.keeping.clone()));
         Ok(())

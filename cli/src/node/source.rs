@@ -12,6 +12,7 @@ use rand::Rng;
 
 use super::blocking;
 use super::clients::{ClientParts, Clients, Link};
+use super::keeping::Kept;
 use crate::exit::Outcome;
 use crate::settings::Settings;
 use crate::token_file::Secret;
@@ -47,7 +48,8 @@ impl Source {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // A node of this moment: it has nothing that others could ask for.
         let (node, settings) = (NodeId(seeds.next_u64()), settings.clone());
-        let parts = ClientParts { settings, node, data_address: None, clock, seeds };
+        let (data_address, keeping, resume) = (None, None, None);
+        let parts = ClientParts { settings, node, data_address, clock, seeds, keeping, resume };
         Ok(Source::Service(Clients::connect(parts).await?))
     }
 
@@ -138,6 +140,25 @@ impl Source {
                 let meta = link.client.by_id(id).await?;
                 reach_through(link, meta, None)
             }
+        }
+    }
+
+    /// As a mount of a process before this one reached it.
+    pub(super) async fn by_kept(&self, kept: &Kept) -> Outcome<Reached> {
+        match (self, &kept.session) {
+            (Source::Service(clients), Some(session)) => {
+                let link = clients.resuming(session).await?;
+                let meta = link.client.by_id(kept.id()).await?;
+                reach_through(link, meta, session.token.as_ref())
+            }
+            _ => self.by_id(kept.id()).await,
+        }
+    }
+
+    /// All that a process before this one had is served again, or will not be.
+    pub fn settle(&self) {
+        if let Source::Service(clients) = self {
+            clients.settle();
         }
     }
 

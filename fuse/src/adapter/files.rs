@@ -117,6 +117,8 @@ impl Adapter {
             append: open_flags & libc::O_APPEND as u32 != 0,
             cache: write_flags & WRITE_CACHE != 0,
             kill_suid: write_flags & WRITE_KILL_SUIDGID != 0,
+            request: reply.request(),
+            again: reply.is_again(),
         };
         if self.shared.vfs.is_shared() {
             // It may wait when it has been done already: it is not made again.

@@ -30,9 +30,9 @@
 //!
 //! | offset in an intent | size | `n` of 126, at `64 + 32 n` |
 //! |---|---|---|
-//! | 0 | 8 | number of the request that exchanges two names |
-//! | 8 | 8 | inode that had the first name |
-//! | 16 | 8 | inode that had the second |
+//! | 0 | 8 | number of the request that exchanges two names, or appends to a file that other nodes change too |
+//! | 8 | 8 | inode that had the first name; inode of the file |
+//! | 16 | 8 | inode that had the second; where its end was, and the bytes go |
 //! | 24 | 4 | crc32c of the 24 bytes before |
 //! | 28 | 4 | 0 |
 //!
@@ -267,7 +267,16 @@ impl HandleTable {
         files.into_iter().map(|(ino, passes)| (Ino(ino), passes)).collect()
     }
 
-    /// Two names are about to be exchanged, that are these inodes' now.
+    /// What the kernel calls the files that it reads and writes by itself. Sorted.
+    pub fn backings(&self) -> Vec<i32> {
+        let records = (0..self.used()).filter_map(|slot| self.get(slot).1);
+        let passed = records.filter(|record| matches!(record.way, Way::Passthrough { .. }));
+        let mut all: Vec<i32> = passed.map(|record| record.backing).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Two names are about to be exchanged, that are these inodes' now. (Or an append: see the module.)
     pub fn intend(&self, unique: u64, first: Ino, second: Ino) {
         let words = self.words(INTENTS_AT + (unique / 2 % INTENTS) as usize * RECORD_BYTES);
         let new = [unique, first.0, second.0];
@@ -314,6 +323,7 @@ mod tests {
             let write = way != Way::Passthrough { write: false };
             assert_eq!(next.get(slot as u64), (7, Some(record(join(slot as u32 + 1, 7), way, write))));
         }
+        assert_eq!(next.backings(), [9, 9]);
         table.clear(join(2, 7));
         assert_eq!((next.get(1), next.get(20)), ((7, None), (0, None)));
         table.put(&record(join(99, 0), Way::Cached, true)); // out of bounds

@@ -24,6 +24,9 @@ pub struct Ways {
     pub threads: usize,
 }
 
+/// Opens that are between the registration of a stage file and the noting of its handle at one time: fewer than threads.
+const BACKINGS_UNDER_WAY_MAX: i32 = 1024;
+
 /// A connection that is agreed on, before requests are served.
 #[derive(Debug)]
 pub struct Session {
@@ -95,6 +98,19 @@ impl Session {
     /// Files that another process registered.
     pub(crate) fn inherited_backing(&self, id: i32) -> Arc<BackingId> {
         Arc::new(BackingId::inherited(&self.connection, id))
+    }
+
+    /// Ends registrations that another process made and that no handle tells of: it ended between the two. The kernel numbers
+    /// them in a cycle, so they are among the last before the number that `file` is given now.
+    pub(crate) fn close_unknown_backings(&self, known: &[i32], file: BorrowedFd<'_>) {
+        let next = match self.connection.open_backing(file) {
+            Ok(next) => next,
+            Err(e) => return tracing::debug!(error = %e, "stage files that the kernel holds for nobody stay with it"),
+        };
+        let first = next.saturating_sub(BACKINGS_UNDER_WAY_MAX).max(1);
+        for id in (first..=next).filter(|id| known.binary_search(id).is_err()) {
+            self.connection.close_backing(id);
+        }
     }
 
     /// Has the kernel send again what was read and not answered.

@@ -60,6 +60,9 @@ pub struct WriteFlags {
     pub cache: bool,
     /// The writer may not keep set-user-id and set-group-id bits.
     pub kill_suid: bool,
+    /// The request's number, and whether another process may have begun it already.
+    pub request: u64,
+    pub again: bool,
 }
 
 fn no_handle(fh: u64) -> Error {
@@ -241,12 +244,13 @@ impl Vfs {
     /// The last descriptor of an open file is closed. `flock_owner`: who ends what it has by flock.
     pub async fn release(&self, fh: u64, flock_owner: Option<LockOwner>) {
         let Some(handle) = self.handles.remove(fh) else { return };
-        // First: another handle of the inode may go another way from now on.
-        self.forget_handle(fh);
         let Handle { ino, file, way, write, created, .. } = handle;
+        // While it is in the table another process would hear of its end again, and end them.
         if self.serves_locks() {
             self.end_handle_locks(ino, fh, flock_owner).await;
         }
+        // Now: another handle of the inode may go another way from here on.
+        self.forget_handle(fh);
         if let Way::Passthrough { write } = way {
             file.end_passthrough(write);
         }
@@ -353,15 +357,25 @@ impl Vfs {
     /// goes past it, any write through a handle that reads too).
     async fn write_shared(&self, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {
         let Handle { ino, file, way, .. } = self.handles.to_change(fh)?.ok_or_else(|| no_handle(fh))?;
-        if flags.cache || way != Way::Direct {
-            let at = file.write_pages(offset, data, flags.append && !flags.cache).await?;
+        let pages = flags.cache || way != Way::Direct;
+        // An append has no place of its own, unless it was begun before.
+        let place = match flags.append && !flags.cache {
+            false => Some(offset),
+            true if flags.again => self.appended_before(flags.request, &file, data).await?,
+            true => None,
+        };
+        let at = match place {
+            None => file.write_at_end(data, pages, &|at| self.intend_append(flags.request, ino, at)).await?,
+            Some(at) if pages => file.write_pages(at, data, false).await?,
+            Some(at) => file.write(at, data, false).await?,
+        };
+        if pages {
             if at != offset {
                 // The kernel has it where it took the end to be. It drops that as soon as it has this answer.
                 self.drop_attributes(ino);
                 self.drop_pages_later(ino, 0, 0);
             }
         } else {
-            let at = file.write(offset, data, flags.append).await?;
             self.drop_written(ino, at, data.len() as u64).await;
         }
         Ok(data.len() as u32)

@@ -2,6 +2,7 @@
 //! [`crate::keeper`].
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use granary_meta::{Attr, FileType, RenameMode};
 use super::handles::Handle;
 use super::iomode::Way;
 use super::nodes::{Grant, Registration};
-use super::{Access, Cx, Io, Opened, Vfs};
+use super::{Access, Cx, Io, Mode, Opened, Vfs, locks};
 use crate::keeper::table::{HandleTable, Record};
 
 /// What a request would have made, if it had not been made before.
@@ -49,6 +50,49 @@ impl Vfs {
         }
     }
 
+    /// Before anything is opened: what the kernel has is covered by the session's leases, or, if that was `lost`, by nothing.
+    ///
+    /// Errors: `Fenced` for a `data` mount in that case. Its kernel reads the pages of open files without asking, for ever, and
+    /// which files those are nobody here was told.
+    pub(crate) fn inherit_session(&self, lost: bool) -> Result<()> {
+        if !lost || !self.many {
+            self.references.inherit(self.meta.leased());
+            return Ok(());
+        }
+        if self.mode() == Mode::Data {
+            return fail(
+                Kind::Fenced,
+                "the metadata service ended the session that it was mounted with, and other nodes may have changed what its \
+                 programs have open",
+            );
+        }
+        self.handles.end_session();
+        Ok(())
+    }
+
+    /// The locks that programs have, so that they end with their handles; at once where there is no handle any more. A lock that
+    /// was taken through one of several handles of its inode, and that the kernel does not name when that ends (those of open
+    /// file descriptions), ends with the last of them.
+    pub(crate) async fn inherit_locks(&self) {
+        if !self.serves_locks() {
+            return;
+        }
+        let mut handles: HashMap<Ino, Vec<u64>> = HashMap::new();
+        for fh in self.handles.all() {
+            if let Some(handle) = self.handles.get(fh) {
+                handles.entry(handle.ino).or_default().push(fh);
+            }
+        }
+        for (ino, owner, lock) in self.meta.locks() {
+            let fh = match handles.get(&ino).map(Vec::as_slice) {
+                None => None,
+                Some([fh]) => Some(*fh),
+                Some(_) => Some(locks::ANY_HANDLE),
+            };
+            self.inherit_lock(ino, fh, owner, lock.flock).await;
+        }
+    }
+
     /// Opens again what the kernel has handles of; how many.
     pub(crate) async fn inherit_handles<T: Any + Send + Sync>(
         &self,
@@ -80,9 +124,10 @@ impl Vfs {
     ) -> Option<Handle> {
         let Record { ino, way, write, execute, .. } = *record;
         self.nodes.enter(ino);
+        self.references.inherit([ino]);
         match self.open_again(record, backing).await {
             Ok(file) => {
-                let session = 0; // one that is kept has no sessions
+                let session = 0; // the one of the other process
                 Some(Handle { ino, file, way, write, execute, created: None, session })
             }
             Err(e) => {
@@ -165,7 +210,7 @@ impl Vfs {
                 attr.kind == kind && attr.uid == cx.uid && attr.mode & 0o777 & !mode == 0
             }
         };
-        if !same {
+        if !same || !self.meta.was_changed_before(attr.ino) {
             return fail(Kind::Exists, "something else has this name");
         }
         self.looked_up(attr.ino);
@@ -197,7 +242,7 @@ impl Vfs {
     ) -> Result<bool> {
         let (source, target) = (self.ino_at(from).await?, self.ino_at(to).await?);
         if mode != RenameMode::Exchange {
-            return Ok(source.is_none() && target.is_some());
+            return Ok(source.is_none() && target.is_some_and(|ino| self.meta.was_changed_before(ino)));
         }
         let intended = self.kept.get().and_then(|table| table.intended(request));
         Ok(intended.is_some_and(|(first, second)| source == Some(second) && target == Some(first)))
@@ -215,6 +260,27 @@ impl Vfs {
             table.intend(request, a, b);
         }
         Ok(())
+    }
+
+    /// To be called before bytes are appended at `at`.
+    pub(super) fn intend_append(&self, request: u64, ino: Ino, at: u64) {
+        if let Some(table) = self.kept.get() {
+            table.intend(request, ino, Ino(at));
+        }
+    }
+
+    /// Where another process began this append, if what is there now is its beginning: no other node can have written there
+    /// before, because the lease was this node's. If there is nothing yet, it has no place.
+    pub(super) async fn appended_before(
+        &self,
+        request: u64,
+        file: &granary_cache::File,
+        data: &[u8],
+    ) -> Result<Option<u64>> {
+        let intended = self.kept.get().and_then(|table| table.intended(request));
+        let Some((_, Ino(at))) = intended.filter(|(ino, _)| *ino == file.ino()) else { return Ok(None) };
+        let there = file.read(at, data.len() as u32).await?;
+        Ok((!there.is_empty() && data.starts_with(&there)).then_some(at))
     }
 
     async fn ino_at(&self, (dir, name): (Ino, &[u8])) -> Result<Option<Ino>> {

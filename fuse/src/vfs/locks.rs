@@ -14,6 +14,8 @@ use granary_meta::lease::{Lock, LockKind, LockOwner, LockRequest};
 
 use super::{Mode, Vfs};
 
+/// Stands for a handle that is not known: no handle has this number.
+pub(super) const ANY_HANDLE: u64 = 0;
 /// Owners remembered at once, over all inodes of the mount.
 const OWNERS_MAX: usize = 1 << 18;
 
@@ -100,11 +102,25 @@ impl Vfs {
         self.unlock_all(ino, owners).await;
     }
 
-    /// A handle ends, and with it the flock that the kernel names and whatever else was locked through it.
+    /// A handle ends, and with it the flock that the kernel names and whatever else was locked through it; with the last one of
+    /// its inode all.
     pub(super) async fn end_handle_locks(&self, ino: Ino, fh: u64, flock_owner: Option<LockOwner>) {
-        let owners =
-            self.locks.take(ino, |taken| taken.fh == fh || (taken.flock && Some(taken.owner) == flock_owner));
+        let last = self.nodes.is_last(ino);
+        let ends = |taken: &Taken| {
+            taken.fh == fh
+                || (taken.flock && Some(taken.owner) == flock_owner)
+                || (taken.fh == ANY_HANDLE && last)
+        };
+        let owners = self.locks.take(ino, ends);
         self.unlock_all(ino, owners).await;
+    }
+
+    /// A lock of another process's time; without a handle it ends.
+    pub(super) async fn inherit_lock(&self, ino: Ino, fh: Option<u64>, owner: LockOwner, flock: bool) {
+        let noted = fh.map(|fh| self.locks.note(ino, Taken { fh, owner, flock }));
+        if !matches!(noted, Some(Ok(()))) {
+            self.unlock_all(ino, vec![(owner, flock)]).await;
+        }
     }
 
     async fn unlock_all(&self, ino: Ino, owners: Vec<(LockOwner, bool)>) {

@@ -112,6 +112,11 @@ impl Nodes {
         self.shard(ino).entry(ino.0).or_default().users += 1;
     }
 
+    /// Whether it has one user at most.
+    pub fn is_last(&self, ino: Ino) -> bool {
+        self.shard(ino).get(&ino.0).is_none_or(|node| node.users <= 1)
+    }
+
     /// A user is gone. `true`: it was the last one of an inode without names, whose staged bytes may be dropped.
     pub fn leave(&self, ino: Ino) -> bool {
         let mut shard = self.shard(ino);

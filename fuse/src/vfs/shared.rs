@@ -72,11 +72,26 @@ impl Vfs {
         }
         self.pass_gate().await;
         self.drop_entries();
+        let known = self.drop_all_attributes();
+        self.tree.lost(why).await;
+        self.drop_all_pages(known);
+    }
+
+    /// Nothing of what the kernel keeps of inodes counts any more.
+    pub(crate) fn drop_all(&self) {
+        let known = self.drop_all_attributes();
+        self.drop_all_pages(known);
+    }
+
+    fn drop_all_attributes(&self) -> Vec<Ino> {
         let known = self.references.all();
         for &ino in &known {
             self.drop_attributes(ino);
         }
-        self.tree.lost(why).await;
+        known
+    }
+
+    fn drop_all_pages(&self, known: Vec<Ino>) {
         // Reads that are under way have pages locked, and wait for the service: nobody waits for them here.
         let Some(notifier) = self.notifier() else { return };
         tokio::task::spawn_blocking(move || {

@@ -26,6 +26,9 @@ pub struct References {
     pinned: Mutex<HashSet<u64>>,
     /// The kernel knows inodes from another process's time, which were never counted here.
     inherited: AtomicBool,
+    /// Some of those: all that it may have something of where others change the namespace. Guards the list, for a copy or an
+    /// addition.
+    before: Mutex<Vec<Ino>>,
 }
 
 impl Default for References {
@@ -33,6 +36,7 @@ impl Default for References {
         References {
             counts: (0..SHARDS).map(|_| Mutex::default()).collect(),
             inherited: AtomicBool::new(false),
+            before: Mutex::default(),
             pinned: Mutex::default(),
         }
     }
@@ -69,13 +73,23 @@ impl References {
         counts.get(&ino.0).copied().unwrap_or(0)
     }
 
+    /// Inodes that the kernel has from another process's time.
+    pub(super) fn inherit(&self, inos: impl IntoIterator<Item = Ino>) {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner).extend(inos);
+    }
+
     /// Every inode that the kernel has.
     pub(super) fn all(&self) -> Vec<Ino> {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of = |counts: &Mutex<HashMap<u64, u64>>| {
             let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
             counts.keys().map(|&ino| Ino(ino)).collect::<Vec<_>>()
         };
-        std::iter::once(Ino::ROOT).chain(self.counts.iter().flat_map(of)).collect()
+        let counted = self.counts.iter().flat_map(of);
+        let mut all: Vec<Ino> = std::iter::once(Ino::ROOT).chain(before).chain(counted).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     fn pin(&self, ino: Ino) {

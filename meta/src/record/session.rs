@@ -125,6 +125,13 @@ pub fn answered_key(session: SessionId, call: u64) -> Vec<u8> {
     [&answered_prefix(session)[..], &call.to_be_bytes()].concat()
 }
 
+/// The call's number.
+pub fn decode_answered_key(key: &[u8]) -> Result<u64> {
+    let call = key.len().checked_sub(8).map(|at| &key[at..]).and_then(|call| call.try_into().ok());
+    call.map(u64::from_be_bytes)
+        .ok_or_else(|| Error::new(Kind::Corrupt, format!("an answered call's key is damaged: {key:02x?}")))
+}
+
 impl AnsweredNamespace {
     pub fn encode(self) -> Vec<u8> {
         let (kind, id) = match self {

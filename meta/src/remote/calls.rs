@@ -76,6 +76,9 @@ pub(super) struct Calls {
     pending: BTreeMap<u64, Pending>,
     /// Those of them whose answers the service remembers until they are confirmed.
     unconfirmed: BTreeSet<u64>,
+    /// Those whose answers came and are confirmed late, and how many there may be.
+    late: VecDeque<u64>,
+    late_max: usize,
     queue: VecDeque<Item>,
     /// Calls sent on this connection that were not answered, and how many there may be.
     under_way: usize,
@@ -106,11 +109,13 @@ pub(super) enum Next {
 }
 
 impl Calls {
-    pub fn new(under_way_max: usize) -> Calls {
+    pub fn new(under_way_max: usize, late_max: usize) -> Calls {
         Calls {
             next_id: 1,
             pending: BTreeMap::new(),
             unconfirmed: BTreeSet::new(),
+            late: VecDeque::new(),
+            late_max,
             queue: VecDeque::new(),
             under_way: 0,
             under_way_max,
@@ -129,6 +134,11 @@ impl Calls {
 
     pub fn len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Numbers below this one are another process's.
+    pub fn begin_at(&mut self, id: u64) {
+        self.next_id = self.next_id.max(id);
     }
 
     pub fn is_greeted(&self) -> bool {
@@ -327,7 +337,13 @@ impl Calls {
     /// A call is answered; and who is to be woken, because more may be sent now.
     pub fn answered(&mut self, id: u64) -> (Option<Pending>, Option<Waker>) {
         let Some(pending) = self.pending.remove(&id) else { return (None, None) };
-        self.unconfirmed.remove(&id);
+        if self.unconfirmed.contains(&id) {
+            self.late.push_back(id);
+            while self.late.len() > self.late_max {
+                let confirmed = self.late.pop_front();
+                confirmed.map(|id| self.unconfirmed.remove(&id));
+            }
+        }
         let was_full = self.under_way >= self.under_way_max;
         if pending.sent_on == self.connection {
             self.under_way -= 1;

@@ -4,6 +4,7 @@
 //!
 //! | lock | guards |
 //! |---|---|
+//! | `takeover` | what another process left; held while the recalls that waited for it go on, before those that come |
 //! | `spaces` | the table of namespaces |
 //! | `settings` | the last word about each namespace's write settings |
 //! | a namespace's state | its leases, values, opens, locks |
@@ -24,9 +25,10 @@ use tokio::task::JoinHandle;
 
 use super::calls::{self, Calls, Next, Pending, Waiter};
 use super::held_locks::End;
-use super::namespace::RemoteNamespace;
-use super::options::ClientLimits;
-use crate::call::{Answer, Call, Greeting, Held, Hello, Released, Response};
+use super::namespace::{FORGET_AT_ONCE, RemoteNamespace};
+use super::options::{ClientLimits, SessionWatch};
+use super::takeover::TakeOver;
+use crate::call::{Answer, Call, Greeting, Had, Held, Hello, Recall, Released, Response};
 use crate::lease::{LockRequest, Lost};
 use crate::types::{VolumeInfo, WriteSettings};
 use crate::wire::{pb, response, session};
@@ -55,6 +57,9 @@ pub(super) struct Core {
     settings: Mutex<HashMap<NamespaceId, WriteSettings>>,
     link: Mutex<Link>,
     fence: Mutex<Option<(String, Duration)>>,
+    /// What another process left, until it is settled.
+    takeover: Mutex<TakeOver>,
+    on_session: Option<SessionWatch>,
     /// The connection is to be given up.
     pub cut: Notify,
     /// No call is under way.
@@ -67,6 +72,8 @@ pub(super) struct Core {
 #[derive(Debug, Default)]
 struct Life {
     session: Option<SessionId>,
+    /// The same, or the one that ended last.
+    last: Option<SessionId>,
     incarnation: u64,
     lease_time: Duration,
     /// Leases count; false from the moment at which their end was noticed.
@@ -98,11 +105,13 @@ pub(super) struct CoreParts {
     pub name: String,
     pub data_address: Option<String>,
     pub holders: tokio::runtime::Handle,
+    pub resume: Option<SessionId>,
+    pub on_session: Option<SessionWatch>,
 }
 
 impl Core {
     pub fn new(parts: CoreParts) -> Arc<Core> {
-        let CoreParts { clock, limits, node, name, data_address, holders } = parts;
+        let CoreParts { clock, limits, node, name, data_address, holders, resume, on_session } = parts;
         let link = Link { since: clock.monotonic(), ..Link::default() };
         Arc::new(Core {
             limits,
@@ -111,15 +120,17 @@ impl Core {
             data_address,
             holders,
             // Lease calls, closes and cancels come on top of those that wait for room.
-            calls: Mutex::new(Calls::new(limits.calls_max)),
+            calls: Mutex::new(Calls::new(limits.calls_max, limits.answers_told_late)),
             room: Arc::new(Semaphore::new(limits.calls_max)),
             room_bytes: Arc::new(Semaphore::new(limits.bytes_max.min(u32::MAX as usize))),
-            life: Mutex::default(),
+            life: Mutex::new(Life { session: resume, last: resume, ..Life::default() }),
             lease_until: AtomicU64::new(0),
             spaces: Mutex::default(),
             settings: Mutex::default(),
             link: Mutex::new(link),
             fence: Mutex::default(),
+            takeover: Mutex::new(TakeOver::new(resume.is_some())),
+            on_session,
             cut: Notify::new(),
             drained: Notify::new(),
             stop: watch::channel(false).0,
@@ -293,7 +304,8 @@ impl Core {
         let session = lock(&self.life).session;
         let held: Vec<Held> = self.live_spaces().iter().map(|space| space.held()).collect();
         let (name, data_address) = (self.name.clone(), self.data_address.clone());
-        let hello = Hello { session, node: self.node, name, data_address, held };
+        let anew = lock(&self.takeover).is_due();
+        let hello = Hello { session, node: self.node, name, data_address, held, anew };
         let connection = lock(&self.calls).connect(self.clock.monotonic());
         let frame =
             pb::ClientFrame { number: 1, hello: Some(session::encode_hello(&hello)), ..Default::default() };
@@ -301,27 +313,32 @@ impl Core {
     }
 
     /// The answer to it. From here on calls go out: the first of them tells a service that was started anew that nothing is kept
-    /// here from before.
-    pub async fn greeted(&self, hello: &Hello, greeting: Greeting) {
+    /// here from before. `Unsupported`: greet again, the session that another process left cannot be gone on with.
+    pub async fn greeted(&self, hello: &Hello, mut greeting: Greeting) -> Result<()> {
         let (before, restarted) = {
             let life = lock(&self.life);
-            (life.session, life.session.is_some() && life.incarnation != greeting.incarnation)
+            let known = life.session.is_some() && !hello.anew;
+            (life.session, known && life.incarnation != greeting.incarnation)
         };
         let resumed = before.is_some() && greeting.resumed;
+        if hello.anew && resumed {
+            self.take_over(greeting.next_call, std::mem::take(&mut greeting.had))?;
+        }
         if before.is_some() && !resumed {
             self.fenced("the session was ended while its node was not heard of".into());
         } else if restarted {
             // The service knows of no lease but those that it was told of, and of them only that state is held back.
             self.lose_all().await;
         }
-        {
+        let last = {
             let mut life = lock(&self.life);
             life.session = Some(greeting.session);
             life.incarnation = greeting.incarnation;
             life.lease_time = greeting.lease_time;
             life.volume = Some(greeting.volume);
             life.ticket_key = greeting.ticket_key;
-        }
+            life.last.replace(greeting.session)
+        };
         let spaces = self.live_spaces();
         let mut first = Vec::new();
         if !resumed || restarted {
@@ -338,6 +355,12 @@ impl Core {
         if let Some(waker) = waker {
             waker.wake();
         }
+        if last != Some(greeting.session)
+            && let Some(watch) = &self.on_session
+        {
+            watch(last, greeting.session);
+        }
+        Ok(())
     }
 
     /// Frames up to this one were heard.
@@ -437,6 +460,7 @@ impl Core {
             self.node
         );
         *lock(&self.fence) = Some((why, self.clock.monotonic()));
+        lock(&self.takeover).lose();
         self.tell_lost(Lost::Fenced);
         let lost = {
             let mut calls = lock(&self.calls);
@@ -486,7 +510,11 @@ impl Core {
         self.give_up(now);
         for space in self.live_spaces() {
             space.tell_closed(&mut space.state());
-            space.trim();
+            // The kernel keeps things under leases that nobody here has told it of yet.
+            let settled = lock(&self.takeover).is_settled(space.id());
+            if settled {
+                space.trim();
+            }
         }
     }
 
@@ -590,9 +618,71 @@ impl Core {
         self.stop.send_replace(true);
     }
 
+    // The session of another process
+
+    fn take_over(&self, next_call: u64, had: Vec<Had>) -> Result<()> {
+        if next_call == 0 {
+            // It would take our calls for those of the other process. A session of our own, next time.
+            lock(&self.life).session = None;
+            lock(&self.takeover).lose();
+            return Err(Error::new(
+                Kind::Unsupported,
+                "it does not know how to go on with a session for another process; a new session begins, in which files that                  were open are not; upgrade the metadata service first",
+            ));
+        }
+        lock(&self.calls).begin_at(next_call);
+        lock(&self.takeover).begin(had);
+        Ok(())
+    }
+
+    /// See [`super::Client::settle`].
+    pub fn settle(self: &Arc<Self>, ns: Option<NamespaceId>) {
+        let mut takeover = lock(&self.takeover);
+        let (recalls, left) = takeover.settle(ns);
+        left.into_iter().for_each(|had| self.give_back(had));
+        for space in self.live_spaces() {
+            if ns.is_none_or(|ns| ns == space.id()) {
+                space.settle();
+            }
+        }
+        recalls.into_iter().for_each(|recall| self.recalled(recall));
+    }
+
+    /// Nobody here uses the namespace any more.
+    fn give_back(&self, had: Had) {
+        let tell = |call| self.submit(None, had.ns, call, Waiter::None, None);
+        for (ino, owner, lock) in had.locks {
+            tell(Call::Lock { ino, request: LockRequest { owner, lock, unlock: true, wait: false } });
+        }
+        let scopes: Vec<_> = had.leases.into_iter().map(|(scope, _)| scope).collect();
+        for scopes in scopes.chunks(FORGET_AT_ONCE * 16) {
+            tell(Call::Forget { scopes: scopes.to_vec() });
+        }
+        for inos in had.opens.chunks(FORGET_AT_ONCE * 16) {
+            tell(Call::Close { inos: inos.to_vec() });
+        }
+    }
+
+    fn recalled(&self, recall: Recall) {
+        match self.find_space(recall.ns) {
+            Some(space) => space.recalled(recall),
+            // Of a namespace that is not used here any more.
+            None => self.release(Released { id: recall.id, open: false }),
+        }
+    }
+
     // Namespaces and what status tells
 
     pub fn space(self: &Arc<Self>, info: crate::types::NamespaceInfo) -> Arc<RemoteNamespace> {
+        let had = lock(&self.takeover).take(info.id);
+        let space = self.find_or_make(info);
+        if let Some(had) = had {
+            space.inherit(had);
+        }
+        space
+    }
+
+    fn find_or_make(self: &Arc<Self>, info: crate::types::NamespaceInfo) -> Arc<RemoteNamespace> {
         let mut spaces = lock(&self.spaces);
         if let Some(space) = spaces.get(&info.id).and_then(Weak::upgrade) {
             return space;
@@ -630,6 +720,10 @@ impl Core {
 
     pub fn ticket_key(&self) -> Vec<u8> {
         lock(&self.life).ticket_key.clone()
+    }
+
+    pub fn last_session(&self) -> Option<SessionId> {
+        lock(&self.life).last
     }
 
     pub fn session(&self) -> (Option<SessionId>, u64) {
@@ -670,12 +764,12 @@ pub(super) fn closed() -> Error {
     Error::new(Kind::Unavailable, "this node's client of the metadata service was closed")
 }
 
-/// A recall of a namespace that is not used here any more.
+/// A recall: of a namespace that is not used here any more, it is answered at once.
 pub(super) fn released_at_once(core: &Core, wire: pb::Recall) -> Result<()> {
     let recall = response::decode_recall(wire)?;
-    match core.find_space(recall.ns) {
-        Some(space) => space.recalled(recall),
-        None => core.release(Released { id: recall.id, open: false }),
+    let mut takeover = lock(&core.takeover);
+    if let Some(recall) = takeover.pass(recall) {
+        core.recalled(recall);
     }
     Ok(())
 }

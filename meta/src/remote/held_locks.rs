@@ -55,6 +55,11 @@ fn without_all(lock: Lock, others: &[Lock]) -> Vec<Lock> {
 }
 
 impl HeldLocks {
+    /// One that another process was told of.
+    pub fn inherit(&mut self, ino: Ino, owner: LockOwner, lock: Lock) {
+        self.apply(ino, &LockRequest { owner, lock, unlock: false, wait: false });
+    }
+
     /// A call is made.
     pub fn begin(&mut self, ino: Ino, request: &LockRequest) {
         self.calls.entry(key(ino, request)).or_default().under_way += 1;

@@ -183,7 +183,7 @@ impl Linker {
             return Err(self.ended(failure.clone()));
         }
         let greeting = session::decode_greeting(required(frame.greeting, "the greeting")?)?;
-        self.core.greeted(&hello, greeting).await;
+        self.core.greeted(&hello, greeting).await?;
         self.core.heard(frame.heard.max(1));
         for item in frame.items {
             self.item(item)?;

@@ -342,6 +342,22 @@ impl Metadata for RemoteNamespace {
         told.await.map_err(|_| Error::new(Kind::Unavailable, "the metadata client was closed"))?
     }
 
+    fn leased(&self) -> Vec<Ino> {
+        let of = |scope| match scope {
+            Scope::Inode(ino) => Some(ino),
+            Scope::Directory(_) => None,
+        };
+        self.state().cache.scopes().into_iter().filter_map(of).collect()
+    }
+
+    fn locks(&self) -> Vec<(Ino, LockOwner, Lock)> {
+        self.state().locks.all()
+    }
+
+    fn was_changed_before(&self, ino: Ino) -> bool {
+        self.state().changed_before.contains(&ino)
+    }
+
     fn set_holder(&self, holder: Arc<dyn Holder>) {
         self.state().holder = Some(holder);
     }

@@ -1,6 +1,6 @@
 //! One namespace of a client: its leases and what is kept under them, its opens and locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -14,7 +14,7 @@ use super::core::Core;
 use super::held_locks::HeldLocks;
 use super::opens::Opens;
 use super::recall::Recalls;
-use crate::call::{Answer, Call, Held};
+use crate::call::{Answer, Call, Had, Held};
 use crate::lease::{Holder, LeaseKind, Lost, Scope};
 use crate::settings::SharedSettings;
 use crate::types::{Attr, NamespaceInfo, Usage};
@@ -56,6 +56,10 @@ pub(super) struct State {
     /// Inodes whose write lease ended with the session: what was held back for them is refused, until a new lease.
     pub fenced: InodeSet,
     pub holder: Option<Arc<dyn Holder>>,
+    /// Inodes that the service counts as open since another process's time, until that is settled.
+    pub opens_before: Vec<Ino>,
+    /// What that process changed without confirming that it heard so.
+    pub changed_before: HashSet<Ino>,
 }
 
 impl State {
@@ -95,6 +99,8 @@ impl RemoteNamespace {
             unheard: InodeSet::default(),
             fenced: InodeSet::default(),
             holder: None,
+            opens_before: Vec::new(),
+            changed_before: HashSet::new(),
         };
         let space = Arc::new_cyclic(|this| RemoteNamespace {
             core,
@@ -199,6 +205,23 @@ impl RemoteNamespace {
         }
     }
 
+    /// What the session had here when another process had it.
+    pub(super) fn inherit(&self, had: Had) {
+        let mut state = self.state();
+        had.leases.iter().for_each(|(scope, kind)| state.cache.grant(*scope, *kind));
+        had.locks.iter().for_each(|(ino, owner, lock)| state.locks.inherit(*ino, *owner, *lock));
+        state.opens_before = had.opens;
+        state.changed_before = had.changed.into_iter().collect();
+    }
+
+    /// Who has files open since then has opened them here by now.
+    pub(super) fn settle(&self) {
+        let mut state = self.state();
+        for ino in std::mem::take(&mut state.opens_before) {
+            state.opens.adopt(ino);
+        }
+    }
+
     /// All leases are gone. Ends when who keeps something under them has dropped it.
     pub(super) fn lose(&self, why: Lost) -> Option<JoinHandle<()>> {
         let holder = {
@@ -214,6 +237,7 @@ impl RemoteNamespace {
                 }
                 state.unheard.clear();
                 state.opens.fenced();
+                state.opens_before.clear();
                 state.locks.clear();
             }
             state.holder.clone()
@@ -294,6 +318,7 @@ impl Drop for RemoteNamespace {
             let mut state = self.state();
             let mut opens = state.opens.all();
             opens.extend(state.opens.close_all());
+            opens.append(&mut state.opens_before);
             (state.cache.scopes(), opens)
         };
         for scopes in scopes.chunks(FORGET_AT_ONCE * 16) {

@@ -153,6 +153,16 @@ impl Opens {
         self.untold.remove(&ino);
     }
 
+    /// The service counts it since another process's time.
+    pub fn adopt(&mut self, ino: Ino) {
+        let open = self.map.entry(ino).or_default();
+        open.told = true;
+        self.untold.remove(&ino);
+        if open.is_unused() {
+            self.unused.insert(ino);
+        }
+    }
+
     /// Takes an open back. Whether there was one.
     pub fn close(&mut self, ino: Ino) -> bool {
         let Some(open) = self.map.get_mut(&ino).filter(|open| open.count + open.old > 0) else {
@@ -303,6 +313,17 @@ mod tests {
         assert_eq!(opens.close_one(F), Some(F));
         opens.closed(F);
         assert!(opens.map.is_empty() && opens.unused.is_empty());
+    }
+
+    #[test]
+    fn what_another_process_had_open_is_closed_unless_somebody_opened_it_again() {
+        let mut opens = Opens::default();
+        assert!(opens.open_here(F));
+        opens.adopt(F);
+        opens.adopt(Ino(6));
+        assert_eq!((opens.close_all(), opens.untold.len()), (vec![Ino(6)], 0));
+        assert!(opens.close(F));
+        assert_eq!(opens.close_all(), [F]);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::cache::CacheLimits;
 /// Gives the token to greet with, read anew each time, so that a renewed one is taken up.
 pub type TokenProvider = Arc<dyn Fn() -> Result<String> + Send + Sync>;
 
+/// Told of the session before, if there was one, and the one that begins.
+pub type SessionWatch = Arc<dyn Fn(Option<SessionId>, SessionId) + Send + Sync>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
     /// Calls under way; above it callers wait. The service has a limit of its own for each session (4096).
@@ -31,6 +34,9 @@ pub struct ClientLimits {
     /// Of each namespace.
     pub leases_max: usize,
     pub cache_bytes_max: usize,
+    /// So many of the last answers to changes are confirmed late: should this process end, the service tells the next one what
+    /// was done (see [`super::takeover`]). 0: none is.
+    pub answers_told_late: usize,
 }
 
 impl Default for ClientLimits {
@@ -46,6 +52,7 @@ impl Default for ClientLimits {
             refused_backoff_ms_max: 10_000,
             leases_max: 400_000,
             cache_bytes_max: 256 << 20,
+            answers_told_late: 0,
         }
     }
 }
@@ -64,7 +71,8 @@ impl ClientLimits {
             ("leases_max", self.leases_max as u64, 1, 1 << 32),
             ("cache_bytes_max", self.cache_bytes_max as u64, 1 << 16, 1 << 40),
         ];
-        for (name, value, min, max) in rules {
+        let late = ("answers_told_late", self.answers_told_late as u64, 0, 4096);
+        for (name, value, min, max) in rules.into_iter().chain([late]) {
             if value < min || value > max {
                 let why = format!("{name} = {value} cannot work; set it between {min} and {max}");
                 return Err(Error::new(Kind::Invalid, why));
@@ -92,6 +100,10 @@ pub struct ClientOptions {
     pub clock: Arc<dyn Clock>,
     pub random: Box<dyn FnMut() -> u64 + Send>,
     pub limits: ClientLimits,
+    /// The session of a process that ended, to go on with: see [`super::takeover`].
+    pub resume: Option<SessionId>,
+    /// Called in the client's own thread, and is not to block it.
+    pub on_session: Option<SessionWatch>,
 }
 
 impl fmt::Debug for ClientOptions {

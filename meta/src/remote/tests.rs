@@ -7,5 +7,6 @@ mod leases;
 mod many;
 mod proxy;
 mod rig;
+mod takeover;
 mod tls;
 mod trash;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use granary_core::{Error, Kind, NodeId, Result, SessionId};
+use granary_core::{Error, Ino, Kind, NodeId, Result, SessionId};
 
 use super::identity::Identity;
 use super::leases::ScopeKey;
 use super::locks::{Asked, normal};
+use super::replies::Replies;
 use super::session::{About, Granted, Session};
 use super::space::{Job, Space};
 use super::{Connection, Service, grace, lock, stops};
 use crate::api::Metadata;
-use crate::call::{Greeting, Held, Hello, Recall};
+use crate::call::{Greeting, Had, Held, Hello, Recall};
 use crate::engine::Write;
 use crate::lease::{LeaseKind, Scope};
 use crate::record::session::{self as records, SessionRecord};
@@ -23,6 +24,17 @@ use crate::record::session::{self as records, SessionRecord};
 const TEXT_MAX: usize = 300;
 /// Nodes that are remembered after their last session ended.
 const NODES_MAX: usize = 10_000;
+
+/// A session that was greeted.
+struct Begun {
+    session: Arc<Session>,
+    /// Its new connection.
+    epoch: u64,
+    /// It is the one that was asked for.
+    resumed: bool,
+    next_call: u64,
+    had: Vec<Had>,
+}
 
 /// What is known of a node, also after its session ended.
 #[derive(Clone, Debug)]
@@ -60,7 +72,7 @@ impl Service {
         };
         self.enqueue_all(woken);
         self.end_grace_if_due()?;
-        let (session, epoch, resumed) = begun?;
+        let Begun { session, epoch, resumed, next_call, had } = begun?;
         let answer = Greeting {
             session: session.id,
             incarnation: self.incarnation,
@@ -68,6 +80,8 @@ impl Service {
             lease_time: self.options.lease_time,
             volume: self.volume.info().clone(),
             ticket_key: self.options.ticket_key.clone(),
+            next_call,
+            had,
         };
         Ok((answer, Connection::new(self.clone(), session, epoch)))
     }
@@ -77,13 +91,12 @@ impl Service {
         self.audit.refused(&*self.clock, who, hello.session, hello.node, what);
     }
 
-    /// The session, its new connection, and whether it is the one that was asked for.
     fn resume_or_begin(
         &self,
         who: &Identity,
         hello: &Hello,
         woken: &mut Vec<Job>,
-    ) -> Result<(Arc<Session>, u64, bool)> {
+    ) -> Result<Begun> {
         let (session, resumed) = match self.resume(who, hello, woken)? {
             Some(session) => (session, true),
             None => (self.begin(who, hello)?, false),
@@ -91,13 +104,46 @@ impl Service {
         session.heard(self.clock.monotonic());
         self.see(&session);
         let epoch = self.connect(&session, woken);
-        Ok((session, epoch, resumed))
+        let (next_call, had) = match hello.anew && resumed {
+            true => self.had(&session)?,
+            false => (0, Vec::new()),
+        };
+        Ok(Begun { session, epoch, resumed, next_call, had })
+    }
+
+    /// What a session has, and the number of its next call. Its calls of earlier connections are done, or never will be:
+    /// [`Service::connect`] went through all its namespaces.
+    fn had(&self, session: &Session) -> Result<(u64, Vec<Had>)> {
+        let mut last = session.queue.last_call();
+        self.volume.scan_records(&records::answered_prefix(session.id), &mut |key, _| {
+            last = last.max(records::decode_answered_key(key)?);
+            Ok(true)
+        })?;
+        let mut all = Vec::new();
+        for space in session.spaces() {
+            let state = space.lock();
+            let (leases, locks) = (state.leases.of(session.member), state.locks.of(session.member));
+            let opens = state.opens.get(&session.member).into_iter().flatten().copied();
+            let mut opens: Vec<Ino> = opens.collect();
+            opens.sort_unstable();
+            let replies = state.replies.get(&session.id);
+            last = last.max(replies.map_or(0, Replies::last));
+            let changed = replies.map_or_else(Vec::new, Replies::changed);
+            all.push(Had { ns: space.id, leases, opens, locks, changed });
+        }
+        Ok((last.saturating_add(1), all))
     }
 
     /// The session that is asked for, if it lives and is theirs who ask.
     fn resume(&self, who: &Identity, hello: &Hello, woken: &mut Vec<Job>) -> Result<Option<Arc<Session>>> {
         let Some(id) = hello.session else { return Ok(None) };
-        let Some(session) = self.sessions.find(id) else { return self.take_back(id, who, hello, woken) };
+        let Some(session) = self.sessions.find(id) else {
+            if hello.anew {
+                // Nobody is left who knows what it had: the process that did and this service's predecessor are both gone.
+                return Ok(None);
+            }
+            return self.take_back(id, who, hello, woken);
+        };
         if session.about().who.user != who.user || session.node != hello.node {
             self.refuse_greeting(who, hello, "a greeting for somebody else's session");
             return Ok(None);

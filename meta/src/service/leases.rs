@@ -258,6 +258,14 @@ impl Leases {
         keys
     }
 
+    /// What a member holds, in order. Looks at all.
+    pub fn of(&self, member: Member) -> Vec<(Scope, LeaseKind)> {
+        let held = self.held.keys().filter_map(|key| Some((*key, self.holds(member, *key)?)));
+        let mut all: Vec<(ScopeKey, LeaseKind)> = held.collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter().map(|(key, kind)| (key.scope(), kind)).collect()
+    }
+
     /// Whether a member holds anything. Looks at all.
     pub fn is_member(&self, member: Member) -> bool {
         self.held.iter().any(|(key, _)| self.holds(member, *key).is_some())

@@ -145,6 +145,18 @@ impl Locks {
         self.counts.get(&member).copied().unwrap_or(0)
     }
 
+    /// The locks of a member, in order. Looks at all.
+    pub fn of(&self, member: Member) -> Vec<(Ino, LockOwner, Lock)> {
+        if self.count(member) == 0 {
+            return Vec::new();
+        }
+        let held = self.files.iter().flat_map(|(ino, file)| file.held.iter().map(move |held| (*ino, held)));
+        let ours = held.filter(|(_, held)| held.owner.0 == member);
+        let mut all: Vec<_> = ours.map(|(ino, held)| (ino, held.owner.1, held.lock)).collect();
+        all.sort_unstable_by_key(|(ino, owner, lock)| (*ino, *owner, lock.flock, lock.start));
+        all
+    }
+
     /// Asks for a lock, or (`unlock`) gives one back. `granted` gets the waits that are over by it, with their locks taken.
     pub fn request(
         &mut self,

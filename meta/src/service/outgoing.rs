@@ -95,6 +95,8 @@ struct Inner {
     epoch: u64,
     slots: VecDeque<Slot>,
     calls: HashMap<u64, UnderWay, KeyHash>,
+    /// The highest number of a call that came.
+    last_call: u64,
     /// Settings that it is to be told of: the last of each namespace. They keep no order with the rest.
     settings: HashMap<NamespaceId, WriteSettings, KeyHash>,
     waker: Option<Waker>,
@@ -124,6 +126,11 @@ impl Queue {
         epoch
     }
 
+    /// The highest number of a call that came, on whichever connection.
+    pub fn last_call(&self) -> u64 {
+        lock(&self.inner).last_call
+    }
+
     pub fn is_current(&self, epoch: u64) -> bool {
         lock(&self.inner).epoch == epoch
     }
@@ -137,7 +144,10 @@ impl Queue {
             return Admitted::TooMany;
         }
         match inner.calls.insert(id, UnderWay::default()) {
-            None => Admitted::Yes,
+            None => {
+                inner.last_call = inner.last_call.max(id);
+                Admitted::Yes
+            }
             Some(known) => {
                 inner.calls.insert(id, known);
                 Admitted::Twice

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use granary_core::Ino;
+
 use crate::call::Answer;
 use crate::record::{Answered, ReplyRecord};
 
@@ -34,6 +36,27 @@ impl Replies {
 
     pub fn len(&self) -> usize {
         self.by_call.len()
+    }
+
+    /// The highest number of a call that is remembered.
+    pub fn last(&self) -> u64 {
+        self.by_call.last_key_value().map_or(0, |(call, _)| *call)
+    }
+
+    /// The inodes that those calls changed or made, in order.
+    pub fn changed(&self) -> Vec<Ino> {
+        let mut all = Vec::new();
+        for (_, reply) in self.by_call.values() {
+            all.extend_from_slice(&reply.touched);
+            match &reply.answer {
+                Answered::Attr(attr) | Answered::Renamed(Some(attr)) => all.push(attr.ino),
+                Answered::Copied(copied) => all.push(copied.attr.ino),
+                Answered::Done | Answered::Renamed(None) | Answered::Parts(_) => {}
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// A place for the next answer; taken by [`Replies::insert`].

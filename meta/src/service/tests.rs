@@ -6,4 +6,5 @@ mod recalls;
 mod rig;
 mod sessions;
 mod stress;
+mod takeover;
 mod trash;

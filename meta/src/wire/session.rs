@@ -7,9 +7,10 @@ use granary_core::{Ino, NamespaceId, NodeId, Result, SessionId};
 use super::bounds::text;
 use super::namespace::{decode_volume, encode_volume, ms};
 use super::{lists, malformed, pb, required};
-use crate::call::{Greeting, Held, Hello};
+use crate::call::{Greeting, Had, Held, Hello};
+use crate::lease::{LeaseKind, Scope};
 
-/// Inodes and locks of one namespace that a session may claim after a restart of the service.
+/// Inodes and locks of one namespace that a session may claim after a restart of the service, or is told that it has.
 pub const HELD_MAX: usize = 1_000_000;
 
 pub fn encode_hello(h: &Hello) -> pb::Hello {
@@ -19,6 +20,7 @@ pub fn encode_hello(h: &Hello) -> pb::Hello {
         name: h.name.clone(),
         data_address: h.data_address.clone().unwrap_or_default(),
         held: h.held.iter().map(encode_held).collect(),
+        anew: h.anew,
     }
 }
 
@@ -29,6 +31,7 @@ pub fn decode_hello(h: pb::Hello) -> Result<Hello> {
         name: text(h.name, "a node's name")?,
         data_address: Some(text(h.data_address, "a node's address")?).filter(|a| !a.is_empty()),
         held: h.held.into_iter().map(decode_held).collect::<Result<_>>()?,
+        anew: h.anew,
     })
 }
 
@@ -62,7 +65,53 @@ pub fn encode_greeting(g: &Greeting) -> pb::Greeting {
         lease_time_ms: ms(g.lease_time),
         volume: Some(encode_volume(&g.volume)),
         ticket_key: g.ticket_key.clone(),
+        next_call: g.next_call,
+        had: g.had.iter().map(encode_had).collect(),
     }
+}
+
+fn encode_had(h: &Had) -> pb::Had {
+    let scopes = |kind| {
+        let of_kind = h.leases.iter().filter(move |(_, held)| *held == kind);
+        of_kind.map(|(scope, _)| encode_scope(*scope)).collect()
+    };
+    pb::Had {
+        ns: h.ns.0,
+        reads: scopes(LeaseKind::Read),
+        writes: scopes(LeaseKind::Write),
+        opens: h.opens.iter().map(|ino| ino.0).collect(),
+        locks: lists::encode_locks(&h.locks),
+        changed: h.changed.iter().map(|ino| ino.0).collect(),
+    }
+}
+
+fn decode_had(h: pb::Had) -> Result<Had> {
+    let locks = lists::decode_locks(&h.locks)?;
+    let longest = [h.reads.len(), h.writes.len(), h.opens.len(), locks.len(), h.changed.len()];
+    if longest.iter().any(|len| *len > HELD_MAX) {
+        return Err(malformed("a session is told that it has too much"));
+    }
+    let reads = h.reads.into_iter().map(|scope| (decode_scope(scope), LeaseKind::Read));
+    let writes = h.writes.into_iter().map(|scope| (decode_scope(scope), LeaseKind::Write));
+    Ok(Had {
+        ns: NamespaceId(h.ns),
+        leases: reads.chain(writes).collect(),
+        opens: h.opens.into_iter().map(Ino).collect(),
+        locks,
+        changed: h.changed.into_iter().map(Ino).collect(),
+    })
+}
+
+fn encode_scope(scope: Scope) -> u64 {
+    match scope {
+        Scope::Inode(ino) => ino.0 << 1,
+        Scope::Directory(ino) => ino.0 << 1 | 1,
+    }
+}
+
+fn decode_scope(scope: u64) -> Scope {
+    let ino = Ino(scope >> 1);
+    if scope & 1 == 0 { Scope::Inode(ino) } else { Scope::Directory(ino) }
 }
 
 pub fn decode_greeting(g: pb::Greeting) -> Result<Greeting> {
@@ -79,5 +128,7 @@ pub fn decode_greeting(g: pb::Greeting) -> Result<Greeting> {
         lease_time: Duration::from_millis(g.lease_time_ms),
         volume: decode_volume(required(g.volume, "the volume")?)?,
         ticket_key: g.ticket_key,
+        next_call: g.next_call,
+        had: g.had.into_iter().map(decode_had).collect::<Result<_>>()?,
     })
 }

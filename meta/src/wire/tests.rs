@@ -422,18 +422,23 @@ proptest! {
         inos in vec(ino(), 0..8), locks in vec((ino(), any::<u64>().prop_map(LockOwner), lock_value()), 0..8),
         n in any::<[u64; 2]>(), resumed: bool, ms in 1u32..,
     ) {
-        let held = Held { ns: NamespaceId(ns), opens: inos.clone(), writes: inos, locks };
+        let held = Held { ns: NamespaceId(ns), opens: inos.clone(), writes: inos.clone(), locks };
         let said = Hello {
             session: session.map(SessionId), node: NodeId(node), name: "host".into(), data_address: address,
-            held: vec![held.clone(), held],
+            held: vec![held.clone(), held.clone()], anew: resumed,
         };
         prop_assert_eq!(session::decode_hello(over(&session::encode_hello(&said)))?, said);
+        let scopes = inos.iter().flat_map(|ino| [(Scope::Inode(*ino), LeaseKind::Read), (Scope::Directory(*ino), LeaseKind::Write)]);
+        let mut leases: Vec<_> = scopes.collect();
+        leases.sort_by_key(|(_, kind)| *kind);
+        let had = Had { ns: NamespaceId(ns), leases, opens: inos.clone(), locks: held.locks, changed: inos };
         let volume =
             VolumeInfo { uuid: "0".repeat(32), store_url: "s3://b".into(), created_unix_ms: n[0] };
         let said = Greeting {
             session: SessionId(n[0].max(1)), incarnation: n[1], resumed,
             lease_time: Duration::from_millis(ms.into()), volume,
             ticket_key: if resumed { vec![7; 32] } else { vec![] },
+            next_call: n[1], had: vec![had.clone(), had],
         };
         prop_assert_eq!(session::decode_greeting(over(&session::encode_greeting(&said)))?, said);
     }

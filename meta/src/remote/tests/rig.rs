@@ -187,6 +187,8 @@ impl Rig {
             clock: self.clock.clone(),
             random: random(node),
             limits: ClientLimits { backoff_ms_min: 1, backoff_ms_max: 20, ..Default::default() },
+            resume: None,
+            on_session: None,
         }
     }
 

@@ -104,7 +104,7 @@ fn serve(engine: &Arc<MemoryEngine>, clock: &Arc<TestClock>, options: &ServiceOp
 
 pub fn hello(node: u64, session: Option<SessionId>) -> Hello {
     let (node, name) = (NodeId(node), format!("node-{node}"));
-    Hello { session, node, name, data_address: None, held: vec![] }
+    Hello { session, node, name, data_address: None, held: vec![], anew: false }
 }
 
 pub struct Client {
