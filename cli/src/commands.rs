@@ -24,28 +24,10 @@ pub mod umount;
 pub mod version;
 pub mod warmup;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Failure, Outcome, plain};
-
-/// Prints to standard output. A reader that went away (`| head`) is no error.
-pub fn print(text: &str) -> Outcome<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("cannot write to standard output", &e))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Prints for programs.
-pub fn print_json(value: &impl serde::Serialize) -> Outcome<()> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Failure::failed(format!("cannot print the answer: {e}")))?;
-    print(&(text + "\n"))
-}
+pub use crate::output::{print, print_json};
 
 /// A table whose columns are as wide as their widest cell.
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {

@@ -20,6 +20,7 @@ use granary_packer::place::{Options, Place};
 use tokio::runtime::Runtime;
 
 use crate::exit::{Failure, Outcome};
+use crate::output::say;
 use crate::settings::Sources;
 
 pub use args::{CatArgs, IndexArgs, LsArgs, UnpackArgs, VerifyArgs};
@@ -84,10 +85,10 @@ pub fn shown(path: &[u8]) -> std::borrow::Cow<'_, str> {
 /// What was left out, on standard error.
 pub fn tell_left_out(count: u64, messages: &[String]) {
     for message in messages.iter().take(20) {
-        eprintln!("granary: {message}");
+        say(message);
     }
     if count > 20 {
-        eprintln!("granary: and {} more; --json shows a thousand", count - 20);
+        say(format_args!("and {} more; --json shows a thousand", count - 20));
     }
 }
 
@@ -95,10 +96,10 @@ pub fn tell_left_out(count: u64, messages: &[String]) {
 pub fn tell_retries(retries: u64) {
     match retries {
         0 => {}
-        1 => eprintln!("granary: warning: a request to the store failed at first and was sent again"),
-        n => eprintln!(
-            "granary: warning: requests to the store failed at first and were sent again, {n} times"
-        ),
+        1 => say("warning: a request to the store failed at first and was sent again"),
+        n => {
+            say(format_args!("warning: requests to the store failed at first and were sent again, {n} times"))
+        }
     }
 }
 

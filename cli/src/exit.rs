@@ -75,6 +75,15 @@ impl Failure {
         Failure::new(Exit::Failed, message)
     }
 
+    /// Whoever read our answers went away: no failure, and nothing is said. Never goes over the socket.
+    pub fn reader_gone() -> Failure {
+        Failure { exit: 0, kind: String::new(), message: String::new() }
+    }
+
+    pub fn is_reader_gone(&self) -> bool {
+        self.exit == 0
+    }
+
     pub fn of_kind(kind: Kind, message: impl Into<String>) -> Failure {
         Failure { exit: Exit::of(kind).code(), kind: format!("{kind:?}"), message: message.into() }
     }

@@ -9,7 +9,11 @@
 //! | `maintenance` | long works on a volume: through the node, or on the metadata's folder |
 //! | `packed` | packed data sets as namespaces: where they are, and what may be shown of them |
 //! | `node` | the node process: its socket, its mounts, its end |
-//! | `exit`, `log`, `users`, `randomness` | how a command ends; the log; the system's users; the system's randomness |
+//! | `exit`, `output` | how a command ends, and how it says anything |
+//! | `log`, `users`, `randomness` | the log; the system's users; the system's randomness |
+
+// A closed pipe or a full disk must not become a panic: `output` says everything.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
 pub mod client;
@@ -21,6 +25,7 @@ pub mod log;
 pub mod maintenance;
 pub mod namespaces;
 pub mod node;
+pub mod output;
 pub mod packed;
 pub mod policies;
 pub mod progress;
@@ -44,7 +49,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
-use crate::exit::Failure;
 
 /// The whole program.
 pub fn main() -> ExitCode {
@@ -53,8 +57,10 @@ pub fn main() -> ExitCode {
     if name == "mount.fuse.granary" {
         return commands::mount_helper::main(&args[1..]);
     }
-    // Clap prints its own refusals and help, and ends with 2 or 0.
-    let cli = Cli::parse_from(&args);
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(told) => return output::of_parser(&told),
+    };
     let outcome = match cli.command {
         Command::Init(args) => commands::init::run(&args),
         Command::Node(args) => commands::node::run(args),
@@ -86,16 +92,5 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => datasets::run_plan(&args),
         Command::Version => commands::version::run(),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            report(&failure);
-            ExitCode::from(failure.exit)
-        }
-    }
-}
-
-/// The one message a person reads.
-pub fn report(failure: &Failure) {
-    eprintln!("granary: {failure}");
+    output::end(outcome)
 }

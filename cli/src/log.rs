@@ -12,6 +12,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::prelude::*;
 
 use crate::exit::{Failure, Outcome};
+use crate::output::Remarks;
 use crate::settings::{LogFormat, Settings};
 
 /// The log file is renamed to `FILE.1` at this size, replacing the one before.
@@ -38,8 +39,8 @@ pub fn start(settings: &Settings) -> Outcome<()> {
     let main = match (&settings.log_file, json) {
         (Some(path), true) => plain.json().with_writer(LogFile::open(path)?).boxed(),
         (Some(path), false) => plain.with_writer(LogFile::open(path)?).boxed(),
-        (None, true) => plain.json().with_writer(io::stderr).boxed(),
-        (None, false) => plain.with_writer(io::stderr).boxed(),
+        (None, true) => plain.json().with_writer(|| Remarks).boxed(),
+        (None, false) => plain.with_writer(|| Remarks).boxed(),
     };
     // Who was refused what has a file of its own when one is wanted, whatever the log leaves out.
     let apart = settings.audit_log.is_some();
@@ -66,7 +67,7 @@ pub fn start_quiet() {
     let filter = EnvFilter::new("warn");
     // Fails only when logging was started before, which is as good.
     let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(io::stderr).try_init();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(|| Remarks).try_init();
 }
 
 /// An append-only file of at most [`FILE_BYTES_MAX`], and its predecessor.

@@ -7,6 +7,7 @@ use granary_core::{Clock, SystemClock};
 use granary_maintain::progress::Step;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output::say;
 use crate::units::{show_bytes, show_period_ms};
 use crate::wire::{RecoveryLine, SyncLine, WarmStatus};
 
@@ -87,7 +88,7 @@ impl Progress {
             && *error != self.told
         {
             if let Some(error) = error {
-                eprintln!("granary: storing fails, and is tried again: {error}");
+                say(format_args!("storing fails, and is tried again: {error}"));
             }
             self.told = error.clone();
         }
@@ -187,7 +188,7 @@ impl Steps {
     /// A line of one's own, with how much of `total` is done; where there is no terminal it is printed each time.
     pub fn on_line(&self, text: &str, done: u64, total: u64) {
         let Some(bar) = &self.bar else {
-            eprintln!("granary: {text}");
+            say(text);
             return;
         };
         bar.set_length(total.max(done).max(1));

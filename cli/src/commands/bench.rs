@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{columns, print, print_json};
 use crate::args::BenchArgs;
 use crate::exit::{Failure, Outcome};
+use crate::output::say;
 use crate::randomness;
 use crate::units::{parse_bytes, parse_period_ms};
 
@@ -39,7 +40,7 @@ pub fn run(args: &BenchArgs) -> Outcome<()> {
     let quiet = args.json;
     let mut tell = |line: &Line| {
         if !quiet {
-            eprintln!("granary: {}: {} {}", line.work, figure(line.value), line.unit);
+            say(format_args!("{}: {} {}", line.work, figure(line.value), line.unit));
         }
     };
     let measured = measure(&mountpoint, bounds, &mut tell).map_err(failed)?;

@@ -7,6 +7,7 @@ use granary_core::{Kind, NamespaceName};
 use crate::args::{MountArgs, NodeFlags};
 use crate::client::block_on;
 use crate::exit::{Failure, Outcome, plain};
+use crate::output::say;
 use crate::settings::Settings;
 use crate::start;
 use crate::token_file::{self, Secret};
@@ -92,12 +93,12 @@ pub fn mount(namespace: &str, dir: &Path, options: Options, mut flags: NodeFlags
     let reply: MountReply =
         block_on(async { start::node(&settings, &flags).await?.post("/v1/mount", &request).await })?;
     if !reply.ignored.is_empty() {
-        eprintln!(
-            "granary: the node at {} runs already with other values of {}, and keeps them; to change them, stop it with \
+        say(format_args!(
+            "the node at {} runs already with other values of {}, and keeps them; to change them, stop it with \
              `granary node stop`",
             settings.socket.display(),
             reply.ignored.join(", ")
-        );
+        ));
     }
     Ok(reply)
 }

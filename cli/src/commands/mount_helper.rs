@@ -19,7 +19,10 @@ use granary_fuse::MountOptions;
 use super::mount::{Options, mount};
 use crate::args::NodeFlags;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::output::say_as;
 
+/// How mount(8) calls this program.
+const PROGRAM: &str = "mount.fuse.granary";
 const USAGE: u8 = 1;
 const NOT_MOUNTED: u8 = 32;
 
@@ -37,7 +40,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
     match parse(args).and_then(|call| run(&call)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("mount.fuse.granary: {failure}");
+            say_as(PROGRAM, &failure);
             ExitCode::from(if failure.exit == Exit::Usage.code() { USAGE } else { NOT_MOUNTED })
         }
     }
@@ -54,13 +57,13 @@ fn run(call: &Call) -> Outcome<()> {
         let dir = super::real_dir(&call.dir)?;
         granary_fuse::remount(&dir, &call.namespace, &flags)?;
         if call.verbose {
-            eprintln!("mount.fuse.granary: {} is mounted anew at {}", call.namespace, dir.display());
+            say_as(PROGRAM, format_args!("{} is mounted anew at {}", call.namespace, dir.display()));
         }
         return Ok(());
     }
     let reply = mount(&call.namespace, &call.dir, options, NodeFlags::default())?;
     if call.verbose {
-        eprintln!("mount.fuse.granary: {} is mounted at {}", reply.namespace, reply.dir);
+        say_as(PROGRAM, format_args!("{} is mounted at {}", reply.namespace, reply.dir));
     }
     Ok(())
 }

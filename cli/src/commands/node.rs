@@ -4,6 +4,7 @@ use crate::args::{NodeArgs, NodeCommand, PlaceFlags};
 use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::node;
+use crate::output::say;
 use crate::progress::Progress;
 use crate::units::{parse_period_ms, show_bytes, show_period_ms};
 use crate::wire::{DrainReport, DrainRequest, StopReply, SyncLine};
@@ -101,7 +102,7 @@ fn stop(flags: &PlaceFlags) -> Outcome<()> {
     let client = Client::new(&settings.socket);
     let reply: StopReply = block_on(async { client.post("/v1/stop", &serde_json::json!({})).await })?;
     for busy in &reply.busy {
-        eprintln!("granary: {busy}; waiting for up to {}", show_period_ms(reply.wait_ms));
+        say(format_args!("{busy}; waiting for up to {}", show_period_ms(reply.wait_ms)));
     }
     wait_for_end(reply.pid)
 }

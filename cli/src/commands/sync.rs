@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::args::SyncArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome, plain};
+use crate::output::say;
 use crate::progress::Progress;
 use crate::wire::{InodeOf, Status, SyncRequest};
 
@@ -28,7 +29,7 @@ fn all(client: &Client) -> Outcome<()> {
     for mount in &status.mounts {
         // Unmounted meanwhile, or shown to another mount namespace only: then there is nothing that we could flush.
         if let Err(failure) = flush_kernel(Path::new(&mount.dir)) {
-            eprintln!("granary: {failure}; what the node has of it is stored all the same");
+            say(format_args!("{failure}; what the node has of it is stored all the same"));
         }
     }
     block_on(follow(client, &SyncRequest { all: true, ..SyncRequest::default() }, "all"))

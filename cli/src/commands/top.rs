@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::args::TopArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
+use crate::output::print_next;
 use crate::wire::observe::Stats;
 use model::Frame;
 
@@ -36,12 +37,7 @@ fn lines(look: impl Fn() -> Outcome<Stats>, interval: Duration) -> Outcome<()> {
         let now = look()?;
         let text = serde_json::to_string(&Frame::between(&before, &now))
             .map_err(|e| Failure::failed(format!("cannot print the figures: {e}")))?;
-        use std::io::Write;
-        let mut out = std::io::stdout().lock();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(|e| Failure::io("cannot write to standard output", &e))?,
-        }
+        print_next((text + "\n").as_bytes())?;
         before = now;
     }
 }

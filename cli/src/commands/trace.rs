@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::args::TraceArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
+use crate::output::{print_next, say};
 use crate::wire::observe::{SlowLine, TraceLine, TraceRequest};
 
 pub fn run(args: &TraceArgs) -> Outcome<()> {
@@ -29,15 +30,15 @@ fn tell(args: &TraceArgs, line: TraceLine) -> Outcome<Option<()>> {
     if args.json {
         let text = serde_json::to_string(&line)
             .map_err(|e| Failure::failed(format!("cannot print what is seen: {e}")))?;
-        super::print(&(text + "\n"))?;
+        print_next((text + "\n").as_bytes())?;
         return Ok(None);
     }
     match line {
         TraceLine::Watching { namespace } => {
-            eprintln!("granary: watching {namespace} for operations of {} ms and more", args.min_ms);
+            say(format_args!("watching {namespace} for operations of {} ms and more", args.min_ms));
         }
-        TraceLine::Missed(n) => eprintln!("granary: {n} slow operations were lost here: too many at once"),
-        TraceLine::Slow(slow) => super::print(&show(&slow))?,
+        TraceLine::Missed(n) => say(format_args!("{n} slow operations were lost here: too many at once")),
+        TraceLine::Slow(slow) => print_next(show(&slow).as_bytes())?,
         TraceLine::Failed(_) => {}
     }
     Ok(None)

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::args::UmountArgs;
 use crate::client::{Client, block_on};
 use crate::exit::Outcome;
+use crate::output::say;
 use crate::units::show_bytes;
 use crate::wire::{SyncRequest, UnmountReply, UnmountRequest};
 
@@ -41,11 +42,11 @@ pub fn run(args: &UmountArgs) -> Outcome<()> {
         Ok(reply)
     })?;
     if !args.drain && reply.dirty_bytes > 0 {
-        eprintln!(
-            "granary: {} of {} are not in the store yet; they are safe on this node's disk, and the node goes on storing them",
+        say(format_args!(
+            "{} of {} are not in the store yet; they are safe on this node's disk, and the node goes on storing them",
             show_bytes(reply.dirty_bytes),
             reply.namespace
-        );
+        ));
     }
     Ok(())
 }

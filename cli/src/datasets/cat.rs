@@ -1,6 +1,6 @@
 //! `granary cat`: a file's bytes, from a data set or a tar.
 
-use std::io::{BufReader, Write};
+use std::io::BufReader;
 
 use granary_core::Kind;
 use granary_packer::blocking::ShardBytes;
@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::args::CatArgs;
 use super::source::Source;
 use crate::exit::{Failure, Outcome};
+use crate::output::print_next;
 
 /// Larger files are written as they come, and their checksum is known at the end.
 const PART_BYTES: u64 = 8 << 20;
@@ -47,7 +48,7 @@ fn one(source: &Source, path: &str, of: &str, runtime: &Handle) -> Outcome<()> {
                     loop {
                         match members.read(&mut buffer)? {
                             0 => return Ok(()),
-                            n => write(&buffer[..n])?,
+                            n => print_next(&buffer[..n])?,
                         }
                     }
                 }
@@ -65,7 +66,7 @@ fn write_file(bytes: &ShardBytes, file: &File<'_>) -> Outcome<()> {
         crc = crc32c::crc32c_append(crc, &part);
         at += part.len() as u64;
         if file.length > PART_BYTES || crc == file.crc32c {
-            write(&part)?;
+            print_next(&part)?;
         }
     }
     if crc == file.crc32c {
@@ -80,14 +81,4 @@ fn write_file(bytes: &ShardBytes, file: &File<'_>) -> Outcome<()> {
             super::shown(file.path)
         ),
     ))
-}
-
-/// A reader that went away is no error.
-fn write(bytes: &[u8]) -> Outcome<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(e) => Err(Failure::io("cannot write to standard output", &e)),
-        Ok(()) => Ok(()),
-    }
 }

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::args::LsArgs;
 use super::source::Source;
 use crate::commands::{columns, print};
-use crate::exit::{Failure, Outcome};
+use crate::exit::Outcome;
+use crate::output::{say, unwritten};
 use crate::units::{show_bytes, show_time};
 
 /// One file, as programs read it. What is not known of a tar without an index is left out.
@@ -81,7 +82,7 @@ pub fn run(args: &LsArgs) -> Outcome<()> {
         }
         Ok(())
     })?;
-    out.to.flush().or_else(gone)
+    out.to.flush().map_err(unwritten)
 }
 
 struct Out<'a> {
@@ -105,15 +106,7 @@ impl Out<'_> {
         } else {
             writeln!(self.to, "{}", line.path)
         };
-        wrote.or_else(gone)
-    }
-}
-
-/// A reader that went away (`| head`) ends it without an error.
-fn gone(e: std::io::Error) -> Outcome<()> {
-    match e.kind() {
-        std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        _ => Err(Failure::io("cannot write to standard output", &e)),
+        wrote.map_err(unwritten)
     }
 }
 
@@ -137,7 +130,7 @@ fn versions(args: &LsArgs, runtime: &tokio::runtime::Runtime) -> Outcome<()> {
         let manifest = match runtime.block_on(manifest::read(&place, version)) {
             Ok(manifest) => manifest,
             Err(e) if e.kind() == Kind::Corrupt => {
-                eprintln!("granary: {e}");
+                say(e);
                 continue;
             }
             Err(e) => return Err(e.into()),

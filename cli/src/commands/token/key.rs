@@ -17,6 +17,7 @@ use granary_meta::token::{PublicKey, SigningKey};
 use crate::args::PlaceFlags;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome, plain};
+use crate::output::say;
 use crate::wire::Status;
 use crate::{log, randomness, volume};
 
@@ -87,10 +88,10 @@ pub fn read(path: &Path) -> Outcome<KeyFile> {
     let text = text_of(path)?;
     let mode = std::fs::metadata(path).map_or(0, |meta| meta.permissions().mode());
     if mode & 0o077 != 0 {
-        eprintln!(
-            "granary: others can read {0}, and who has it can make tokens for everybody; `chmod 600 {0}`",
+        say(format_args!(
+            "others can read {0}, and who has it can make tokens for everybody; `chmod 600 {0}`",
             path.display()
-        );
+        ));
     }
     let key = SigningKey::from_pem(&text).map_err(|e| e.context(path.display()))?;
     Ok(KeyFile { key, volume: named(&text)? })
