@@ -88,6 +88,45 @@ fn a_node_that_runs_keeps_its_own_limits_and_says_so() {
     world.run(&other).refused(2, &["its cache in", "--socket"]);
 }
 
+/// Whether this kernel can be made to offer FUSE over io_uring.
+fn has_rings() -> bool {
+    std::path::Path::new("/sys/module/fuse/parameters/enable_uring").exists()
+}
+
+#[test]
+fn each_mount_of_a_running_node_has_the_transport_that_it_asked_for() {
+    let world = World::for_mounts();
+    let _node = world.node();
+    let [plain, one, two] = ["plain", "one", "two"].map(|name| Mountpoint::new(&world, name));
+    world.run(&["mount", "user/root", plain.text()]).unwrap_ok();
+    let ran = world.run(&["mount", "user/daemon", one.text(), "-o", "mode=data,transport=uring"]);
+    // What the node does by itself is said nowhere: it is no setting that it ignores.
+    assert!(!ran.err.contains("other values"), "{}", ran.err);
+    let transports = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&world.run(&["status", "--json"]).unwrap_ok()).unwrap();
+        let mounts = status["mounts"].as_array().unwrap();
+        mounts.iter().map(|mount| mount["transport"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    if !has_rings() {
+        ran.refused(1, &["io_uring"]);
+        assert_eq!(transports(), ["dev"]);
+        return;
+    }
+    ran.unwrap_ok();
+    let mut seen = transports();
+    seen.sort();
+    assert_eq!(seen, ["dev", "uring"]);
+    // A second mountpoint is the same mount: it cannot come another way.
+    world
+        .run(&["mount", "user/daemon", two.text(), "-o", "transport=dev"])
+        .refused(2, &["over uring", "leave transport out"]);
+    world.run(&["mount", "user/daemon", two.text(), "-o", "transport=auto"]).unwrap_ok();
+    world.run(&["mount", "user/daemon", two.text(), "-o", "transport=rail"]).refused(2, &["auto, dev"]);
+    std::fs::write(one.0.join("a"), "over rings").unwrap();
+    assert_eq!(std::fs::read(two.0.join("a")).unwrap(), b"over rings");
+}
+
 #[test]
 fn users_mount_their_own_and_unmount_what_they_mounted() {
     let world = World::for_mounts();

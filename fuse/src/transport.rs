@@ -37,6 +37,17 @@ pub enum Transport {
     Uring,
 }
 
+impl Transport {
+    /// Whether requests that come this way are what was wanted.
+    pub fn takes(self, carrier: Carrier) -> bool {
+        match self {
+            Transport::Auto => true,
+            Transport::Dev => carrier == Carrier::Dev,
+            Transport::Uring => carrier == Carrier::Uring,
+        }
+    }
+}
+
 impl FromStr for Transport {
     type Err = Error;
 

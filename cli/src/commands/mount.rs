@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use granary_core::{Kind, NamespaceName};
+use granary_fuse::MountOptions;
 
 use crate::args::{MountArgs, NodeFlags};
 use crate::client::block_on;
@@ -57,7 +58,8 @@ impl Options {
                 options.remount = true;
                 continue;
             }
-            match crate::settings::find(name) {
+            // `transport` is both: as an option it is this mount's, whatever the node does with others; the flag is the node's.
+            match crate::settings::find(name).filter(|_| !MountOptions::takes_value(name)) {
                 Some(setting) if word.contains('=') => {
                     options.settings.push((setting.name.to_owned(), value.to_owned()));
                 }
@@ -140,9 +142,9 @@ mod tests {
     #[test]
     fn options_go_where_they_belong() {
         let options = Options::split(
-            "defaults,mode=work,remount,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail",
+            "defaults,mode=work,remount,,_netdev,meta=/m,dirty_bytes_max=1GiB,x-systemd.automount, ro,nofail,transport=uring",
         );
-        assert_eq!(options.mount, ["mode=work", "ro"]);
+        assert_eq!(options.mount, ["mode=work", "ro", "transport=uring"]);
         assert!(options.remount);
         let settings: Vec<_> = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(settings, [("meta", "/m"), ("dirty_bytes_max", "1GiB")]);

@@ -369,7 +369,6 @@ impl Keeper {
             self.renew(id, &source).await?;
         }
         let served = self.open(reached).await?;
-        order.options.transport.get_or_insert(self.parts.settings.transport);
         let wanted = order.options.mode_for(order.name.kind());
         let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
         let done = match &order.tree {
@@ -516,10 +515,12 @@ impl Keeper {
             ..VfsOptions::default()
         };
         let vfs = Vfs::new(served.meta.clone(), served.tree.clone(), options, self.parts.clock.clone());
+        let mut options = order.options.clone();
+        options.transport.get_or_insert(self.parts.settings.transport);
         let parts = MountParts {
             vfs,
             mountpoint: order.dir.clone(),
-            options: order.options.clone(),
+            options,
             metrics: served.metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
         };
@@ -665,6 +666,18 @@ impl Keeper {
                     from.display(),
                     mode_name(vfs.mode()),
                     mode_name(mode),
+                ),
+            ));
+        }
+        let carrier = session.carrier();
+        if order.options.transport.is_some_and(|wanted| !wanted.takes(carrier)) {
+            return Err(Failure::of_kind(
+                Kind::Invalid,
+                format!(
+                    "{name} is mounted at {} over {}, and its other mountpoints are too; leave transport out, or unmount that \
+                     first",
+                    from.display(),
+                    carrier.name()
                 ),
             ));
         }

@@ -63,6 +63,11 @@ impl Default for MountOptions {
 }
 
 impl MountOptions {
+    /// Whether this word is an option of the mount itself that is given with a value, as `mode=data`.
+    pub fn takes_value(name: &str) -> bool {
+        ["mode", "threads", "transport", "map_uid", "map_gid", "map_group"].contains(&name)
+    }
+
     /// Parses `ro,mode=data,...`; may be empty. `Invalid` names the option and what would do.
     pub fn parse(text: &str) -> Result<MountOptions> {
         let mut options = MountOptions::default();
@@ -128,7 +133,7 @@ impl MountOptions {
             | "nodiratime"
             | "diratime"
             | "norelatime" => {}
-            "mode" | "threads" | "transport" | "map_uid" | "map_gid" | "map_group" => {
+            _ if MountOptions::takes_value(word) => {
                 return bad(
                     word,
                     "it needs a value, for example mode=data, threads=4, transport=dev or map_uid=1000",
