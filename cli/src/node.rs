@@ -11,7 +11,7 @@
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | `unopened` | what is staged of namespaces that cannot be opened |
 //! | [`keeping`] | the process that holds the mounts, so that they outlive this one |
-//! | [`packed`] | namespaces that show a packed data set |
+//! | [`packed`], `opener` | namespaces that show a packed data set; their opening, for which no other mount waits |
 //! | [`mountpoint`] | what must be true of a directory before it is mounted on |
 //! | [`server`], [`peer`], [`api`] | the socket, who is there, what they may ask |
 //! | [`lend`] | files of the cache for loaders of this machine |
@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod mountpoint;
 pub mod mounts;
 pub mod notify;
+mod opener;
 pub mod openings;
 pub mod packed;
 pub mod peer;

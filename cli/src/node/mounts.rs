@@ -25,12 +25,14 @@ use granary_core::{Error, Failpoint, Ino, Kind, NamespaceId, NamespaceName, Sess
 use granary_fuse::keeper::{Greeting, Inheritance, Keepsake};
 use granary_fuse::mount::idmap::IdMap;
 use granary_fuse::{Atime, Mode, MountOptions, MountParts, Mounted, Stop, Vfs, VfsOptions};
-use granary_meta::PackedSource;
+use granary_meta::NamespaceInfo;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::keeping::{Entry, Keeping, Kept, number};
 use super::mountpoint::check_own;
+use super::opener::{Opener, Ready, Wanted, What};
+use super::packed::Opened;
 use super::shutdown;
 use super::source::Reached;
 use super::table::{Point, Served, Table, mode_name};
@@ -83,13 +85,20 @@ pub struct Handed {
 /// A stage directory whose namespace cannot be opened, and why.
 pub type Unopened = (String, Failure);
 
+/// How far a mount is.
+enum MountStep {
+    Done(MountDone),
+    /// It shows a packed data set, which is opened first, while other orders go on.
+    Open(Box<Wanted>),
+}
+
 type Reply<T> = oneshot::Sender<Outcome<T>>;
 
 enum Order {
     Resume(Vec<Entry>, Reply<()>),
     Recover(Reply<Vec<Unopened>>),
     Empty(Reply<Vec<Unopened>>),
-    Mount(MountOrder, Reply<MountDone>),
+    Mount(Box<MountOrder>, Option<Ready>, Reply<MountStep>),
     Unmount { dir: PathBuf, lazy: bool, reply: Reply<()> },
     Hand { name: NamespaceName, token: Secret, reply: Reply<Handed> },
     Remove { name: NamespaceName, force: bool, token: Option<Secret>, reply: Reply<NamespaceId> },
@@ -99,6 +108,7 @@ enum Order {
 /// Gives orders to the keeper.
 pub struct Mounts {
     orders: mpsc::Sender<Order>,
+    opener: Arc<Opener>,
     table: Arc<Table>,
     emptying: Arc<AtomicBool>,
     watch: Arc<RecoveryWatch>,
@@ -110,9 +120,11 @@ impl Mounts {
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let table = Arc::new(Table::default());
         let emptying = Arc::new(AtomicBool::new(false));
-        let keeper = Keeper { parts: Arc::new(parts), table: table.clone(), emptying: emptying.clone() };
+        let parts = Arc::new(parts);
+        let opener = Opener::new(parts.clone(), table.clone());
+        let keeper = Keeper { parts, table: table.clone(), emptying: emptying.clone() };
         tokio::spawn(keeper.run(inbox));
-        Mounts { orders, table, emptying, watch }
+        Mounts { orders, opener, table, emptying, watch }
     }
 
     pub fn table(&self) -> Arc<Table> {
@@ -153,7 +165,14 @@ impl Mounts {
 
     /// Returns when the mount can be used.
     pub async fn mount(&self, order: MountOrder) -> Outcome<MountDone> {
-        self.order(|reply| Order::Mount(order, reply)).await
+        let order = Box::new(order);
+        let mut ready = None;
+        loop {
+            match self.order(|reply| Order::Mount(order.clone(), ready.take(), reply)).await? {
+                MountStep::Done(done) => return Ok(done),
+                MountStep::Open(wanted) => ready = Some(self.opener.open(*wanted).await?),
+            }
+        }
     }
 
     /// Unmounts one directory; `Busy` names who uses it.
@@ -174,6 +193,11 @@ impl Mounts {
         token: Option<Secret>,
     ) -> Outcome<NamespaceId> {
         self.order(|reply| Order::Remove { name, force, token, reply }).await
+    }
+
+    /// Packed data sets that are being opened are not any more, and who waits for one is told.
+    pub(super) fn end_openings(&self) {
+        self.opener.stop();
     }
 
     /// Unmounts everything and closes every tree; the last order. `hurry`: do not wait for busy mounts.
@@ -220,7 +244,7 @@ impl Keeper {
                     self.emptying.store(true, Ordering::Relaxed);
                     drop(reply.send(self.recover().await));
                 }
-                Order::Mount(order, reply) => drop(reply.send(self.mount(order).await)),
+                Order::Mount(order, ready, reply) => drop(reply.send(self.mount(*order, ready).await)),
                 Order::Unmount { dir, lazy, reply } => drop(reply.send(self.unmount(dir, lazy).await)),
                 Order::Hand { name, token, reply } => drop(reply.send(self.hand(name, token).await)),
                 Order::Remove { name, force, token, reply } => {
@@ -258,11 +282,16 @@ impl Keeper {
 
     /// The namespace, opened if it is not open.
     async fn open(&self, reached: Reached) -> Outcome<Served> {
-        self.open_kept(reached, &[]).await
+        self.open_kept(reached, &[], None).await
     }
 
-    /// The same, where programs have files open since before this process.
-    async fn open_kept(&self, reached: Reached, open: &[(Ino, Option<bool>)]) -> Outcome<Served> {
+    /// The same, where programs have files open since before this process, or the packed data set that it shows is open.
+    async fn open_kept(
+        &self,
+        reached: Reached,
+        open: &[(Ino, Option<bool>)],
+        ready: Option<Opened>,
+    ) -> Outcome<Served> {
         let Reached { info, meta, link, .. } = reached;
         let (id, parts) = (info.id, &self.parts);
         if let Some(served) = self.table.get(id) {
@@ -270,10 +299,14 @@ impl Keeper {
         }
         // Before its first read.
         parts.reads.set_share(id, parts.settings.cache_shares.of(&info.name));
-        let opened = match &info.packed {
-            Some(source) => Some(packed::open(parts, &info, source, &self.table.openings).await?),
-            None => None,
+        let opened = match (&info.packed, ready) {
+            (Some(source), None) => Some(packed::open(parts, &info, source, &self.table.openings).await?),
+            (Some(_), ready) => ready,
+            (None, _) => None,
         };
+        if let Some(opened) = &opened {
+            parts.store.add(id, opened.store.clone());
+        }
         let meta = opened.as_ref().map_or(meta, |opened| opened.meta.clone());
         let (stage_dir, limits) = match &opened {
             Some(_) => packed::tree_of(&parts.settings, id),
@@ -340,7 +373,8 @@ impl Keeper {
         }
     }
 
-    async fn mount(&self, mut order: MountOrder) -> Outcome<MountDone> {
+    /// `ready`: what the [`MountStep::Open`] that this was answered before led to.
+    async fn mount(&self, mut order: MountOrder, ready: Option<Ready>) -> Outcome<MountStep> {
         if self.emptying.load(Ordering::Relaxed) {
             return Err(Failure::of_kind(
                 Kind::Busy,
@@ -365,10 +399,15 @@ impl Keeper {
         // Of the mount that trees are shown from; the next who asks for one may have the right to write.
         let read_only = reached.read_only && !reached.may_widen || is_packed;
         let id = reached.info.id;
-        if let Some(source) = reached.info.packed.clone() {
-            self.renew(id, &source).await?;
+        let mut opened = None;
+        if reached.info.packed.is_some() {
+            match self.renew(&reached.info, ready).await? {
+                Renewed::Open(wanted) => return Ok(MountStep::Open(Box::new(wanted))),
+                Renewed::Anew(fresh) => opened = Some(fresh),
+                Renewed::AsItIs => {}
+            }
         }
-        let served = self.open(reached).await?;
+        let served = self.open_kept(reached, &[], opened).await?;
         let wanted = order.options.mode_for(order.name.kind());
         let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
         let done = match &order.tree {
@@ -380,23 +419,30 @@ impl Keeper {
             Some(tree) => self.mount_tree(id, &served, &order, tree, mode, read_only).await?,
         };
         tracing::info!(namespace = %order.name, dir = %order.dir.display(), mode = done.mode, bound = done.bound, "mounted");
-        Ok(done)
+        Ok(MountStep::Done(done))
     }
 
     /// What shows a packed data set and is not mounted is opened anew, if there is another version by now.
-    async fn renew(&self, id: NamespaceId, source: &PackedSource) -> Outcome<()> {
-        let Some(served) = self.table.get(id).filter(|served| served.session().is_none()) else {
-            return Ok(());
+    async fn renew(&self, info: &NamespaceInfo, ready: Option<Ready>) -> Outcome<Renewed> {
+        let (id, served) = (info.id, self.table.get(info.id));
+        let (Some(source), false) = (&info.packed, served.as_ref().is_some_and(|s| s.session().is_some()))
+        else {
+            return Ok(Renewed::AsItIs);
         };
-        if let Some(shown) = &served.packed
-            && packed::is_current(shown, source, &self.parts).await?
-        {
-            return Ok(());
+        let shown = served.as_ref().and_then(|served| served.packed.clone());
+        match ready.filter(|ready| ready.is_of(id, source)).map(|ready| ready.what) {
+            Some(What::Current(current)) if shown.as_ref() == Some(&current) => Ok(Renewed::AsItIs),
+            Some(What::Opened(opened)) if shown.as_ref() == Some(&opened.shown) => Ok(Renewed::AsItIs),
+            Some(What::Opened(opened)) => {
+                if let Some(served) = served {
+                    served.tree.shutdown().await?;
+                    self.table.lock().remove(&id);
+                    self.parts.store.remove(id);
+                }
+                Ok(Renewed::Anew(opened))
+            }
+            _ => Ok(Renewed::Open(Wanted { info: info.clone(), source: source.clone(), shown })),
         }
-        served.tree.shutdown().await?;
-        self.table.lock().remove(&id);
-        self.parts.store.remove(id);
-        Ok(())
     }
 
     /// All of the namespace. `own`: for the node alone.
@@ -599,7 +645,7 @@ impl Keeper {
             reached.info.packed = kept.packed.clone(); // the version that the kernel knows
         }
         let open = inheritance.table.files();
-        let served = self.open_kept(reached, &open).await?;
+        let served = self.open_kept(reached, &open, None).await?;
         let options = VfsOptions {
             mode,
             read_only: kept.read_only,
@@ -741,7 +787,8 @@ impl Keeper {
                 format!("namespace {name} is mounted at {dir}; unmount it first"),
             ));
         }
-        let was_open = open.is_some();
+        // What shows a packed data set has nothing for the store.
+        let was_staging = open.as_ref().is_some_and(|served| served.packed.is_none());
         if let Some(served) = open {
             served.tree.shutdown().await?;
             self.table.lock().remove(&id);
@@ -751,7 +798,7 @@ impl Keeper {
             }
         }
         if let Err(failure) = self.parts.source.remove(token, &name, force).await {
-            if was_open {
+            if was_staging {
                 self.reopen(id).await?; // its bytes go on to the store
             }
             return Err(failure);
@@ -816,6 +863,16 @@ impl Keeper {
         Failpoint::StopAfterFlush.reach();
         outcome
     }
+}
+
+/// What becomes of a packed data set at a mount.
+enum Renewed {
+    /// It is open, and is shown as it is.
+    AsItIs,
+    /// This is shown.
+    Anew(Opened),
+    /// It is to be opened first, or another version may be there.
+    Open(Wanted),
 }
 
 fn mode_of(name: &str) -> Option<Mode> {

@@ -8,6 +8,7 @@ use granary_core::NamespaceId;
 use granary_core::limits::Limits;
 use granary_meta::{Metadata, NamespaceInfo, PackedSource};
 use granary_packed::{Opening, Owner, manifest_of};
+use granary_store::Store;
 
 use super::Parts;
 use super::openings::Openings;
@@ -29,12 +30,16 @@ impl Shown {
     }
 }
 
+/// What [`open`] gives: not yet served.
+#[derive(Clone)]
 pub(super) struct Opened {
     pub(super) meta: Arc<dyn Metadata>,
+    /// Where the read cache is to have the namespace's objects from.
+    pub(super) store: Arc<dyn Store>,
     pub(super) shown: Shown,
 }
 
-/// From now on the node's read cache has the namespace's objects from the data set's shards.
+/// Opens the version that a mount now would show.
 pub(super) async fn open(
     parts: &Parts,
     info: &NamespaceInfo,
@@ -52,13 +57,12 @@ pub(super) async fn open(
     let opening = Arc::new(Opening::default());
     let _told = openings.begin(info.id, info.name.clone(), source.url.clone(), opening.clone());
     let opened = granary_packed::open(info.id, place, manifest, owner, &dir, &opening).await?;
-    parts.store.add(info.id, opened.store);
     tracing::info!(
         namespace = %info.name, version = opened.version, entries = opened.meta.usage().inodes,
-        "showing the packed data set {}", source.url
+        "opened the packed data set {}", source.url
     );
     let shown = Shown { url: source.url.clone(), data_set: opened.data_set, version: opened.version };
-    Ok(Opened { meta: opened.meta, shown })
+    Ok(Opened { meta: opened.meta, store: opened.store, shown })
 }
 
 /// Whether a mount now would show the same.

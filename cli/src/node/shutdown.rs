@@ -1,6 +1,6 @@
 //! How a node stops, in this order, so that nothing acknowledged is lost:
 //!
-//! 1. No new requests; the socket goes. Requests in progress have two seconds.
+//! 1. No new requests; the socket goes. Requests in progress have two seconds; those that wait for a packed data set end.
 //! 2. Every mount is unmounted. One that is busy is told, with who keeps it busy; after `stop_wait_ms` it is detached:
 //!    it is gone from the directory, and programs that still use it get errors once this process has ended.
 //! 3. What only this node's disk has is given to the store, for up to `stop_drain_ms`; a second signal ends that. What is left is told,
@@ -30,6 +30,7 @@ const SPACES_AT_ONCE: usize = 8;
 
 /// Every step is done, whatever an earlier one said; the first failure is told.
 pub async fn run(node: &Node, servers: Servers) -> Outcome<()> {
+    node.mounts.end_openings();
     servers.end().await;
     let trees = node.mounts.close(&node.stop.hurry).await;
     let metadata = node.source.shutdown().await;

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file uses a part of it
 #![allow(clippy::unwrap_used)] // test code, though not inside a #[test] function
 
+pub mod s3;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -15,12 +17,14 @@ use tempfile::TempDir;
 
 pub struct World {
     pub dir: TempDir,
+    /// Of every command, beside what names the world.
+    env: Vec<(String, String)>,
 }
 
 impl World {
     /// Nothing is there yet.
     pub fn empty() -> World {
-        World { dir: tempfile::tempdir().unwrap() }
+        World { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
     }
 
     /// With a volume in a folder.
@@ -30,8 +34,14 @@ impl World {
 
     /// Below `/mnt`, in directories that only root can change: where users may have mountpoints.
     pub fn for_mounts() -> World {
-        World { dir: tempfile::Builder::new().prefix("granary-test.").tempdir_in("/mnt").unwrap() }
-            .initialised()
+        let dir = tempfile::Builder::new().prefix("granary-test.").tempdir_in("/mnt").unwrap();
+        World { dir, env: Vec::new() }.initialised()
+    }
+
+    /// All of its commands, and so its node, reach this bucket.
+    pub fn with_bucket(mut self, bucket: &s3::S3) -> World {
+        self.env = bucket.env().into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        self
     }
 
     fn initialised(self) -> World {
@@ -68,6 +78,7 @@ impl World {
             .env("GRANARY_SOCKET", self.path("node.sock"))
             // Tests run on machines whose disk others have filled.
             .env("GRANARY_CACHE_FREE_PERCENT_MIN", "0")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }
