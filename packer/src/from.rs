@@ -14,6 +14,7 @@
 //! | [`parquet`] | one value of a column | `<file>/<number of the row>`, or another column's value |
 
 pub mod containers;
+pub mod fetch;
 pub mod folder;
 pub mod kind;
 pub mod lmdb;
@@ -62,6 +63,12 @@ pub trait Source: Send + Sync + Debug {
     /// Whether `read` notices a file that changed since the scan. Otherwise the source is scanned once more at the end.
     fn notices_changes(&self) -> bool {
         true
+    }
+    /// Looks for changes that neither `read` nor a second scan would notice. Asked when all was read.
+    ///
+    /// Errors: `Stale` names what changed; what the source says.
+    fn check_steady(&self) -> Result<()> {
+        Ok(())
     }
     /// How often its store was asked again, because an attempt had failed.
     fn retries(&self) -> u64 {

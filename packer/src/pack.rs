@@ -338,6 +338,7 @@ impl Packer<'_> {
 
     /// What cannot be noticed while it is read is noticed now.
     fn check_steady(&self) -> Result<()> {
+        self.source.check_steady()?;
         if self.source.notices_changes() {
             return Ok(());
         }

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use granary_core::{Clock, Error, Kind, Result};
 use tokio::runtime::Handle;
 
-use super::{Scan, Sink, Source, Want, changed, lmdb, mds, objects, tar, tfrecord};
+use super::{Scan, Sink, Source, Want, changed, fetch, lmdb, mds, tar, tfrecord};
 use crate::pack::entry::{Content, Entry};
 use crate::place::{self, Place};
 
@@ -20,6 +21,8 @@ use crate::place::{self, Place};
 const AHEAD_BYTES: u64 = 1 << 20;
 /// Containers that are open at once.
 const OPEN_MAX: usize = 64;
+/// Containers of a bucket that are looked at once more at the same time.
+const LOOKS_MAX: usize = 16;
 /// Containers of one source: each takes some memory.
 const CONTAINERS_MAX: usize = 4 << 20;
 
@@ -99,19 +102,13 @@ impl Containers {
         clock: Arc<dyn Clock>,
         runtime: &Handle,
     ) -> Result<Containers> {
-        let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
-        let single = !text.starts_with("s3://") && path.is_file();
-        let (root, only) = match (single, path.parent(), path.file_name().and_then(|name| name.to_str())) {
-            (true, Some(parent), Some(name)) => {
-                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-                (parent.to_string_lossy().into_owned(), Some(name.to_owned()))
+        let (place, containers) = match single(text, format, options, &clock, runtime)? {
+            Some((place, one)) => (place, vec![one]),
+            None => {
+                let place = Place::open(text, options, clock)?;
+                let containers = list(&place, format, runtime)?;
+                (place, containers)
             }
-            _ => (text.to_owned(), None),
-        };
-        let place = Place::open(&root, options, clock)?;
-        let containers = match only {
-            Some(name) => vec![container(runtime.block_on(place.head(&name))?)],
-            None => list(&place, format, runtime)?,
         };
         if containers.is_empty() {
             return Err(Error::new(
@@ -129,7 +126,11 @@ impl Containers {
 
     /// A container's name for messages.
     fn name(&self, number: u32) -> String {
-        format!("{}/{}", self.place, self.containers[number as usize].name)
+        let name = &self.containers[number as usize].name;
+        match self.place.folder() {
+            Some(folder) => folder.join(name).display().to_string(),
+            None => format!("{name} of {}", self.place),
+        }
     }
 
     fn scan_one(&self, number: u32, sink: &mut Sink<'_>) -> Result<()> {
@@ -217,7 +218,7 @@ impl Containers {
         }
         let name = &*self.containers[number as usize].name;
         let wanted = wanted.into_iter().map(|(from, into)| (name, from, into)).collect();
-        objects::fetch(&self.runtime, &**self.place.store(), wanted).into_iter().collect()
+        fetch::fetch(&self.runtime, &**self.place.store(), wanted).into_iter().collect()
     }
 
     fn cursor(&self, number: u32) -> Cursor<'_> {
@@ -276,6 +277,35 @@ pub(super) fn container(object: granary_store::ObjectMeta) -> Container {
         bytes: object.size,
         mtime: object.modified.secs,
         mtime_nanos: object.modified.nanos,
+    }
+}
+
+/// The container that `text` names, and where it lies; `None` when it names a folder or prefix.
+fn single(
+    text: &str,
+    format: Format,
+    options: &place::Options,
+    clock: &Arc<dyn Clock>,
+    runtime: &Handle,
+) -> Result<Option<(Place, Container)>> {
+    let in_bucket = text.strip_prefix("s3://").map(|rest| rest.rsplit_once('/'));
+    let (root, name) = match in_bucket {
+        // What is called like a container may be a prefix all the same, as Spark has `x.parquet/part-0.parquet`.
+        Some(Some((root, name))) if format.has(name) => (format!("s3://{root}"), name.to_owned()),
+        Some(_) => return Ok(None),
+        None => {
+            let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
+            let parts = (path.parent(), path.file_name().and_then(|name| name.to_str()));
+            let (true, (Some(parent), Some(name))) = (path.is_file(), parts) else { return Ok(None) };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            (parent.to_string_lossy().into_owned(), name.to_owned())
+        }
+    };
+    let place = Place::open(&root, options, clock.clone())?;
+    match runtime.block_on(place.head(&name)) {
+        Ok(object) => Ok(Some((place, container(object)))),
+        Err(e) if e.kind() == Kind::NotFound && in_bucket.is_some() => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -403,10 +433,31 @@ impl Source for Containers {
             failed.push(&mut want.failed);
         }
         for (failed, outcome) in
-            failed.into_iter().zip(objects::fetch(&self.runtime, &**self.place.store(), wanted))
+            failed.into_iter().zip(fetch::fetch(&self.runtime, &**self.place.store(), wanted))
         {
             *failed = outcome.err();
         }
+    }
+
+    /// Of a bucket's containers by their size and time: ranges of one that is put anew are read without a word.
+    fn check_steady(&self) -> Result<()> {
+        if self.place.folder().is_some() {
+            return Ok(()); // each read looks
+        }
+        let looks = (0..self.containers.len()).map(|number| async move {
+            let container = &self.containers[number];
+            let why = match self.place.head(&container.name).await {
+                Ok(now) if (now.size, now.modified.secs) == (container.bytes, container.mtime) => {
+                    return Ok(());
+                }
+                Ok(_) => "it was put anew",
+                Err(e) if e.kind() == Kind::NotFound => "it is gone",
+                Err(e) => return Err(e.context(self.name(number as u32))),
+            };
+            Err(changed(why).context(self.name(number as u32)))
+        });
+        let looks = futures::stream::iter(looks).buffer_unordered(LOOKS_MAX);
+        self.runtime.block_on(looks.try_collect())
     }
 
     fn retries(&self) -> u64 {

@@ -48,6 +48,9 @@ use super::{Sink, kind, plain_entry};
 use crate::pack::entry::Content;
 use page::{HEADER_BYTES, META_BYTES, Meta, Node, Page, Value};
 
+/// Leaves that are read at once: 256 KiB of the usual pages, which a bucket brings in a request or a few.
+const LEAVES_AT_ONCE: usize = 64;
+
 /// Whether a file of this name is an LMDB data file, when all of a folder is to be packed.
 pub fn has_name(name: &str) -> bool {
     name.ends_with(".mdb") && !name.ends_with("lock.mdb")
@@ -62,7 +65,7 @@ pub fn scan(of: &Containers, number: u32, sink: &mut Sink<'_>) -> Result<()> {
     let mut walk =
         Walk { of, number, container, meta, prefix: prefix(&container.name), pages: 0, entries: 0, sink };
     if let Some(root) = meta.root {
-        walk.below(root, meta.depth)?;
+        walk.below(&[root], meta.depth)?;
     }
     if walk.entries != meta.entries {
         return Err(corrupt(format!("{} of its {} keys are there", walk.entries, meta.entries)));
@@ -108,19 +111,27 @@ struct Walk<'a, 's> {
 }
 
 impl Walk<'_, '_> {
-    /// All keys below a page, in their order. `levels`: of the tree, this page's among them.
-    fn below(&mut self, page: u64, levels: u16) -> Result<()> {
-        // Pages of a tree are all different: more of them than the file has are a loop.
-        self.pages += 1;
-        if levels == 0 || self.pages > self.meta.last_page.saturating_add(1) {
-            return Err(corrupt(format!("its tree leads to page {page} and on without an end")));
+    /// All keys below some pages, in their order. `levels`: of the tree, these pages' among them.
+    fn below(&mut self, mut pages: &[u64], levels: u16) -> Result<()> {
+        // Leaves, which nearly all pages are, are read many at once.
+        let at_once = if levels == 1 { LEAVES_AT_ONCE } else { 1 };
+        while let Some(&first) = pages.first() {
+            let read = self.read(&pages[..pages.len().min(at_once)])?;
+            // Pages of a tree are all different: more of them than the file has are a loop.
+            self.pages += read.len() as u64;
+            if levels == 0 || self.pages > self.meta.last_page.saturating_add(1) {
+                return Err(corrupt(format!("its tree leads to page {first} and on without an end")));
+            }
+            let (these, rest) = pages.split_at(read.len());
+            for (&page, bytes) in these.iter().zip(read) {
+                match page::parse(&bytes, page).map_err(|why| self.bad(page, why))? {
+                    Page::Branch(pages) => self.below(&pages, levels - 1)?,
+                    Page::Leaf(nodes) => self.leaf(page, &bytes, &nodes)?,
+                }
+            }
+            pages = rest;
         }
-        let mut bytes = vec![0; self.meta.page_bytes as usize];
-        self.read(page, &mut bytes)?;
-        match page::parse(&bytes, page).map_err(|why| self.bad(page, why))? {
-            Page::Branch(pages) => pages.into_iter().try_for_each(|page| self.below(page, levels - 1)),
-            Page::Leaf(nodes) => self.leaf(page, &bytes, &nodes),
-        }
+        Ok(())
     }
 
     fn leaf(&mut self, page: u64, bytes: &[u8], nodes: &[Node]) -> Result<()> {
@@ -173,9 +184,21 @@ impl Walk<'_, '_> {
         Ok(heads)
     }
 
-    fn read(&self, page: u64, into: &mut [u8]) -> Result<()> {
-        let at = self.offset(page, into.len() as u64)?;
-        self.of.read_at(self.number, at, into)
+    /// Pages, up to the first that the file does not have; at least one.
+    fn read(&self, pages: &[u64]) -> Result<Vec<Vec<u8>>> {
+        let page_bytes = self.meta.page_bytes;
+        let mut places = Vec::with_capacity(pages.len());
+        for &page in pages {
+            match self.offset(page, u64::from(page_bytes)) {
+                Ok(at) => places.push(at),
+                Err(e) if places.is_empty() => return Err(e),
+                Err(_) => break,
+            }
+        }
+        let mut all = vec![vec![0; page_bytes as usize]; places.len()];
+        let wanted = places.into_iter().zip(&mut all).map(|(at, bytes)| (at, &mut bytes[..]));
+        self.of.read_many(self.number, wanted.collect())?;
+        Ok(all)
     }
 
     /// Where a page begins, of which so many bytes must be there.

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use granary_core::{Error, Kind, Result};
 use granary_store::{ObjectMeta, Store};
 use tokio::runtime::Handle;
 
+use super::fetch::fetch;
 use super::{Scan, Source, Want, changed, plain_entry};
 use crate::pack::entry::{Content, Entry};
 
 /// Keys asked for at once.
 const PAGE: usize = 1_000;
-/// Requests of one thread at once.
-const REQUESTS_MAX: usize = 16;
-/// A longer piece is asked for in parts of so many bytes.
-const PART_BYTES: u64 = 8 << 20;
 
 #[derive(Debug)]
 pub struct Objects {
@@ -34,30 +30,6 @@ impl Objects {
         entry.mtime_nanos = object.modified.nanos;
         entry
     }
-}
-
-/// Reads ranges of objects, many at once: (key, offset, where to). Each has its own outcome.
-pub fn fetch(runtime: &Handle, store: &dyn Store, wanted: Vec<(&str, u64, &mut [u8])>) -> Vec<Result<()>> {
-    let mut outcomes: Vec<Result<()>> = wanted.iter().map(|_| Ok(())).collect();
-    let mut parts = Vec::new();
-    for (number, (key, from, into)) in wanted.into_iter().enumerate() {
-        for (n, part) in into.chunks_mut(PART_BYTES as usize).enumerate() {
-            parts.push((number, key, from + n as u64 * PART_BYTES, part));
-        }
-    }
-    let requests = parts.into_iter().map(|(number, key, from, part)| async move {
-        let outcome = store.get(key, from..from + part.len() as u64).await;
-        (number, outcome.map(|bytes| part.copy_from_slice(&bytes)))
-    });
-    runtime.block_on(async {
-        let mut answers = futures::stream::iter(requests).buffer_unordered(REQUESTS_MAX);
-        while let Some((number, outcome)) = answers.next().await {
-            if outcome.is_err() {
-                outcomes[number] = outcome;
-            }
-        }
-    });
-    outcomes
 }
 
 impl Source for Objects {

@@ -236,6 +236,10 @@ impl Source for Parquet {
         }
     }
 
+    fn check_steady(&self) -> Result<()> {
+        self.files.check_steady()
+    }
+
     fn retries(&self) -> u64 {
         self.files.retries()
     }
