@@ -81,6 +81,7 @@ mod body;
 mod builder;
 mod frames;
 mod header;
+mod put;
 mod record;
 mod spool;
 #[cfg(test)]
@@ -96,6 +97,7 @@ use granary_core::{Error, Kind, Result};
 pub use builder::{Builder, NewFile, NewOther, Sealed};
 pub use frames::{Summed, Summing, sums_at};
 pub use header::Header;
+pub use put::put;
 pub use record::{File, Other};
 
 use crate::key::Grouping;

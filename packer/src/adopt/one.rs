@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::{Options, compressed, compressed_bytes, shard_of};
 use crate::blocking::ShardBytes;
 use crate::counts::Counts;
-use crate::index::{Builder, Index, NewFile, NewOther, Summing};
+use crate::index::{self, Builder, Index, NewFile, NewOther, Summing};
 use crate::key::Grouping;
 use crate::manifest::{Shard, index_path};
 use crate::place::Place;
@@ -72,16 +72,7 @@ pub fn adopt(
     }
     let sealed = reading.builder.seal(bytes.bytes()).map_err(|e| e.context(&reading.name))?;
     let name = index_path(tar);
-    match place.folder() {
-        Some(_) => {
-            let mut file = std::io::BufWriter::with_capacity(1 << 20, place.new_file(&name)?);
-            sealed.write_to(&mut file)?;
-            let file =
-                file.into_inner().map_err(|e| Error::io(format!("cannot write {name}"), e.into_error()))?;
-            file.keep()?;
-        }
-        None => runtime.block_on(place.put(&name, sealed.to_bytes()?))?,
-    }
+    index::put(&sealed, place, &name, &options.work_dir, runtime)?;
     let shard = shard_of(tar, sealed.header(), sealed.bytes());
     Ok(Adopted { shard: Some(shard), kept: false, messages: reading.messages })
 }

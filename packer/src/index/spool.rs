@@ -1,9 +1,10 @@
 //! A section that is being built: in memory while it is small, else in an unnamed file, mapped when it is whole.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use granary_core::{Error, Result};
 use memmap2::Mmap;
 
@@ -44,12 +45,16 @@ impl Spool {
     }
 
     fn spill(&mut self) -> Result<()> {
-        let cannot = |e| Error::io(format!("cannot keep a part of an index in {}", self.dir.display()), e);
+        let spilled = self.write_out();
+        spilled.map_err(|e| Error::io(format!("cannot keep a part of an index in {}", self.dir.display()), e))
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(tempfile::tempfile_in(&self.dir).map_err(cannot)?),
+            none => none.insert(tempfile::tempfile_in(&self.dir)?),
         };
-        file.write_all(&self.memory).map_err(cannot)?;
+        file.write_all(&self.memory)?;
         self.memory.clear();
         Ok(())
     }
@@ -64,6 +69,31 @@ impl Spool {
             Error::io(format!("cannot read back a part of an index in {}", self.dir.display()), e)
         })?;
         Ok(Spooled::Mapped(map))
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.memory.extend_from_slice(bytes);
+        self.len += bytes.len() as u64;
+        if self.memory.len() > SPOOL_MEMORY_BYTES_MAX {
+            self.write_out()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Spooled {
+    /// Without a copy: what is mapped stays so until the last of them is dropped.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Spooled::Memory(bytes) => bytes.into(),
+            Spooled::Mapped(map) => Bytes::from_owner(map),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::entry::Entry;
 use super::output::Output;
 use super::plan::ShardPlan;
 use super::segment::{Done, Piece};
-use crate::index::{Builder, NewFile, NewOther, Summed};
+use crate::index::{self, Builder, NewFile, NewOther, Summed};
 use crate::key::Grouping;
 use crate::manifest::{Runs, Shard, index_path};
 use crate::place::Place;
@@ -201,7 +201,7 @@ impl Making {
         tail.extend_from_slice(&trailer.encode()?);
         self.output.finish(number, at, tail)?;
         Failpoint::PackAfterShard.reach();
-        common.runtime.block_on(common.place.put(&index_path(&self.path), index.to_bytes()?))?;
+        index::put(&index, common.place, &index_path(&self.path), common.work_dir, common.runtime)?;
         Failpoint::PackAfterIndex.reach();
         Ok(Outcome::Made(Shard {
             path: self.path.clone(),
