@@ -52,7 +52,9 @@ impl Tokens {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         // Nobody asks it for staged bytes.
         let node = granary_core::NodeId(seeds.next_u64());
-        let parts = ClientParts { settings: self.settings.clone(), node, data_address: None, clock, seeds };
+        let settings = self.settings.clone();
+        let (data_address, keeping, resume) = (None, None, None);
+        let parts = ClientParts { settings, node, data_address, clock, seeds, keeping, resume };
         let made = Clients::connect(parts).await?;
         *clients = Some(made.clone());
         Ok(made)
