@@ -398,6 +398,7 @@ impl Keeper {
         order.options.read_only |= reached.read_only || is_packed;
         // Of the mount that trees are shown from; the next who asks for one may have the right to write.
         let read_only = reached.read_only && !reached.may_widen || is_packed;
+        let may_widen = reached.may_widen && !is_packed;
         let id = reached.info.id;
         let mut opened = None;
         if reached.info.packed.is_some() {
@@ -411,8 +412,11 @@ impl Keeper {
         let wanted = order.options.mode_for(order.name.kind());
         let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
         let done = match &order.tree {
-            // Other ids are what a mountpoint shows, not the mount.
-            None if !order.options.ids.is_empty() => {
+            // Other ids are what a mountpoint shows, not the mount. Nor is it the mount that is to read only, where others may come to
+            // write: but for mode data, which nobody may write in.
+            None if !order.options.ids.is_empty()
+                || may_widen && order.options.read_only && mode == Mode::Work =>
+            {
                 self.mount_tree(id, &served, &order, ".", mode, read_only).await?
             }
             None => self.mount_whole(id, &served, &order, mode, false).await?,

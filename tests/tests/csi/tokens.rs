@@ -121,8 +121,9 @@ fn a_volumes_token_opens_that_volume_and_no_other() {
     let scene = Scene::new("1h");
     let (node, driver, service) = (&scene.node, scene.driver(), &scene.service);
     let (hers, his, read) = (target(node, "hers"), target(node, "his"), target(node, "read"));
-    // To read first: who comes to write later does, on the same node.
-    driver.publish(&read, &Publish::inline(READER, "user/alice")).expect("published");
+    // To read first, in the mode in which others may come to write later, on the same node.
+    let reads = Publish::inline(READER, "user/alice").with("mountMode", "work");
+    driver.publish(&read, &reads).expect("published");
     assert_eq!(scene.link("user/alice")["rights"], "read-only");
     driver.publish(&hers, &Publish::inline(ALICE, "user/alice")).expect("published");
     driver.publish(&his, &Publish::inline(BOB, "user/bob")).expect("published");
