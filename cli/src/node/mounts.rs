@@ -410,7 +410,11 @@ impl Keeper {
         }
         let served = self.open_kept(reached, &[], opened).await?;
         let wanted = order.options.mode_for(order.name.kind());
-        let mode = Vfs::mode_for(served.meta.is_shared(), wanted, order.options.read_only);
+        // Beside one that writes, a mount that only reads is served as that is.
+        let session = served.session();
+        let only_read =
+            order.options.read_only && session.is_none_or(|session| session.vfs().options().read_only);
+        let mode = Vfs::mode_for(served.meta.is_shared(), wanted, only_read);
         let done = match &order.tree {
             // Other ids are what a mountpoint shows, not the mount. Nor is it the mount that is to read only, where others may come to
             // write: but for mode data, which nobody may write in.
