@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::dataset::{self, DataSet};
 use crate::index::Index;
 use crate::manifest::{self, Shard};
-use crate::pack::bury;
+use crate::pack::dead::bury;
 use crate::place::Place;
 
 /// What was deleted.
