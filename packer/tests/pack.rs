@@ -365,8 +365,8 @@ fn the_source_is_deleted_only_where_it_still_is_what_was_packed() {
             .unwrap()
             .set_modified(changed)
             .unwrap();
+        let mtime = fs::metadata(w.path("src").join("train/06/0006.cls")).unwrap().modified().unwrap();
         fs::write(w.path("src").join("train/06/0006.cls"), b"?").unwrap();
-        let mtime = fs::metadata(w.path("src").join("train/06/0013.cls")).unwrap().modified().unwrap();
         fs::File::options()
             .write(true)
             .open(w.path("src/train/06/0006.cls"))
