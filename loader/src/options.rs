@@ -77,7 +77,8 @@ pub struct Options {
     pub request_bytes_max: u64,
     /// Threads that read, verify, decode and make batches; 0: one a processor, up to 16.
     pub threads: u32,
-    /// A folder on this machine's disk for what comes from a bucket; none: everything is fetched each epoch.
+    /// A folder on this machine's disk for what comes from a bucket; none: everything is fetched each epoch. Not used for what comes through the
+    /// node, which has a cache.
     pub cache: Option<CacheOptions>,
 }
 
@@ -98,7 +99,7 @@ impl Default for Options {
             overtake: 0,
             ahead_batches_min: 4,
             ahead_batches_max: 4096,
-            memory_bytes_max: 256 << 20,
+            memory_bytes_max: 768 << 20,
             // Some batches of 256 photographs of 500 x 375.
             decoded_bytes_max: 1 << 30,
             request_bytes_max: 8 << 20,
