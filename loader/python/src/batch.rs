@@ -9,30 +9,62 @@ use pyo3::types::{PyDict, PyList, PySlice, PyString};
 
 use crate::array::Array;
 use crate::error::OrRaise;
-use crate::sample::{self, text};
-use crate::view::View;
+use crate::sample::{Given, Lent};
 
 /// A sequence of samples.
 #[pyclass(frozen, sequence, module = "granary")]
 pub struct Batch {
+    /// Its samples are in `samples`.
     batch: granary_loader::Batch,
+    samples: Vec<Lent>,
+}
+
+/// A batch's files of one extension.
+enum Column<'a> {
+    Bytes(Vec<Bytes>),
+    Arrays(Vec<&'a Array>),
 }
 
 impl Batch {
-    pub fn new(batch: granary_loader::Batch) -> Batch {
-        Batch { batch }
+    pub fn new(mut batch: granary_loader::Batch) -> Batch {
+        let samples = std::mem::take(&mut batch.samples).into_iter().map(Lent::new).collect();
+        Batch { batch, samples }
     }
 
     /// Each sample's file of this extension. Raises: `KeyError` when one has none.
-    fn files(&self, py: Python<'_>, extension: &str) -> PyResult<Vec<Bytes>> {
-        let file = |sample: &granary_loader::Sample| match sample.find(extension.as_bytes()).or_raise(py)? {
-            Some(at) => sample.bytes(at).or_raise(py),
-            None => {
-                let key = text(py, sample.key().or_raise(py)?)?;
-                Err(PyKeyError::new_err(format!("sample {key} has no file .{extension}")))
-            }
+    fn files(&self, py: Python<'_>, extension: &str) -> PyResult<Vec<Given<'_>>> {
+        let file = |sample: &'_ Lent| match sample.sample().find(extension.as_bytes()).or_raise(py)? {
+            Some(at) => Ok(at),
+            None => Err(PyKeyError::new_err(format!("sample {} has no file .{extension}", sample.key(py)?))),
         };
-        self.batch.samples.iter().map(file).collect()
+        self.samples.iter().map(|sample| sample.file(py, file(sample)?)).collect()
+    }
+
+    /// The same, all of one sort. Raises: `KeyError`.
+    fn of_one_sort(&self, py: Python<'_>, extension: &str) -> PyResult<Column<'_>> {
+        let (mut bytes, mut arrays) = (Vec::new(), Vec::new());
+        for file in self.files(py, extension)? {
+            match file {
+                Given::Bytes(one) => bytes.push(one),
+                Given::Array(one) => arrays.push(one),
+            }
+        }
+        match (bytes.is_empty(), arrays.is_empty()) {
+            (_, true) => Ok(Column::Bytes(bytes)),
+            (true, false) => Ok(Column::Arrays(arrays)),
+            // Data sets with and without it are mixed.
+            (false, false) => Err(PyValueError::new_err(format!(
+                "some samples have .{extension} decoded and some as bytes; give decode to the loader, for all data sets, or take `column`"
+            ))),
+        }
+    }
+
+    /// Raises: `ValueError` that says which sample is another than the first, and why.
+    fn unlike(&self, py: Python<'_>, at: usize, extension: &str, why: &str, mend: &str) -> PyErr {
+        match self.samples[at].key(py) {
+            Ok(key) => PyValueError::new_err(format!("sample {key}: .{extension} {why}; {mend}")),
+            Err(e) => e,
+        }
     }
 }
 
@@ -69,16 +101,16 @@ impl Batch {
     }
 
     fn __len__(&self) -> usize {
-        self.batch.samples.len()
+        self.samples.len()
     }
 
     /// A sample, or a list of them for a slice.
     fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let samples = &self.batch.samples;
+        let samples = &self.samples;
         if let Ok(slice) = index.cast::<PySlice>() {
             let range = slice.indices(samples.len() as isize)?;
             let at = |i: usize| (range.start + range.step * i as isize) as usize;
-            let picked = (0..range.slicelength).map(|i| sample::dictionary(py, &samples[at(i)]));
+            let picked = (0..range.slicelength).map(|i| samples[at(i)].dictionary(py));
             return Ok(PyList::new(py, picked.collect::<PyResult<Vec<Bound<'py, PyDict>>>>()?)?.into_any());
         }
         let Ok(given) = index.extract::<isize>() else {
@@ -86,7 +118,7 @@ impl Batch {
         };
         let at = if given < 0 { given + samples.len() as isize } else { given };
         match usize::try_from(at).ok().and_then(|at| samples.get(at)) {
-            Some(sample) => Ok(sample::dictionary(py, sample)?.into_any()),
+            Some(sample) => Ok(sample.dictionary(py)?.into_any()),
             None => {
                 let count = samples.len();
                 Err(PyIndexError::new_err(format!(
@@ -102,58 +134,97 @@ impl Batch {
 
     /// The samples' keys.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let keys = self.batch.samples.iter().map(|sample| text(py, sample.key().or_raise(py)?));
+        let keys = self.samples.iter().map(|sample| sample.key(py));
         PyList::new(py, keys.collect::<PyResult<Vec<Bound<'py, PyString>>>>()?)
     }
 
     /// The samples' numbers in their data set.
     fn numbers(&self) -> Vec<u64> {
-        self.batch.samples.iter().map(|sample| sample.number()).collect()
+        self.samples.iter().map(|sample| sample.sample().number()).collect()
     }
 
     /// Which of the loader's data sets each sample is of.
     fn sources(&self) -> Vec<u32> {
-        self.batch.samples.iter().map(|sample| sample.source()).collect()
+        self.samples.iter().map(|sample| sample.sample().source()).collect()
     }
 
     /// The files of one extension, without a dictionary for each sample.
     fn column<'py>(&self, py: Python<'py>, extension: &str) -> PyResult<Bound<'py, PyList>> {
-        let views = self.files(py, extension)?.into_iter().map(|bytes| Bound::new(py, View::new(bytes)));
-        PyList::new(py, views.collect::<PyResult<Vec<Bound<'py, View>>>>()?)
+        let files = self.files(py, extension)?;
+        PyList::new(
+            py,
+            files.iter().map(|file| file.to_python(py)).collect::<PyResult<Vec<Bound<'py, PyAny>>>>()?,
+        )
     }
 
-    /// The files of one extension, all of one length, as an array of `uint8` with a row for each sample: one copy, made without the
-    /// interpreter's lock.
+    /// The files of one extension as one array with a row for each sample: of bytes that are all of one length, or of arrays that are all of one
+    /// shape. One copy, made without the interpreter's lock.
     fn stacked(&self, py: Python<'_>, extension: &str) -> PyResult<Array> {
-        let files = self.files(py, extension)?;
-        let length = files.first().map_or(0, Bytes::len);
-        if let Some(at) = files.iter().position(|file| file.len() != length) {
-            let key = text(py, self.batch.samples[at].key().or_raise(py)?)?;
-            return Err(PyValueError::new_err(format!(
-                "sample {key} has {} bytes in .{extension}, and the first of the batch {length}; `joined` takes any lengths",
-                files[at].len()
-            )));
+        match self.of_one_sort(py, extension)? {
+            Column::Bytes(files) => {
+                let length = files.first().map_or(0, Bytes::len);
+                if let Some(at) = files.iter().position(|file| file.len() != length) {
+                    let why = format!("has {} bytes, and the first of the batch {length}", files[at].len());
+                    return Err(self.unlike(py, at, extension, &why, "`joined` takes any lengths"));
+                }
+                let all = py.detach(|| files.concat());
+                Ok(Array::new(all, &[files.len() as i64, length as i64]))
+            }
+            Column::Arrays(arrays) => {
+                let first = arrays[0];
+                for (at, array) in arrays.iter().enumerate() {
+                    let shape = |array: &Array| format!("{:?}", array.shape_of());
+                    let why = match array.is_like(first) {
+                        Ok(()) if array.shape_of() == first.shape_of() => continue,
+                        Ok(()) => format!("is {}, and the first of the batch {}", shape(array), shape(first)),
+                        Err(why) => why,
+                    };
+                    let mend = "decode to one mode, bring them to one shape in `column`, or see `joined`";
+                    return Err(self.unlike(py, at, extension, &why, mend));
+                }
+                let mut shape = vec![arrays.len() as i64];
+                shape.extend_from_slice(first.shape_of());
+                Ok(py.detach(|| Array::joined(&arrays, &shape)))
+            }
         }
-        let all = py.detach(|| files.concat());
-        Ok(Array::new(all, &[files.len() as i64, length as i64]))
     }
 
-    /// The files of one extension, one after the other, as an array of `uint8`, and an array of `int64` that says where each begins, and last where
-    /// the last one ends: one copy, made without the interpreter's lock.
+    /// The files of one extension one after the other, and an array of `int64` that says where each begins, and last where the last one ends: of
+    /// bytes, or of arrays whose shapes differ in the first dimension only, such as sound. One copy, made without the interpreter's lock.
     fn joined(&self, py: Python<'_>, extension: &str) -> PyResult<(Array, Array)> {
-        let files = self.files(py, extension)?;
         let mut offsets = vec![0_i64];
-        for file in &files {
-            offsets.push(offsets[offsets.len() - 1] + file.len() as i64);
-        }
-        let all = py.detach(|| files.concat());
-        let (bytes, starts) = (all.len() as i64, offsets.len() as i64);
-        Ok((Array::new(all, &[bytes]), Array::new(offsets, &[starts])))
+        let mut add = |length: i64| offsets.push(offsets[offsets.len() - 1] + length);
+        let joined = match self.of_one_sort(py, extension)? {
+            Column::Bytes(files) => {
+                files.iter().for_each(|file| add(file.len() as i64));
+                let all = py.detach(|| files.concat());
+                let length = all.len() as i64;
+                Array::new(all, &[length])
+            }
+            Column::Arrays(arrays) => {
+                let first = arrays[0];
+                for (at, array) in arrays.iter().enumerate() {
+                    add(array.shape_of()[0]);
+                    let (own, of_first) = (&array.shape_of()[1..], &first.shape_of()[1..]);
+                    let why = match array.is_like(first) {
+                        Ok(()) if own == of_first => continue,
+                        Ok(()) => format!("has rows of {own:?}, and the first of the batch of {of_first:?}"),
+                        Err(why) => why,
+                    };
+                    return Err(self.unlike(py, at, extension, &why, "`column` takes any shapes"));
+                }
+                let mut shape = first.shape_of().to_vec();
+                shape[0] = offsets[offsets.len() - 1];
+                py.detach(|| Array::joined(&arrays, &shape))
+            }
+        };
+        let starts = offsets.len() as i64;
+        Ok((joined, Array::new(offsets, &[starts])))
     }
 
     fn __repr__(&self) -> String {
-        let granary_loader::Batch { epoch, number, samples, .. } = &self.batch;
-        format!("<granary.Batch {number} of epoch {epoch}, {} samples>", samples.len())
+        let granary_loader::Batch { epoch, number, .. } = &self.batch;
+        format!("<granary.Batch {number} of epoch {epoch}, {} samples>", self.samples.len())
     }
 }
 
@@ -170,14 +241,14 @@ impl BatchSamples {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let samples = &self.batch.get().batch.samples;
+        let samples = &self.batch.get().samples;
         match samples.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            Some(sample) => sample::dictionary(py, sample).map(Some),
+            Some(sample) => sample.dictionary(py).map(Some),
             None => Ok(None),
         }
     }
 
     fn __length_hint__(&self) -> usize {
-        self.batch.get().batch.samples.len().saturating_sub(self.next.load(Ordering::Relaxed))
+        self.batch.get().samples.len().saturating_sub(self.next.load(Ordering::Relaxed))
     }
 }

@@ -2,7 +2,7 @@
 //! here binds `granary-loader` and holds no logic of its own.
 //!
 //! * Every call that may wait or compute gives the interpreter's lock back ([`pyo3::Python::detach`]).
-//! * Bytes are lent ([`view`]), never copied; a sample's dictionary is made when it is asked for.
+//! * Bytes are lent ([`view`]), never copied, and so are numbers ([`array`]); a sample's dictionary is made when it is asked for.
 //! * Against Python's stable interface from 3.11 on (the first with the buffer protocol), so one wheel serves all.
 
 mod array;
@@ -25,6 +25,8 @@ mod _granary {
 
     #[pymodule_export]
     use crate::array::Array;
+    #[pymodule_export]
+    use crate::array::array_of;
     #[pymodule_export]
     use crate::batch::Batch;
     #[pymodule_export]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use granary_core::{Error, Kind, Result};
-use granary_loader::{CacheOptions, Method, Next, Options, Shuffle, State, Stats, cache};
+use granary_loader::{CacheOptions, Decode, Method, Next, Options, Shuffle, State, Stats, cache};
 use pyo3::prelude::*;
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ impl Core {
     #[new]
     #[pyo3(signature = (
         sources, *, batch_size, seed, rank, ranks, worker, workers, shuffle, bucket_batches, tail, weights, epoch_samples, on_error,
-        overtake, memory_bytes, cache_dir, cache_bytes, threads
+        overtake, memory_bytes, decode, decoded_bytes, cache_dir, cache_bytes, threads
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
@@ -91,11 +91,14 @@ impl Core {
         on_error: &str,
         overtake: u32,
         memory_bytes: Option<u64>,
+        decode: Option<&str>,
+        decoded_bytes: Option<u64>,
         cache_dir: Option<PathBuf>,
         cache_bytes: Option<u64>,
         threads: Option<u32>,
     ) -> PyResult<Core> {
         let defaults = Options::default();
+        let decode = decode.map(Decode::from_json).transpose().or_raise(py)?;
         let options = Options {
             batch_samples: batch_size,
             seed,
@@ -110,12 +113,18 @@ impl Core {
             on_error: on_error.parse().or_raise(py)?,
             overtake,
             memory_bytes_max: memory_bytes.unwrap_or(defaults.memory_bytes_max),
+            decoded_bytes_max: decoded_bytes.unwrap_or(defaults.decoded_bytes_max),
             threads: threads.unwrap_or(defaults.threads),
             cache: cache_dir
                 .map(|folder| CacheOptions { folder, bytes_max: cache_bytes.unwrap_or(CACHE_BYTES_MAX) }),
             ..defaults
         };
-        let sources = sources.iter().map(|source| source.get().source().clone()).collect();
+        // What a data set was opened with holds, unless the loader is told another.
+        let source = |source: &Py<Source>| match &decode {
+            Some(_) => source.get().source().with_decode(decode.clone()),
+            None => source.get().source().clone(),
+        };
+        let sources = sources.iter().map(source).collect();
         let loader = py.detach(|| granary_loader::Loader::new(sources, options)).or_raise(py)?;
         Ok(Core { loader })
     }

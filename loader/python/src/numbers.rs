@@ -31,6 +31,10 @@ impl Number for u8 {
     const KIND: Kind = Kind { code: 1, bits: 8, format: c"B", name: "uint8" };
 }
 
+impl Number for u16 {
+    const KIND: Kind = Kind { code: 1, bits: 16, format: c"H", name: "uint16" };
+}
+
 impl Number for i16 {
     const KIND: Kind = Kind { code: 0, bits: 16, format: c"h", name: "int16" };
 }

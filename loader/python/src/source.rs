@@ -3,15 +3,14 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use granary_loader::SourceOptions;
+use granary_loader::{Decode, SourceOptions};
 use granary_packer::place;
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::error::OrRaise;
-use crate::sample;
-use crate::view::View;
+use crate::sample::Lent;
 
 #[pyclass(frozen, module = "granary._granary")]
 pub struct Source {
@@ -39,7 +38,7 @@ impl Source {
 #[pymethods]
 impl Source {
     #[new]
-    #[pyo3(signature = (url, *, version = None, files = None, having = None, select = None, lengths = None, index_dir = None, threads = None))]
+    #[pyo3(signature = (url, *, version = None, files = None, having = None, select = None, lengths = None, index_dir = None, threads = None, decode = None))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
         py: Python<'_>,
@@ -51,7 +50,9 @@ impl Source {
         lengths: Option<String>,
         index_dir: Option<PathBuf>,
         threads: Option<usize>,
+        decode: Option<&str>,
     ) -> PyResult<Source> {
+        let decode = decode.map(Decode::from_json).transpose().or_raise(py)?;
         let options = SourceOptions {
             version,
             place: place::Options::from_env(),
@@ -64,7 +65,7 @@ impl Source {
             socket: std::env::var_os("GRANARY_SOCKET").map(PathBuf::from),
         };
         let source = py.detach(|| granary_loader::Source::open(url, options)).or_raise(py)?;
-        Ok(Source { source })
+        Ok(Source { source: source.with_decode(decode) })
     }
 
     #[getter]
@@ -81,8 +82,7 @@ impl Source {
         if let Ok(path) = at.cast::<PyString>() {
             let path: std::ffi::OsString = path.extract()?;
             let (sample, file) = py.detach(|| self.source.file(path.as_bytes())).or_raise(py)?;
-            let bytes = sample.bytes(file).or_raise(py)?;
-            return Ok(Bound::new(py, View::new(bytes))?.into_any());
+            return Lent::new(sample).file(py, file)?.to_python(py);
         }
         let Ok(at) = at.extract::<i64>() else {
             return Err(PyTypeError::new_err(
@@ -91,13 +91,13 @@ impl Source {
         };
         let number = self.number(at)?;
         let sample = py.detach(|| self.source.sample(number)).or_raise(py)?;
-        Ok(sample::dictionary(py, &sample)?.into_any())
+        Ok(Lent::new(sample).dictionary(py)?.into_any())
     }
 
     fn read_many<'py>(&self, py: Python<'py>, indices: Vec<i64>) -> PyResult<Bound<'py, PyList>> {
         let numbers = indices.into_iter().map(|at| self.number(at)).collect::<PyResult<Vec<u64>>>()?;
         let samples = py.detach(|| self.source.read_many(&numbers)).or_raise(py)?;
-        let made = samples.iter().map(|sample| sample::dictionary(py, sample));
+        let made = samples.into_iter().map(|sample| Lent::new(sample).dictionary(py));
         PyList::new(py, made.collect::<PyResult<Vec<Bound<'py, PyDict>>>>()?)
     }
 

@@ -9,8 +9,12 @@
         for sample in batch:
             image = decode(sample["jpg"])
 
+    for batch in granary.Loader(data, batch_size=256, decode="auto"):
+        for sample in batch:
+            image = numpy.asarray(sample["jpg"])        # height x width x channels
+
 A sample is a ``dict``: ``__key__``, and each of its files by extension. A file is a `View`: read-only bytes that are lent,
-not copied. ``granary.torch``, ``granary.grain`` and ``granary.tf`` fit this to their frameworks; none of them is
+not copied; or, decoded, an `Array`. ``granary.torch``, ``granary.grain`` and ``granary.tf`` fit this to their frameworks; none of them is
 imported by ``import granary``.
 """
 
@@ -18,6 +22,7 @@ from collections.abc import Sequence as _Sequence
 
 from granary._granary import Array, Batch, View, __version__, index_tars, pack
 from granary.dataset import Dataset
+from granary.decode import Audio, Image
 from granary.errors import (
     AccessError,
     BugError,
@@ -39,6 +44,7 @@ from granary.loader import Loader
 __all__ = [
     "AccessError",
     "Array",
+    "Audio",
     "Batch",
     "BugError",
     "BusyError",
@@ -46,6 +52,7 @@ __all__ = [
     "Dataset",
     "ExistsError",
     "GranaryError",
+    "Image",
     "InterruptedCallError",
     "InvalidError",
     "IoError",

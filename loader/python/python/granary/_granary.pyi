@@ -50,6 +50,10 @@ class Array:
         """What its numbers are, as numpy calls it."""
 
     @property
+    def sample_rate(self) -> int | None:
+        """Frames a second, of sound."""
+
+    @property
     def nbytes(self) -> int: ...
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -101,7 +105,7 @@ class Batch(Sequence[dict[str, Any]]):
     def sources(self) -> list[int]:
         """Which of the loader's data sets each sample is of."""
 
-    def column(self, extension: str) -> list[View]:
+    def column(self, extension: str) -> list[View | Array]:
         """The files of one extension, without a dictionary for each sample.
 
         Raises:
@@ -109,18 +113,19 @@ class Batch(Sequence[dict[str, Any]]):
         """
 
     def stacked(self, extension: str) -> Array:
-        """The files of one extension, all of one length, as ``uint8``: a row for each sample. One copy, by Rust.
+        """The files of one extension as one array with a row for each sample: bytes of one length as ``uint8``, arrays of one shape as they are.
+        One copy, by Rust.
 
         Raises:
-            KeyError: a sample has none. ValueError: one has another length.
+            KeyError: a sample has none. ValueError: one has another length, shape, type or rate.
         """
 
     def joined(self, extension: str) -> tuple[Array, Array]:
-        """The files of one extension one after the other as ``uint8``, and as ``int64`` where each begins and last where the last one ends. One
-        copy, by Rust.
+        """The files of one extension one after the other, and as ``int64`` where each begins and last where the last one ends: bytes as ``uint8``,
+        arrays along their first dimension. One copy, by Rust.
 
         Raises:
-            KeyError: a sample has none.
+            KeyError: a sample has none. ValueError: the other dimensions of an array are not the first's.
         """
 
 class Source:
@@ -135,6 +140,7 @@ class Source:
         lengths: str | None = None,
         index_dir: str | None = None,
         threads: int | None = None,
+        decode: str | None = None,
     ) -> None: ...
     @property
     def version(self) -> int: ...
@@ -162,6 +168,8 @@ class Core:
         on_error: str,
         overtake: int,
         memory_bytes: int | None,
+        decode: str | None,
+        decoded_bytes: int | None,
         cache_dir: str | None,
         cache_bytes: int | None,
         threads: int | None,
@@ -176,6 +184,9 @@ class Core:
     def load_state(self, state: str) -> None: ...
     def progress(self) -> str: ...
     def metrics(self) -> str: ...
+
+def array_of(bytes: bytes, dtype: str, shape: list[int], sample_rate: int | None) -> Array:
+    """What was pickled of an array."""
 
 def index_tars(
     url: str | os.PathLike[str],

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from granary import _fork, _granary
-from granary._granary import View
+from granary._granary import Array, View
+from granary.decode import Decode, _json
 
 Sample = dict[str, Any]
 
@@ -31,7 +32,8 @@ class Dataset:
         select: numbers of the samples that take part; they are numbered anew, in this order's ascending one.
         lengths: the extension of the file whose length is a sample's, for a `Loader` with ``bucket_batches``; all indexes are read for it.
         index_dir: a folder on this machine that keeps a bucket's indexes; several processes may share it.
-        threads: that read at once; one a processor when left out.
+        decode: which files are decoded: ``"auto"``, or extensions and to what, as ``{"jpg": "rgb8"}``; see `granary.decode`.
+        threads: that read and decode at once; one a processor when left out.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Dataset:
         select: Iterable[int] | None = None,
         lengths: str | None = None,
         index_dir: str | os.PathLike[str] | None = None,
+        decode: Decode | None = None,
         threads: int | None = None,
     ) -> None:
         self._options: dict[str, Any] = {
@@ -54,6 +57,7 @@ class Dataset:
             "select": None if select is None else list(map(operator.index, select)),
             "lengths": lengths,
             "index_dir": None if index_dir is None else os.fspath(index_dir),
+            "decode": _json(decode),
             "threads": threads,
         }
         self._open()
@@ -84,19 +88,19 @@ class Dataset:
     @overload
     def __getitem__(self, at: int) -> Sample: ...
     @overload
-    def __getitem__(self, at: str) -> View: ...
+    def __getitem__(self, at: str) -> View | Array: ...
     @overload
     def __getitem__(self, at: slice) -> list[Sample]: ...
-    def __getitem__(self, at: int | str | slice) -> Sample | View | list[Sample]:
+    def __getitem__(self, at: int | str | slice) -> Sample | View | Array | list[Sample]:
         """A sample by its number, a file by its path, or several samples by a slice.
 
         Raises:
             IndexError: there is no such number. NotFoundError: there is no such path.
-            CorruptError: the bytes do not match their checksum.
+            CorruptError: the bytes do not match their checksum, or cannot be decoded.
         """
         if isinstance(at, slice):
             return self.read_many(range(*at.indices(len(self))))
-        found: Sample | View = self._source().get(at)
+        found: Sample | View | Array = self._source().get(at)
         return found
 
     def __iter__(self) -> Iterator[Sample]:

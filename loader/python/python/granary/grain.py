@@ -1,12 +1,15 @@
 """For grain: a source of records by number.
 
 A `granary.Dataset` has what ``grain.MapDataset.source`` and ``grain.DataLoader`` ask for already. `DataSource` gives samples with
-``bytes`` in place of views, so that grain may send them to other processes as they are.
+``bytes`` in place of views and numpy's arrays in place of decoded ones, so that grain may send them to other processes as they are.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from granary._granary import Array
 from granary.dataset import Dataset
 
 __all__ = ["DataSource"]
@@ -31,5 +34,11 @@ class DataSource:
 
 
 def owned(sample: dict[str, Any]) -> dict[str, Any]:
-    """The sample with ``bytes`` of its own."""
-    return {name: value if isinstance(value, str) else bytes(value) for name, value in sample.items()}
+    """The sample with ``bytes`` of its own; arrays are numpy's."""
+    return {name: _owned(value) for name, value in sample.items()}
+
+
+def _owned(value: Any) -> Any:
+    if isinstance(value, Array):
+        return np.asarray(value)
+    return value if isinstance(value, str) else bytes(value)

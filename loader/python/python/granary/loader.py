@@ -9,6 +9,7 @@ from granary import _fork, _granary
 from granary._granary import Batch
 from granary._ranks import ranks
 from granary.dataset import Dataset
+from granary.decode import Decode, _json
 
 
 class Loader:
@@ -30,12 +31,15 @@ class Loader:
         tail: samples that do not fill the last batch: ``"pad"`` repeats some, ``"drop"`` leaves them out, ``"uneven"`` gives less.
         weights: of several data sets, how often each comes, relative to the others; their numbers of samples when left out.
         epoch_samples: of all ranks together; all samples when left out.
-        on_error: a sample that cannot be read: ``"raise"``, ``"skip"`` or ``"substitute"`` another; `progress` tells how many.
+        on_error: a sample that cannot be read or decoded: ``"raise"``, ``"skip"`` or ``"substitute"`` another; `progress` tells how many.
         overtake: so many batches may be given before one that waits for a slow request; 0 keeps the order.
         memory_bytes: what may be held ahead of the program, fetched and not given.
+        decode: which files the threads decode: ``"auto"``, or extensions and to what, as ``{"jpg": "rgb8"}``; see `granary.decode`. Left out:
+            as the data sets were opened.
+        decoded_bytes: what may be held ahead of the program, decoded and not given; 1 GiB when left out.
         cache_dir, cache_bytes: a folder on this machine for what comes from a bucket, and how large it may become;
             processes share it.
-        threads: that fetch and verify; one a processor when left out.
+        threads: that fetch and verify, and as many that decode; one a processor when left out.
         worker, workers: of a program with worker processes of its own: this one gives every so manieth batch.
         options: of `Dataset`, when ``data`` says where it is.
     """
@@ -56,6 +60,8 @@ class Loader:
         on_error: str = "raise",
         overtake: int = 0,
         memory_bytes: int | None = None,
+        decode: Decode | None = None,
+        decoded_bytes: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
         threads: int | None = None,
@@ -83,6 +89,8 @@ class Loader:
             "on_error": on_error,
             "overtake": overtake,
             "memory_bytes": memory_bytes,
+            "decode": _json(decode),
+            "decoded_bytes": decoded_bytes,
             "cache_dir": None if cache_dir is None else os.fspath(cache_dir),
             "cache_bytes": cache_bytes,
             "threads": threads,
@@ -148,7 +156,7 @@ class Loader:
 
     def progress(self) -> dict[str, Any]:
         """Numbers for a log: where it stands (``epoch``, ``batch`` of ``epoch_batches``), what was given since it was made, how long the
-        program waited (``data_wait_seconds``), what part of the data is on this machine (``readiness``), what could not be read
+        program waited (``data_wait_seconds``) and threads decoded (``decode_seconds``), what part of the data is on this machine (``readiness``), what could not be read
         (``skipped``, ``substituted``, the first ``messages``)."""
         progress: dict[str, Any] = json.loads(self._core().progress())
         return progress

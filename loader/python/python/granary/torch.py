@@ -3,6 +3,8 @@
     data = granary.torch.IterableDataset("/data/birds", batch_size=256, transform=decode)
     loader = torch.utils.data.DataLoader(data, batch_size=None)
 
+With ``decode`` a file is a tensor: ``IterableDataset("/data/birds", batch_size=256, decode={"jpg": "rgb8"})``.
+
 Batches come made up, so the loader's own ``batch_size`` is `None`. Workers are not needed to read, which threads of
 Granary do; take them when ``transform`` is Python that takes long. The order is the same with any number of them.
 """
@@ -10,13 +12,25 @@ Granary do; take them when ``transform`` is Python that takes long. The order is
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import torch.utils.data
 
+from granary._granary import Array
 from granary.dataset import Dataset, Sample
-from granary.grain import owned
 from granary.loader import Loader
 
 __all__ = ["IterableDataset", "MapDataset"]
+
+
+def owned(sample: Sample) -> Sample:
+    """The sample as torch sends and collates it: ``bytes``, not views, and tensors, which are not copied."""
+    return {name: _owned(value) for name, value in sample.items()}
+
+
+def _owned(value: Any) -> Any:
+    if isinstance(value, Array):
+        return torch.from_dlpack(value)
+    return value if isinstance(value, str) else bytes(value)
 
 
 class MapDataset(torch.utils.data.Dataset[Any]):
@@ -24,7 +38,6 @@ class MapDataset(torch.utils.data.Dataset[Any]):
 
     def __init__(self, data: Dataset | str, transform: Callable[[Sample], Any] | None = None, **options: Any) -> None:
         self.data = data if isinstance(data, Dataset) else Dataset(data, **options)
-        # torch sends and collates ``bytes``, not views.
         self.transform = owned if transform is None else transform
 
     def __len__(self) -> int:

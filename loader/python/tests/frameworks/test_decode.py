@@ -1,0 +1,112 @@
+"""Images as Pillow and torchvision decode them: PNGs number by number, JPEGs within some levels; and arrays in torch's and grain's hands."""
+
+import io
+
+import granary
+import granary.grain
+import granary.tf
+import granary.torch
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from readme import JPEGS
+from test_decode import pixels, write
+from torch.utils.data import DataLoader
+
+
+def picture(seed: int, width: int, height: int) -> Image.Image:
+    """Slopes and shapes, as photographs have and noise has not."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [128 + 100 * np.sin(x / rng.uniform(3, 40)) * np.cos(y / rng.uniform(3, 40)) for _ in range(3)]
+    image = np.stack(waves, axis=2) + rng.normal(0, 4, (height, width, 3))
+    image[height // 3 : height // 2, width // 4 : width // 2] = rng.integers(0, 256, 3)
+    return Image.fromarray(image.clip(0, 255).astype(np.uint8))
+
+
+def saved(image: Image.Image, **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, **options)
+    return out.getvalue()
+
+
+SIZES = [(1, 1), (7, 9), (16, 16), (17, 33), (64, 48), (200, 133)]
+PNG_MODES = {"1": "gray8", "L": "gray8", "P": "rgb8", "RGB": "rgb8", "LA": "rgba8", "RGBA": "rgba8"}
+
+
+def test_pngs_are_as_pillow_decodes_them(tmp_path):
+    cases = [(mode, picture(at, *size).convert(mode)) for at, size in enumerate(SIZES) for mode in PNG_MODES]
+    data = granary.Dataset(write(tmp_path, [{"png": saved(image, format="PNG")} for _, image in cases]), decode="auto")
+    for (mode, image), sample in zip(cases, data, strict=True):
+        for way in ("gray8", "rgb8", "rgba8"):
+            of_pillow = np.asarray(image.convert({"gray8": "L", "rgb8": "RGB", "rgba8": "RGBA"}[way]))
+            decoded = granary.Dataset(data.url, decode={"png": way})[int(sample["__key__"])]["png"]
+            assert (np.asarray(decoded).reshape(of_pillow.shape) == of_pillow).all(), (mode, way, image.size)
+
+
+def test_pngs_of_sixteen_bits_are_as_torchvision_decodes_them(tmp_path):
+    from torchvision.io import decode_png
+
+    deep = Image.fromarray(np.random.default_rng(1).integers(0, 65536, (9, 11), dtype=np.uint16))
+    coded = saved(deep, format="PNG")
+    decoded = granary.Dataset(write(tmp_path, [{"png": coded}]), decode="auto")[0]["png"]
+    own = torch.from_dlpack(decoded)
+    assert own.dtype == torch.uint16
+    assert torch.equal(own.int(), decode_png(torch.frombuffer(bytearray(coded), dtype=torch.uint8)).permute(1, 2, 0).int())
+
+
+def test_jpegs_are_near_what_pillow_decodes(tmp_path):
+    options = [
+        {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+        for quality in (60, 90)
+        for subsampling in (0, 1, 2)
+        for progressive in (False, True)
+    ]
+    cases = [saved(picture(at, *size), format="JPEG", **of) for at, size in enumerate(SIZES) for of in options]
+    cases += [saved(picture(9, 50, 41).convert(mode), format="JPEG", quality=90) for mode in ("L", "CMYK")]
+    data = granary.Dataset(write(tmp_path, [{"jpg": coded} for coded in cases]), decode={"jpg": "rgb8"})
+    worst, sums = 0, []
+    for coded, sample in zip(cases, data, strict=True):
+        of_pillow = np.asarray(Image.open(io.BytesIO(coded)).convert("RGB")).astype(int)
+        off = np.abs(np.asarray(sample["jpg"]) - of_pillow)
+        worst, sums = max(worst, off.max()), [*sums, off.mean()]
+    print(f"JPEG beside Pillow: at most {worst} of 255, {np.mean(sums):.3f} on average, {max(sums):.3f} of the worst image")
+    assert worst <= 12 and max(sums) < 1
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_images_are_turned_as_pillow_turns_them(tmp_path, format):
+    samples = []
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        samples.append({"img": saved(picture(3, 40, 24), format=format, exif=exif)})
+    for sample, files in zip(granary.Dataset(write(tmp_path, samples), decode={"img": "rgb8"}), samples):
+        of_pillow = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(files["img"]))))
+        own = np.asarray(sample["img"])
+        assert own.shape == of_pillow.shape and np.abs(own.astype(int) - of_pillow).max() <= (12 if format == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torch_has_tensors_and_collates_them(tmp_path, workers):
+    from made import png
+
+    at = write(tmp_path, [{"png": png(pixels(n)), "cls": b"%d" % n} for n in range(12)])
+    data = granary.torch.MapDataset(at, decode={"png": "rgb8"})
+    batch = next(iter(DataLoader(data, batch_size=4, num_workers=workers)))
+    assert torch.equal(batch["png"], torch.from_numpy(np.stack([pixels(n) for n in range(4)])))
+    stream = granary.torch.IterableDataset(at, batch_size=6, decode={"png": "rgb8"}, shuffle=False)
+    batches = list(DataLoader(stream, batch_size=None, num_workers=workers))
+    assert [int(sample["cls"]) for batch in batches for sample in batch] == list(range(12))
+    assert all((sample["png"].numpy() == pixels(int(sample["cls"]))).all() for batch in batches for sample in batch)
+
+
+def test_grain_has_numpy_s_arrays_and_tensorflow_is_told(tmp_path):
+    at = write(tmp_path, [{"jpg": path.read_bytes(), "cls": b"1"} for path in JPEGS])
+    sample = granary.grain.DataSource(at, decode={"jpg": "rgb8"})[1]
+    assert type(sample["jpg"]) is np.ndarray and sample["jpg"].shape == (37, 45, 3) and sample["cls"] == b"1"
+    loader = granary.Loader(at, 4, decode={"jpg": "rgb8"})
+    assert next(iter(granary.tf.dataset(loader, ["cls"])))["cls"].shape == (4,)
+    with pytest.raises(Exception, match="leave it out of decode"):
+        next(iter(granary.tf.dataset(loader, ["jpg"])))
