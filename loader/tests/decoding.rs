@@ -1,5 +1,7 @@
 //! Batches of decoded files: the same ones as without, in the same order, whatever the threads and the memory; and what cannot be decoded.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 mod common;
 
 use std::path::Path;
