@@ -32,25 +32,27 @@ def run(command: list[str], seconds_max: float) -> dict[str, Any] | list[dict[st
 
 def warm(asked: argparse.Namespace, files: list[bytes], notes: list[str]) -> report.Rounds:
     """Each system once a round, in an order that moves on by one each round."""
-    wanted = [name for name in systems.SYSTEMS if not asked.only or any(word in name for word in asked.only)]
-    for layout in sorted({systems.SYSTEMS[name][0] for name in wanted} | {"granary"}):
+    all_ = systems.DECODERS if asked.decode else systems.SYSTEMS
+    wanted = [name for name in all_ if not asked.only or any(word in name for word in asked.only)]
+    for layout in sorted({all_[name][0] for name in wanted} | {"granary"}):
         if problem := data.lay_out(layout, files, asked.work / layout):
             notes.append(f"left out: what reads {layout}: {problem}")
-            wanted = [name for name in wanted if systems.SYSTEMS[name][0] != layout]
+            wanted = [name for name in wanted if all_[name][0] != layout]
     os.sync()
     commands = {
         name: [
             sys.executable,
             str(HERE / "systems.py"),
             name,
-            str(asked.work / systems.SYSTEMS[name][0]),
+            str(asked.work / all_[name][0]),
             "--seconds",
             str(asked.seconds),
+            *(["--decode"] if asked.decode else []),
         ]
         for name in wanted
     }
     rust = [asked.rust, str(asked.work / "granary"), str(round(asked.seconds)), str(systems.BATCH)]
-    if asked.rust:
+    if asked.rust and not asked.decode:
         commands["Granary in Rust"] = rust
     rounds: report.Rounds = {}
     size = sum(map(len, files))
@@ -68,6 +70,8 @@ def warm(asked: argparse.Namespace, files: list[bytes], notes: list[str]) -> rep
                 del commands[name]
                 rounds.pop(name, None)
                 continue
+            # Of decoded files the first system's bytes are what all must give.
+            size = int(result["epoch_bytes"]) if asked.decode and not rounds else size
             if result.get("epoch_bytes", size) != size:
                 notes.append(f"{name} gave {result['epoch_samples']:,.0f} samples an epoch of {len(files):,}")
             rounds.setdefault(name, []).append(result["samples"] / result["seconds"])
@@ -86,6 +90,7 @@ def main() -> None:
     parser.add_argument("--files", type=Path, help="a folder with PNG files; made up without")
     parser.add_argument("--rust", help="the Rust program that measures the same")
     parser.add_argument("--proxy", help="granary-bench, whose proxy makes the store slow; without it no cold table")
+    parser.add_argument("--decode", action="store_true", help="decode each file to red, green and blue: other systems, no cold table")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--only", type=lambda words: words.split(","), default=[])
@@ -101,10 +106,10 @@ def main() -> None:
     if rounds := warm(asked, files, notes):
         samples["warm"] = rounds
         tables.append(
-            f"## Warm: {about['samples']:,} {kind}, {about['bytes'] / 1e6:,.0f} MB, in the page cache\n\n"
+            f"## {'Decoded' if asked.decode else 'Warm'}: {about['samples']:,} {kind}, {about['bytes'] / 1e6:,.0f} MB, in the page cache\n\n"
             + report.table(rounds, "samples/s", "Granary Loader", mean)
         )
-    if asked.proxy:
+    if asked.proxy and not asked.decode:
         rounds = cold.measure(asked, files, notes)
         samples["cold"] = rounds
         tables.append("## Cold: over RGW, 30 ms to the first byte\n\n" + report.table(rounds, "MB/s", "Granary Loader"))

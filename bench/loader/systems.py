@@ -152,6 +152,92 @@ def raw(at: Path) -> Epoch:
     return epoch
 
 
+def granary_decode(at: Path, threads: int) -> Epoch:
+    import granary
+    import numpy as np
+
+    loader = granary.Loader(str(at), BATCH, tail="uneven", decode={"png": "rgb8"}, threads=threads)
+
+    def epoch() -> tuple[int, int]:
+        samples = size = 0
+        for batch in loader:
+            for sample in batch:
+                samples += 1
+                size += np.asarray(sample["png"]).nbytes
+        return samples, size
+
+    return epoch
+
+
+class Pictures:
+    """Files of a folder, decoded one by one, for torch's DataLoader."""
+
+    def __init__(self, at: Path, decode: Callable[[str], object]) -> None:
+        self.files = sorted(str(path) for path in at.rglob("*.png"))
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, at: int) -> object:
+        return self.decode(self.files[at])
+
+
+def _pillow(path: str):
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _torchvision(path: str):
+    from torchvision.io import ImageReadMode, decode_image
+
+    return decode_image(path, ImageReadMode.RGB)
+
+
+def data_loader(at: Path, decode: Callable[[str], object], workers: int) -> Epoch:
+    import torch
+    from torch.utils.data import DataLoader
+
+    if workers == 0:
+        torch.set_num_threads(1)
+    options = {"num_workers": workers, "persistent_workers": True} if workers else {}
+    loader = DataLoader(Pictures(at, decode), batch_size=BATCH, shuffle=True, collate_fn=list, **options)
+
+    def epoch() -> tuple[int, int]:
+        samples = size = 0
+        for batch in loader:
+            for image in batch:
+                samples += 1
+                size += image.nbytes
+        return samples, size
+
+    return epoch
+
+
+def webdataset_decode(at: Path, workers: int) -> Epoch:
+    import webdataset as wds
+
+    shards = [str(path) for path in sorted(at.glob("*.tar"))]
+    split = wds.split_by_worker if workers else None
+    data = wds.WebDataset(shards, shardshuffle=len(shards), workersplitter=split or wds.shardlists.single_node_only)
+    data = data.shuffle(1000).decode("rgb8").to_tuple("png").batched(BATCH, collation_fn=list)
+    if workers:
+        data = wds.WebLoader(data, batch_size=None, num_workers=workers, persistent_workers=True)
+
+    def epoch() -> tuple[int, int]:
+        samples = size = 0
+        for batch in data:
+            for (image,) in batch:
+                samples += 1
+                size += image.nbytes
+        return samples, size
+
+    return epoch
+
+
 # What it is called in the table: its layout, and how it is opened.
 SYSTEMS: dict[str, tuple[str, Callable[[Path], Epoch]]] = {
     "Granary Loader": ("granary", granary_loader),
@@ -167,9 +253,22 @@ SYSTEMS: dict[str, tuple[str, Callable[[Path], Epoch]]] = {
     "raw files": ("raw", raw),
 }
 
+# The same, of those that decode each file to red, green and blue.
+DECODERS: dict[str, tuple[str, Callable[[Path], Epoch]]] = {
+    "Granary Loader": ("granary", lambda at: granary_decode(at, 2)),
+    "Granary Loader, 1 thread": ("granary", lambda at: granary_decode(at, 1)),
+    "Pillow in a DataLoader, 0 workers": ("raw", lambda at: data_loader(at, _pillow, 0)),
+    "Pillow in a DataLoader, 1 worker": ("raw", lambda at: data_loader(at, _pillow, 1)),
+    "Pillow in a DataLoader, 2 workers": ("raw", lambda at: data_loader(at, _pillow, 2)),
+    "torchvision in a DataLoader, 0 workers": ("raw", lambda at: data_loader(at, _torchvision, 0)),
+    "torchvision in a DataLoader, 2 workers": ("raw", lambda at: data_loader(at, _torchvision, 2)),
+    "webdataset, 0 workers": ("tar", lambda at: webdataset_decode(at, 0)),
+    "webdataset, 2 workers": ("tar", lambda at: webdataset_decode(at, 2)),
+}
 
-def measure(name: str, at: Path, seconds: float) -> dict[str, float]:
-    epoch = SYSTEMS[name][1](at)
+
+def measure(name: str, at: Path, seconds: float, decodes: bool) -> dict[str, float]:
+    epoch = (DECODERS if decodes else SYSTEMS)[name][1](at)
     expected = epoch()
     start = time.perf_counter()
     samples = size = 0
@@ -181,11 +280,12 @@ def measure(name: str, at: Path, seconds: float) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=SYSTEMS)
+    parser.add_argument("name")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--decode", action="store_true")
     asked = parser.parse_args()
-    result = json.dumps(measure(asked.name, asked.folder, asked.seconds))
+    result = json.dumps(measure(asked.name, asked.folder, asked.seconds, asked.decode))
     sys.stdout.write(f"\n{result}\n")
     sys.stdout.flush()
     os._exit(0)  # peers' threads and workers are ended with the process, not waited for
