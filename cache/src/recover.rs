@@ -260,19 +260,47 @@ async fn replay(shared: &Arc<Shared>, segment: u64, scanned: &Scanned) -> Result
         if last.head.seq <= attr.staged_seq {
             continue;
         }
-        let file = shared.open(&attr, last.head.hint.as_deref().cloned()).await?;
-        let (applied, overtaken) = apply(shared, &file, segment, &records);
-        done.replayed += applied;
-        if !overtaken.is_empty() {
-            file.refuse_overtaken(overtaken).await?;
-        }
-        let committed = file.commit().await;
-        shared.table.release(&file);
-        shared.table.retire(&file);
-        committed?;
+        let replayed = replay_file(shared, &attr, segment, last, &records).await;
+        done.replayed += unless_gone(shared, attr.ino, replayed)?.unwrap_or(0);
         Failpoint::RecoverAfterInode.reach();
     }
     Ok(done)
+}
+
+async fn replay_file(
+    shared: &Arc<Shared>,
+    attr: &Attr,
+    segment: u64,
+    last: &Found,
+    records: &[&Found],
+) -> Result<u64> {
+    let file = shared.open(attr, last.head.hint.as_deref().cloned()).await?;
+    let (applied, overtaken) = apply(shared, &file, segment, records);
+    let refused = match overtaken.is_empty() {
+        true => Ok(()),
+        false => file.refuse_overtaken(overtaken).await,
+    };
+    let committed = match refused {
+        Ok(()) => file.commit().await.map(|_| ()),
+        refused => refused,
+    };
+    shared.table.release(&file);
+    shared.table.retire(&file);
+    committed.map(|()| applied)
+}
+
+/// `None`: the inode was freed since it was looked up, by another node or because the service kept it for a moment only. Then
+/// nothing of it is brought back.
+fn unless_gone<T>(shared: &Shared, ino: Ino, outcome: Result<T>) -> Result<Option<T>> {
+    match outcome {
+        Err(e) if shared.many && e.kind() == Kind::Stale => {
+            if let Some(file) = shared.table.remove(ino) {
+                file.bury();
+            }
+            Ok(None)
+        }
+        outcome => outcome.map(Some),
+    }
 }
 
 /// Applies an inode's records to its state, up to the first gap; how many, and the writes that another node overtook.
@@ -464,11 +492,13 @@ async fn keep_overtaken(shared: &Arc<Shared>, ino: Ino) -> Result<Shape> {
 
 async fn take_stage_files(shared: &Arc<Shared>, staged: Staged, telling: &mut Telling<'_>) -> Result<()> {
     for ino in staged.whole {
-        take_whole(shared, ino).await?;
+        let taken = take_whole(shared, ino).await;
+        unless_gone(shared, ino, taken)?;
         telling.add(RecoveryStep { files: 1, ..RecoveryStep::default() });
     }
     for ino in staged.sparse {
-        take_sparse(shared, ino).await?;
+        let taken = take_sparse(shared, ino).await;
+        unless_gone(shared, ino, taken)?;
     }
     for (ino, version) in staged.clean {
         match attr_of(shared, ino).await? {
@@ -506,7 +536,8 @@ pub(crate) async fn hold(
     let mut held = Vec::new();
     for &(ino, passes) in open {
         let Some(attr) = attr_of(shared, ino).await? else { continue };
-        let file = shared.open(&attr, None).await?;
+        let opened = shared.open(&attr, None).await;
+        let Some(file) = unless_gone(shared, ino, opened)? else { continue };
         let passes = passes.filter(|write| match file.resume_passthrough(*write) {
             Ok(_) => true,
             Err(e) => {

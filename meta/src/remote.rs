@@ -57,7 +57,8 @@ impl Client {
     /// Begins a session. To be called within a runtime, where [`crate::Holder`]s will run. `Denied` when the service refuses
     /// the token, `Unavailable` when it cannot be reached for [`ClientLimits::connect_wait_ms_max`].
     pub async fn connect(options: ClientOptions) -> Result<Arc<Client>> {
-        let ClientOptions { urls, token, tls_ca, node, name, data_address, clock, random, limits, .. } = options;
+        let ClientOptions { urls, token, tls_ca, node, name, data_address, clock, random, limits, .. } =
+            options;
         let (resume, on_session) = (options.resume, options.on_session);
         limits.validate()?;
         if urls.is_empty() {

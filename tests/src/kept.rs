@@ -63,8 +63,12 @@ impl Kept {
 }
 
 impl Drop for Kept {
-    /// A test that failed leaves none of them.
+    /// A test that failed leaves none of them, and tells what those said that the keeper started.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.node.path("cache/node.log")).unwrap_or_default();
+            eprintln!("--- log of the node as the keeper started it ---\n{log}");
+        }
         self.processes("keeper").into_iter().for_each(kill);
         self.processes("node").into_iter().for_each(kill);
     }

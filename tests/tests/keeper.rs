@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use granary_tests::{Kept, Node, StoreKind, seed, until};
+use granary_tests::{Kept, Locker, Node, StoreKind, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -312,6 +312,34 @@ fn a_node_with_a_mount_that_is_not_kept_does_not_leave_it() {
     node.mount("user/alice", "");
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "before");
     assert_eq!(fs::read_to_string(dir.join("b")).unwrap(), "after");
+    node.umount(&dir);
+    node.stop();
+}
+
+#[test]
+fn a_mount_without_a_node_process_can_be_unmounted() {
+    let mut node = supervised(&[("INVOCATION_ID", "test")]);
+    let dir = node.mount("user/alice", "mode=work");
+    fs::write(dir.join("a"), "staged").unwrap();
+    let mut user = Locker::with(&dir.join("a"));
+    node.kill();
+    let text = dir.to_str().unwrap();
+    node.fails(&["umount", text], "it is used by");
+    node.fails(&["umount", "--drain", text], "");
+    // The program waits for the node, which it does not keep from being unmounted.
+    assert_eq!(node.ok(&["umount", "--lazy", text]), "");
+    assert!(fs::read_dir(&dir).unwrap().next().is_none(), "it is the empty directory again");
+    node.start();
+    user.is("read f", "staged");
+    drop(user);
+    until("the mount has ended", || node.run(&["mount", "user/alice", text]).code == Some(0));
+    assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "staged");
+    node.kill();
+    node.ok(&["umount", text]);
+    assert!(!dir.join("a").exists());
+    node.start();
+    node.mount("user/alice", "mode=work");
+    assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "staged");
     node.umount(&dir);
     node.stop();
 }

@@ -295,6 +295,42 @@ fn a_node_is_replaced_under_programs_that_hold_locks_and_write() {
 }
 
 #[test]
+fn a_mount_of_another_bearer_goes_on_by_their_own_session() {
+    let service = service(20_000);
+    let admin = service.token("root", &[], "admin");
+    let made = service.as_bearer(&admin, &["ns", "create", "user/bob", "--owner", "0", "--group", "0"]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let mut kept = Kept::of(node(&service, "a", &ON));
+    let (token, dir) = (kept.node.path("bob.token"), kept.node.path("bob"));
+    fs::write(&token, service.token("bob", &[], "read-write")).unwrap();
+    fs::create_dir(&dir).unwrap();
+    let (token_file, path) = (token.to_str().unwrap(), dir.to_str().unwrap());
+    kept.node.ok(&["mount", "user/bob", path, "--token-file", token_file]);
+    let shared = kept.node.mount("group/team", "");
+    let (mut mine, mut gone) = (open(&dir.join("mine")), open(&dir.join("gone")));
+    gone.write_all(b"without a name").unwrap();
+    fs::remove_file(dir.join("gone")).unwrap();
+    // Nobody has it on a disk.
+    fs::remove_file(&token).unwrap();
+    let sessions = || {
+        let all = service.as_bearer(&admin, &["meta", "sessions"]).stdout;
+        all.lines().filter(|line| line.contains("bob")).map(str::to_owned).collect::<Vec<_>>().len()
+    };
+    let before = sessions();
+    for round in 0..2 {
+        kept.again();
+        mine.write_all(format!("{round}").as_bytes()).unwrap();
+        assert_eq!(text(&mut gone), "without a name");
+        fs::write(shared.join("other"), "of the node's own").unwrap();
+    }
+    assert_eq!(text(&mut mine), "01");
+    assert_eq!(sessions(), before, "the same session, and no other");
+    drop((mine, gone));
+    kept.node.umount(&dir);
+    kept.end(&shared);
+}
+
+#[test]
 fn a_session_that_ended_meanwhile_is_told_and_nothing_is_lost() {
     let service = service(1_000);
     let mut first = node(&service, "a", &[ON[0], ("INVOCATION_ID", "test")]);

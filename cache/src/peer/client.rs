@@ -18,6 +18,9 @@ use super::{PEER_BYTES_MAX, Peers};
 use crate::extent_map::clip;
 use crate::util::lock;
 
+/// Between tries to reach a node whose process may be starting again.
+const TRY_INTERVAL: Duration = Duration::from_millis(100);
+
 #[derive(Clone, Debug)]
 pub struct PeerClientOptions {
     /// The certificate, PEM, by which other nodes' certificates are believed. `None`: without TLS.
@@ -68,6 +71,8 @@ impl fmt::Debug for PeerClient {
 enum Failed {
     /// The ticket, or the address, is of yesterday: what the metadata says is to be asked again.
     Outdated(Status),
+    /// It may be starting again, perhaps at another address.
+    Away(String),
     Silent(String),
     Other(Error),
 }
@@ -152,10 +157,27 @@ impl PeerClient {
         whole: &Extent,
     ) -> Result<Option<Bytes>> {
         let mut known = self.known(node, false).await?;
-        for again in [true, false] {
+        let begun = self.clock.monotonic();
+        let mut tries = self.options.wait.as_millis() / TRY_INTERVAL.as_millis();
+        let mut again = true;
+        loop {
             match self.ask(&known, ns, ino, part, whole).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(Failed::Outdated(_)) if again => known = self.known(node, true).await?,
+                Err(Failed::Outdated(_)) if again => {
+                    again = false;
+                    known = self.known(node, true).await?;
+                }
+                Err(Failed::Away(why)) => {
+                    // Its process may have been killed a moment ago; one that the service has not heard of for longer is not
+                    // waited for.
+                    known = self.known(node, true).await?;
+                    let waited = self.clock.monotonic().saturating_sub(begun).max(known.info.silent);
+                    if tries == 0 || waited >= self.options.wait {
+                        return Err(self.silent(ino, part, &known.info, &why));
+                    }
+                    tries -= 1;
+                    tokio::time::sleep(TRY_INTERVAL).await;
+                }
                 Err(Failed::Outdated(status)) => {
                     return Err(self.silent(
                         ino,
@@ -168,7 +190,6 @@ impl PeerClient {
                 Err(Failed::Other(e)) => return Err(e),
             }
         }
-        Err(self.silent(ino, part, &known.info, "it refused"))
     }
 
     fn silent(&self, ino: Ino, part: &Extent, info: &PeerInfo, why: &str) -> Error {
@@ -206,6 +227,7 @@ fn failed(ino: Ino, info: &PeerInfo, status: Status) -> Failed {
             Kind::Corrupt,
             format!("node {} has damaged bytes of inode {ino}: {}", info.name, status.message()),
         )),
+        Code::Unavailable => Failed::Away(format!("{}: {}", status.code(), status.message())),
         _ => Failed::Silent(format!("{}: {}", status.code(), status.message())),
     }
 }

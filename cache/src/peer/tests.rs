@@ -88,6 +88,22 @@ async fn staged_bytes_come_from_the_node_that_has_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_started_again_elsewhere_is_found() {
+    let rig = rig().await;
+    let (ino, extents) = rig.staged("f", 3000).await;
+    // Nobody listens there any more.
+    let before = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+    let client = rig.client("good", Some(before));
+    let e = client.read(rig.ns, ino, &extents[0], &extents[0]).await.unwrap_err();
+    assert!(e.kind() == Kind::Unavailable && e.to_string().contains("has not answered for 42 s"), "{e}");
+    let (node, address, silent) = (NodeId(1), Some(rig.address.clone()), Duration::ZERO);
+    let (name, ticket) = ("gpu-17".into(), "good".into());
+    rig.nodes.sessions[1].set_peer(PeerInfo { node, name, address, ticket, silent });
+    let bytes = client.read(rig.ns, ino, &extents[0], &extents[0]).await.unwrap().unwrap();
+    assert!(bytes == pattern(1, 3000), "what was known of it is asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_good_ticket_nothing_is_told() {
     let rig = rig().await;
     let (ino, extents) = rig.staged("f", 3000).await;

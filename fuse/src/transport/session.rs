@@ -105,7 +105,9 @@ impl Session {
     pub(crate) fn close_unknown_backings(&self, known: &[i32], file: BorrowedFd<'_>) {
         let next = match self.connection.open_backing(file) {
             Ok(next) => next,
-            Err(e) => return tracing::debug!(error = %e, "stage files that the kernel holds for nobody stay with it"),
+            Err(e) => {
+                return tracing::debug!(error = %e, "stage files that the kernel holds for nobody stay with it");
+            }
         };
         let first = next.saturating_sub(BACKINGS_UNDER_WAY_MAX).max(1);
         for id in (first..=next).filter(|id| known.binary_search(id).is_err()) {

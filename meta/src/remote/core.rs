@@ -25,10 +25,10 @@ use tokio::task::JoinHandle;
 
 use super::calls::{self, Calls, Next, Pending, Waiter};
 use super::held_locks::End;
-use super::namespace::{FORGET_AT_ONCE, RemoteNamespace};
+use super::namespace::RemoteNamespace;
 use super::options::{ClientLimits, SessionWatch};
 use super::takeover::TakeOver;
-use crate::call::{Answer, Call, Greeting, Had, Held, Hello, Recall, Released, Response};
+use crate::call::{Answer, Call, Greeting, Had, Held, Hello, Released, Response};
 use crate::lease::{LockRequest, Lost};
 use crate::types::{VolumeInfo, WriteSettings};
 use crate::wire::{pb, response, session};
@@ -58,7 +58,7 @@ pub(super) struct Core {
     link: Mutex<Link>,
     fence: Mutex<Option<(String, Duration)>>,
     /// What another process left, until it is settled.
-    takeover: Mutex<TakeOver>,
+    pub takeover: Mutex<TakeOver>,
     on_session: Option<SessionWatch>,
     /// The connection is to be given up.
     pub cut: Notify,
@@ -90,7 +90,7 @@ pub(super) struct Link {
     pub last_error: Option<(Kind, String)>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -313,7 +313,7 @@ impl Core {
     }
 
     /// The answer to it. From here on calls go out: the first of them tells a service that was started anew that nothing is kept
-    /// here from before. `Unsupported`: greet again, the session that another process left cannot be gone on with.
+    /// here from before. `Unavailable`: greet again, the session that another process left is lost.
     pub async fn greeted(&self, hello: &Hello, mut greeting: Greeting) -> Result<()> {
         let (before, restarted) = {
             let life = lock(&self.life);
@@ -623,52 +623,13 @@ impl Core {
     fn take_over(&self, next_call: u64, had: Vec<Had>) -> Result<()> {
         if next_call == 0 {
             // It would take our calls for those of the other process. A session of our own, next time.
-            lock(&self.life).session = None;
-            lock(&self.takeover).lose();
-            return Err(Error::new(
-                Kind::Unsupported,
-                "it does not know how to go on with a session for another process; a new session begins, in which files that                  were open are not; upgrade the metadata service first",
-            ));
+            let why = "the service is too old to go on with it for another process of the node; upgrade the service first";
+            self.fenced(why.into());
+            return Err(Error::new(Kind::Unavailable, why));
         }
         lock(&self.calls).begin_at(next_call);
         lock(&self.takeover).begin(had);
         Ok(())
-    }
-
-    /// See [`super::Client::settle`].
-    pub fn settle(self: &Arc<Self>, ns: Option<NamespaceId>) {
-        let mut takeover = lock(&self.takeover);
-        let (recalls, left) = takeover.settle(ns);
-        left.into_iter().for_each(|had| self.give_back(had));
-        for space in self.live_spaces() {
-            if ns.is_none_or(|ns| ns == space.id()) {
-                space.settle();
-            }
-        }
-        recalls.into_iter().for_each(|recall| self.recalled(recall));
-    }
-
-    /// Nobody here uses the namespace any more.
-    fn give_back(&self, had: Had) {
-        let tell = |call| self.submit(None, had.ns, call, Waiter::None, None);
-        for (ino, owner, lock) in had.locks {
-            tell(Call::Lock { ino, request: LockRequest { owner, lock, unlock: true, wait: false } });
-        }
-        let scopes: Vec<_> = had.leases.into_iter().map(|(scope, _)| scope).collect();
-        for scopes in scopes.chunks(FORGET_AT_ONCE * 16) {
-            tell(Call::Forget { scopes: scopes.to_vec() });
-        }
-        for inos in had.opens.chunks(FORGET_AT_ONCE * 16) {
-            tell(Call::Close { inos: inos.to_vec() });
-        }
-    }
-
-    fn recalled(&self, recall: Recall) {
-        match self.find_space(recall.ns) {
-            Some(space) => space.recalled(recall),
-            // Of a namespace that is not used here any more.
-            None => self.release(Released { id: recall.id, open: false }),
-        }
     }
 
     // Namespaces and what status tells

@@ -27,10 +27,15 @@
 //! session is over, as after any that was lost.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use granary_core::NamespaceId;
 
-use crate::call::{Had, Recall};
+use super::calls::Waiter;
+use super::core::{Core, lock};
+use super::namespace::FORGET_AT_ONCE;
+use crate::call::{Call, Had, Recall, Released};
+use crate::lease::LockRequest;
 
 #[derive(Debug)]
 enum Stage {
@@ -108,6 +113,44 @@ impl TakeOver {
         }
         let recalls = self.waiting.extract_if(.., |recall| recall.ns == ns).collect();
         (recalls, Vec::new())
+    }
+}
+
+impl Core {
+    /// See [`super::Client::settle`].
+    pub fn settle(self: &Arc<Self>, ns: Option<NamespaceId>) {
+        let mut takeover = lock(&self.takeover);
+        let (recalls, left) = takeover.settle(ns);
+        left.into_iter().for_each(|had| self.give_back(had));
+        for space in self.live_spaces() {
+            if ns.is_none_or(|ns| ns == space.id()) {
+                space.settle();
+            }
+        }
+        recalls.into_iter().for_each(|recall| self.recalled(recall));
+    }
+
+    /// Nobody here uses the namespace any more.
+    fn give_back(&self, had: Had) {
+        let tell = |call| self.submit(None, had.ns, call, Waiter::None, None);
+        for (ino, owner, lock) in had.locks {
+            tell(Call::Lock { ino, request: LockRequest { owner, lock, unlock: true, wait: false } });
+        }
+        let scopes: Vec<_> = had.leases.into_iter().map(|(scope, _)| scope).collect();
+        for scopes in scopes.chunks(FORGET_AT_ONCE * 16) {
+            tell(Call::Forget { scopes: scopes.to_vec() });
+        }
+        for inos in had.opens.chunks(FORGET_AT_ONCE * 16) {
+            tell(Call::Close { inos: inos.to_vec() });
+        }
+    }
+
+    pub fn recalled(&self, recall: Recall) {
+        match self.find_space(recall.ns) {
+            Some(space) => space.recalled(recall),
+            // Of a namespace that is not used here any more.
+            None => self.release(Released { id: recall.id, open: false }),
+        }
     }
 }
 

@@ -91,12 +91,7 @@ impl Service {
         self.audit.refused(&*self.clock, who, hello.session, hello.node, what);
     }
 
-    fn resume_or_begin(
-        &self,
-        who: &Identity,
-        hello: &Hello,
-        woken: &mut Vec<Job>,
-    ) -> Result<Begun> {
+    fn resume_or_begin(&self, who: &Identity, hello: &Hello, woken: &mut Vec<Job>) -> Result<Begun> {
         let (session, resumed) = match self.resume(who, hello, woken)? {
             Some(session) => (session, true),
             None => (self.begin(who, hello)?, false),

@@ -428,7 +428,7 @@ proptest! {
             held: vec![held.clone(), held.clone()], anew: resumed,
         };
         prop_assert_eq!(session::decode_hello(over(&session::encode_hello(&said)))?, said);
-        let scopes = inos.iter().flat_map(|ino| [(Scope::Inode(*ino), LeaseKind::Read), (Scope::Directory(*ino), LeaseKind::Write)]);
+        let scopes = inos.iter().map(|ino| Ino(ino.0 >> 1)).flat_map(|ino| [(Scope::Inode(ino), LeaseKind::Read), (Scope::Directory(ino), LeaseKind::Write)]);
         let mut leases: Vec<_> = scopes.collect();
         leases.sort_by_key(|(_, kind)| *kind);
         let had = Had { ns: NamespaceId(ns), leases, opens: inos.clone(), locks: held.locks, changed: inos };

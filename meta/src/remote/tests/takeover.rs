@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use granary_core::{Ino, Kind};
+use granary_core::{Ino, Kind, NodeId};
 
 use super::super::{Client, ClientLimits, ClientOptions, RemoteNamespace};
 use super::rig::*;
@@ -19,27 +19,28 @@ fn exclusive() -> LockRequest {
     LockRequest { owner: LockOwner(1), lock, unlock: false, wait: false }
 }
 
-/// A client that confirms late, and how the next of the same node is made.
-async fn first(rig: &Rig) -> (Arc<Client>, Arc<RemoteNamespace>, impl AsyncFn(Arc<Client>) -> Arc<Client>) {
+/// A client that confirms late, and its node.
+async fn first(rig: &Rig) -> (Arc<Client>, Arc<RemoteNamespace>, NodeId) {
     let mut options = rig.options("bob");
     let node = options.node;
     options.limits = ClientLimits { answers_told_late: 4, ..options.limits };
     let client = Client::connect(options).await.unwrap();
     let space = client.namespace(&NAME.parse().unwrap()).await.unwrap();
-    let next = async move |ended: Arc<Client>| {
-        let resume = ended.session();
-        // It tells the service nothing.
-        drop(ended);
-        Client::connect(ClientOptions { node, resume, ..rig.options("bob") }).await.unwrap()
-    };
-    (client, space, next)
+    (client, space, node)
+}
+
+/// The client of the node's next process. The one that ended tells the service nothing.
+async fn next(rig: &Rig, node: NodeId, ended: Arc<Client>) -> Arc<Client> {
+    let resume = ended.session();
+    drop(ended);
+    Client::connect(ClientOptions { node, resume, ..rig.options("bob") }).await.unwrap()
 }
 
 #[test]
 fn leases_locks_and_opens_go_on_and_what_nobody_has_any_more_is_given_back() {
     runtime().block_on(async {
         let rig = Rig::start().await;
-        let (client, a, next) = first(&rig).await;
+        let (client, a, node) = first(&rig).await;
         let (_other, b) = rig.space().await;
         let session = client.session();
         let open = async |text: &str| {
@@ -50,8 +51,9 @@ fn leases_locks_and_opens_go_on_and_what_nobody_has_any_more_is_given_back() {
         let (kept, left) = (open("kept").await, open("left").await);
         let f = create(&a, Ino::ROOT, "f").await.unwrap().ino;
         a.lock(f, exclusive()).await.unwrap();
+        a.lease(f).await.unwrap();
         let calls = rig.calls();
-        let client = next(client).await;
+        let client = next(&rig, node, client).await;
         drop(a);
         assert_eq!((client.session(), rig.service().stats().sessions), (session, 2));
         let a = client.namespace(&NAME.parse().unwrap()).await.unwrap();
@@ -75,9 +77,10 @@ fn leases_locks_and_opens_go_on_and_what_nobody_has_any_more_is_given_back() {
         assert_eq!(soon(reads).await.unwrap().unwrap().ino, f);
         client.settle(None);
         client.tick();
-        while b.getattr(left).await.is_ok() {
+        while rig.service().stats().opens != 1 {
             tokio::task::yield_now().await;
         }
+        assert_eq!(a.getattr(left).await.unwrap_err().kind(), Kind::Stale);
         assert_eq!(b.getattr(kept).await.unwrap().nlink, 0);
         a.lock(f, LockRequest { unlock: true, ..exclusive() }).await.unwrap();
         b.lock(f, exclusive()).await.unwrap();
@@ -90,14 +93,14 @@ fn leases_locks_and_opens_go_on_and_what_nobody_has_any_more_is_given_back() {
 fn what_the_other_made_last_is_known_from_what_others_made() {
     runtime().block_on(async {
         let rig = Rig::start().await;
-        let (client, a, next) = first(&rig).await;
+        let (client, a, node) = first(&rig).await;
         let (_other, b) = rig.space().await;
         let mut made = Vec::new();
         for i in 0..10 {
             made.push(create(&a, Ino::ROOT, &format!("a{i}")).await.unwrap().ino);
         }
         let others = create(&b, Ino::ROOT, "b").await.unwrap().ino;
-        let client = next(client).await;
+        let client = next(&rig, node, client).await;
         let again = client.namespace(&NAME.parse().unwrap()).await.unwrap();
         // Four answers are told late; the fifth was confirmed when the sixth was asked, or not at all.
         assert!(made[6..].iter().all(|ino| again.was_changed_before(*ino)), "{made:?}");
@@ -116,18 +119,19 @@ fn what_the_other_made_last_is_known_from_what_others_made() {
 fn what_it_had_in_namespaces_that_nobody_asks_for_is_free() {
     runtime().block_on(async {
         let rig = Rig::start().await;
-        let (client, a, next) = first(&rig).await;
+        let (client, a, node) = first(&rig).await;
         let (_other, b) = rig.space().await;
         let made = a.create(Ino::ROOT, name("f"), new(FileType::File), true).await.unwrap();
         a.unlink(Ino::ROOT, name("f")).await.unwrap();
         let f = create(&a, Ino::ROOT, "g").await.unwrap().ino;
         a.lock(f, exclusive()).await.unwrap();
-        let client = next(client).await;
+        let client = next(&rig, node, client).await;
         drop(a);
         client.settle(None);
-        while b.lock(f, exclusive()).await.is_err() || b.getattr(made.ino).await.is_ok() {
+        while b.lock(f, exclusive()).await.is_err() || rig.service().stats().opens != 0 {
             tokio::task::yield_now().await;
         }
+        assert_eq!(b.getattr(made.ino).await.unwrap_err().kind(), Kind::Stale);
         soon(b.lease(f)).await.unwrap();
         rig.end().await;
     });
@@ -137,7 +141,7 @@ fn what_it_had_in_namespaces_that_nobody_asks_for_is_free() {
 fn a_session_that_is_over_is_lost_and_another_begins() {
     runtime().block_on(async {
         let rig = Rig::start().await;
-        let (client, a, next) = first(&rig).await;
+        let (client, a, _) = first(&rig).await;
         let session = client.session();
         let made = a.create(Ino::ROOT, name("f"), new(FileType::File), true).await.unwrap();
         rig.restart_service().await;
@@ -147,13 +151,13 @@ fn a_session_that_is_over_is_lost_and_another_begins() {
         assert_eq!(ended, session);
         rig.proxy.close().await;
         drop(a);
-        let next = tokio::spawn({
+        let other = tokio::spawn({
             let options = ClientOptions { resume: ended, ..rig.options("carol") };
             async move { Client::connect(options).await }
         });
         rig.proxy.heal();
         // Another user's, so not his to go on with.
-        let other = soon(next).await.unwrap().unwrap();
+        let other = soon(other).await.unwrap().unwrap();
         assert!(other.session().is_some() && other.session() != session);
         assert!(other.status().fenced.is_some());
         assert_eq!(other.last_session(), other.session());
