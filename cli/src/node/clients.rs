@@ -19,7 +19,7 @@ use granary_meta::token::{Pattern, Rights, Token, Verifier, inspect};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::keeping::{KeptSession, Keeping};
+use super::keeping::{Keeping, KeptSession};
 use super::shown::Shown;
 use super::{blocking, kept_tokens};
 use crate::exit::{Failure, Outcome};
@@ -373,7 +373,8 @@ impl Clients {
     /// be told is not fatal: it begins with the older token, while that is accepted.
     async fn renew(&self, link: &Link, said: &Token, token: &Secret) {
         link.take(said, token);
-        let (Some(keeping), Some(KeptSession { id, token: Some(token) })) = (self.keeping.clone(), link.kept())
+        let (Some(keeping), Some(KeptSession { id, token: Some(token) })) =
+            (self.keeping.clone(), link.kept())
         else {
             return;
         };
