@@ -4,7 +4,7 @@ use crate::beneath::Outage;
 use crate::breaks::{end, goes_on};
 use crate::cluster::{Space, eventually, kube};
 use crate::figures::record;
-use crate::install::{HOME, another, kill, node_pid, pid_of, pod, settled, stored, turn};
+use crate::install::{HOME, kill, pid_of, pod, stored, turn};
 use crate::pods::{claim, claimed, loaded};
 
 /// Deletes the service's pod, and waits for the next.
@@ -56,25 +56,4 @@ fn the_service_is_replaced_while_the_store_is_gone() {
         &format!("{longest:.2} s"),
     );
     stored();
-}
-
-/// No keeper holds such mounts yet: a pod that is there loses its volume, and what it had written and synced is there for the next.
-#[test]
-fn the_node_process_is_killed() {
-    let _turn = turn();
-    let space = Space::new("killed");
-    space.apply(vec![claim("work", "1Gi"), loaded("writer", claimed("work"))]);
-    space.running("writer");
-    space.sh("writer", "echo kept >/data/kept; sync /data/kept");
-    goes_on(&space, "writer", 5);
-    let before = node_pid();
-    kill(before);
-    another(before);
-    settled();
-    let lost = space.exec("writer", "ls /data");
-    assert!(lost.stderr.contains("not connected"), "{lost:?}");
-    space.delete_pod("writer");
-    space.apply(vec![crate::pods::pod("next", claimed("work"))]);
-    space.running("next");
-    assert_eq!(space.sh("next", "cat /data/kept"), "kept\n");
 }

@@ -35,7 +35,7 @@ http{{ if .Values.meta.tlsSecretName }}s{{ end }}://granary-meta.{{ .Release.Nam
 
 {{/* Whether mounts outlive the node's process: "true" or nothing. */}}
 {{- define "granary.kept" -}}
-{{- if and .Values.keeper.enabled (eq .Values.meta.mode "node") }}true{{ end -}}
+{{- if .Values.keeper.enabled }}true{{ end -}}
 {{- end }}
 
 {{/* Makes the volume if it is not there, for the key whose tokens count where a service checks them. */}}
