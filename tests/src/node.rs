@@ -1,6 +1,8 @@
 //! One node process and all that belongs to it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -144,7 +146,7 @@ impl Node {
                     fs::read_to_string(self.root.path().join("node.log")).unwrap_or_default()
                 );
             }
-            std::os::unix::net::UnixStream::connect(self.root.path().join("node.sock")).is_ok()
+            UnixStream::connect(self.root.path().join("node.sock")).is_ok()
         });
     }
 
@@ -178,6 +180,16 @@ impl Node {
 
     pub fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.ok(&["status", "--json"])).expect("status is JSON")
+    }
+
+    /// What the node answers at its socket, head and body. For who has files of a mount open that cannot be flushed now: a program
+    /// that is started closes them first, and so waits.
+    pub fn get(&self, path: &str) -> String {
+        let mut socket = UnixStream::connect(self.path("node.sock")).expect("the node listens");
+        write!(socket, "GET {path} HTTP/1.1\r\nhost: granary\r\nconnection: close\r\n\r\n").expect("ask");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer
     }
 
     /// Ends the node as an administrator would, and waits for it.
@@ -223,7 +235,7 @@ impl Node {
         until("the next node answers", || {
             let ended = self.child.as_mut().expect("it was started").try_wait().expect("wait");
             assert!(ended.is_none(), "the node ended:\n{}", self.log());
-            std::os::unix::net::UnixStream::connect(self.path("node.sock")).is_ok()
+            UnixStream::connect(self.path("node.sock")).is_ok()
         });
     }
 

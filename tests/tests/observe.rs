@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
@@ -39,11 +38,7 @@ fn explain(node: &Node, path: &Path) -> Value {
 }
 
 fn metrics(node: &Node) -> String {
-    let mut socket = UnixStream::connect(node.path("node.sock")).expect("connect");
-    write!(socket, "GET /metrics HTTP/1.1\r\nhost: granary\r\nconnection: close\r\n\r\n").expect("ask");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).expect("answer");
-    answer
+    node.get("/metrics")
 }
 
 #[test]
