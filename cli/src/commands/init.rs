@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::args::InitArgs;
 use crate::client::block_on;
 use crate::exit::{Failure, Outcome};
+use crate::output::say;
 use crate::settings::Settings;
 use crate::{log, volume};
 
@@ -99,7 +100,7 @@ async fn init(
         && if_missing
         && e.kind().is_transient()
     {
-        eprintln!("granary: the store {} does not answer now: {e}", store.describe());
+        say(format_args!("the store {} does not answer now: {e}", store.describe()));
         return Ok((info.clone(), false));
     }
     probed?;

@@ -18,11 +18,11 @@ pub fn run(args: &UmountArgs) -> Outcome<()> {
     let path = super::real_dir(&args.dir)?;
     if !args.drain && is_away(&settings.socket) && is_ours(&path)? {
         granary_fuse::unmount(&path, args.lazy)?;
-        eprintln!(
-            "granary: unmounted {} without the node's process, which is not running; what is not in the store yet is safe on this \
-             node's disk, and goes there once `granary node` runs",
+        say(format_args!(
+            "unmounted {} without the node's process, which is not running; what is not in the store yet is safe on this node's \
+             disk, and goes there once `granary node` runs",
             path.display()
-        );
+        ));
         return Ok(());
     }
     let dir = super::text_of(&path)?;

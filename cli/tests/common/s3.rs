@@ -20,6 +20,9 @@ pub enum Moment {
 
 type Hook = Box<dyn FnMut(Moment, &str, &str) + Send>;
 
+/// Of an upload, by number.
+type Parts = BTreeMap<u32, Vec<u8>>;
+
 #[derive(Default)]
 struct State {
     /// By bucket and key.
@@ -27,7 +30,7 @@ struct State {
     /// Those that were put anew, said to be a minute younger than all others.
     anew: Mutex<HashSet<String>>,
     /// Key, and parts by number, of those that are not finished.
-    uploads: Mutex<HashMap<String, (String, BTreeMap<u32, Vec<u8>>)>>,
+    uploads: Mutex<HashMap<String, (String, Parts)>>,
     hook: Mutex<Option<Hook>>,
     gates: Mutex<Vec<(String, Arc<Gate>)>>,
 }

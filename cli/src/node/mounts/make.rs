@@ -51,7 +51,7 @@ impl Keeper {
         let mut opened = None;
         if reached.info.packed.is_some() {
             match self.renew(&reached.info, ready).await? {
-                Renewed::Open(wanted) => return Ok(MountStep::Open(Box::new(wanted))),
+                Renewed::Open(wanted) => return Ok(MountStep::Open(wanted)),
                 Renewed::Anew(fresh) => opened = Some(fresh),
                 Renewed::AsItIs => {}
             }
@@ -97,7 +97,7 @@ impl Keeper {
                 }
                 Ok(Renewed::Anew(opened))
             }
-            _ => Ok(Renewed::Open(Wanted { info: info.clone(), source: source.clone(), shown })),
+            _ => Ok(Renewed::Open(Box::new(Wanted { info: info.clone(), source: source.clone(), shown }))),
         }
     }
 
@@ -315,5 +315,5 @@ enum Renewed {
     /// This is shown.
     Anew(Opened),
     /// It is to be opened first, or another version may be there.
-    Open(Wanted),
+    Open(Box<Wanted>),
 }
