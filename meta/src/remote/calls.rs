@@ -70,6 +70,9 @@ enum Item {
     Cancel(u64),
 }
 
+/// Answers left by processes before this one that are not confirmed at once; half of what a service remembers for a session.
+const LEFT_MAX: usize = 4096;
+
 #[derive(Debug)]
 pub(super) struct Calls {
     next_id: u64,
@@ -136,9 +139,15 @@ impl Calls {
         self.pending.len()
     }
 
-    /// Numbers below this one are another process's.
-    pub fn begin_at(&mut self, id: u64) {
+    /// Numbers below this one are another process's, which left so many answers (about) unconfirmed. They stay so until as many of our
+    /// own came as are confirmed late: what the kernel asks again of that process may be under way when this one ends, too.
+    pub fn begin_at(&mut self, id: u64, left: usize) {
         self.next_id = self.next_id.max(id);
+        // Of many processes one after another not more than the service remembers.
+        if id > 1 && self.late_max > 0 && left <= LEFT_MAX {
+            self.unconfirmed.insert(1);
+            self.late.push_back(1);
+        }
     }
 
     pub fn is_greeted(&self) -> bool {

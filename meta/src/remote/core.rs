@@ -627,7 +627,8 @@ impl Core {
             self.fenced(why.into());
             return Err(Error::new(Kind::Unavailable, why));
         }
-        lock(&self.calls).begin_at(next_call);
+        let left = had.iter().map(|had| had.changed.len()).sum();
+        lock(&self.calls).begin_at(next_call, left);
         lock(&self.takeover).begin(had);
         Ok(())
     }

@@ -25,7 +25,6 @@ pub fn values(values: &mut Value) {
         values["volume"] = json!({"store": format!("s3://{bucket}/volume")});
         values["meta"] = json!({"mode": "service", "storage": {"className": "by-hand", "size": "1Gi"},
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "2Gi"}}});
-        values["csi"]["delegate"] = json!({"enabled": true});
     } else {
         values["volume"] = json!({"store": "file:///srv/store"});
         let node = &mut values["node"];

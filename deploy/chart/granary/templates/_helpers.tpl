@@ -33,9 +33,9 @@ http{{ if .Values.meta.tlsSecretName }}s{{ end }}://granary-meta.{{ .Release.Nam
 {{- end -}}
 {{- end }}
 
-{{/* Whether mounts outlive the node's process: "true" or nothing. */}}
+{{/* Whether mounts outlive the node's process without any error: "true" or nothing. Through a metadata service a write may get EIO. */}}
 {{- define "granary.kept" -}}
-{{- if .Values.keeper.enabled }}true{{ end -}}
+{{- if and .Values.keeper.enabled (eq .Values.meta.mode "node") }}true{{ end -}}
 {{- end }}
 
 {{/* Makes the volume if it is not there, for the key whose tokens count where a service checks them. */}}
