@@ -165,3 +165,24 @@ fn a_session_that_is_over_is_lost_and_another_begins() {
         rig.end().await;
     });
 }
+
+/// What the kernel asks again of a process may be under way still when the next one ends, too.
+#[test]
+fn what_a_process_made_is_known_to_the_one_after_the_next() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let (mut client, mut space, node) = first(&rig).await;
+        let made = create(&space, Ino::ROOT, "f").await.unwrap().ino;
+        for text in ["g", "h"] {
+            let resume = client.session();
+            drop(client);
+            let options = rig.options("bob");
+            let limits = ClientLimits { answers_told_late: 4, ..options.limits };
+            client = Client::connect(ClientOptions { node, resume, limits, ..options }).await.unwrap();
+            space = client.namespace(&NAME.parse().unwrap()).await.unwrap();
+            assert!(space.was_changed_before(made), "before {text}");
+            create(&space, Ino::ROOT, text).await.unwrap();
+        }
+        client.close().await;
+    });
+}
