@@ -1,14 +1,15 @@
 //! One node that stops again and again, and is looked at each time.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
 use granary_core::Failpoint;
-use granary_tests::{Model, Node, StoreKind, Worker, read};
+use granary_tests::{Model, Node, StoreKind, Worker, read, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -20,6 +21,8 @@ const TRIES: usize = 12;
 const OPERATIONS_MAX: u64 = 1_000;
 /// A directory of files that each hold their own name.
 const SCATTERED: &str = "scattered";
+/// A large file of nothing but this byte, and how many of them.
+const LARGE: (&str, u8, usize) = ("large", b'g', 200_000);
 
 /// How a round stops the node.
 #[derive(Clone, Copy, Debug)]
@@ -217,10 +220,17 @@ impl Lane {
             self.node.start_with(&[("GRANARY_FAILPOINTS", &format!("{}=abort@{times}", point.name()))]);
             let mnt = self.node.path("mnt-user-alice");
             // What is staged still may lead there before anybody works.
-            if !self.try_mount(&mnt) || self.work(&mnt, OPERATIONS_MAX, None) > 0 {
+            if !self.try_mount(&mnt)
+                || !self.overwrite_large(&mnt)
+                || self.work(&mnt, OPERATIONS_MAX, None) > 0
+            {
                 return self.assert_stopped();
             }
-            // In the background it may still get there: compared is what a node without the failpoint shows.
+            // What the work leaves to the background is done now, and may get there still.
+            if !self.drain(&mnt) {
+                return self.assert_stopped();
+            }
+            self.models.iter_mut().for_each(Model::promise_all);
             self.node.kill();
             self.node.start();
             let mnt = self.mount();
@@ -234,8 +244,38 @@ impl Lane {
     fn leave_to_the_store(&mut self) {
         self.node.start();
         let mnt = self.mount();
+        let (name, byte, bytes) = LARGE;
+        fs::write(mnt.join(name), vec![byte; bytes]).expect("write");
         self.work(&mnt, 120, None);
         self.drain_and_wipe();
+    }
+
+    /// Writes within the large file, where it was left to the store, what is there already. `false`: the mount went.
+    fn overwrite_large(&self, mnt: &Path) -> bool {
+        let (name, byte, bytes) = LARGE;
+        let write = || {
+            let file = fs::File::options().write(true).open(mnt.join(name))?;
+            file.write_all_at(&[byte; 100], bytes as u64 / 2)
+        };
+        match write() {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                let there = fs::symlink_metadata(mnt.join("no such name"));
+                let is_gone = there.is_err_and(|e| e.kind() != ErrorKind::NotFound);
+                assert!(is_gone, "{}: {name}: {e}\n{}", self.what, self.node.log());
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Unmounts when all is in the store. `false`: the node stopped before.
+    fn drain(&self, mnt: &Path) -> bool {
+        let out = self.node.run(&["umount", "--drain", mnt.to_str().expect("utf-8")]);
+        if out.code != Some(0) {
+            let why = format!("{}: {out:?}: the node stops", self.what);
+            until(&why, || UnixStream::connect(self.node.path("node.sock")).is_err());
+        }
+        out.code == Some(0)
     }
 
     /// So many objects of one small file each that a compaction joins them when the node starts again.
@@ -304,6 +344,11 @@ impl Lane {
             let path = entry.expect("an entry").path();
             let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {path:?}: {e}", self.what));
             assert_eq!(path.file_name(), Some(text.as_ref()), "{}: {path:?} holds {text:?}", self.what);
+        }
+        let (name, byte, bytes) = LARGE;
+        match fs::read(mnt.join(name)) {
+            Ok(found) => assert!(found == vec![byte; bytes], "{}: {name} is not what was written", self.what),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "{}: {name}: {e}", self.what),
         }
     }
 
