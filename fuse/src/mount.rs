@@ -113,10 +113,10 @@ pub fn mount_kept(parts: MountParts, keep: Option<Keep<'_>>) -> Result<Mounted> 
     let (ended_sender, ended) = watch::channel(false);
     let ways = Ways { transport, threads: options.threads };
     let mut kept = false;
-    let started = greet(device, ways, &vfs, options.idmap).and_then(|session| {
+    let started = greet(device, ways, &vfs, options.idmap).and_then(|mut session| {
         if let Some(keep) = keep.filter(|_| can_be_kept(&session)) {
             let table = HandleTable::create(vfs.options().handles_max as u64).map_err(io::Error::other)?;
-            let mut descriptors = session.duplicates()?;
+            let mut descriptors = session.keep()?;
             descriptors.push(table.descriptor().map_err(io::Error::other)?);
             let (greeting, device) = (session.greeting(), (mount.major, mount.minor));
             keep(Keepsake { greeting, device, descriptors }).map_err(io::Error::other)?;

@@ -19,14 +19,13 @@ use super::dispatch::Dispatcher;
 use super::uring::Stop;
 
 impl Device {
-    /// Reads and serves requests until the file system is unmounted, or `stop` says so.
+    /// Reads requests into `buffer` and serves them, until the file system is unmounted, or `stop` says so.
     pub(super) fn serve_all(
         self: &Arc<Device>,
         dispatcher: &Dispatcher,
-        buffer_bytes: usize,
+        mut buffer: Vec<u8>,
         stop: Option<&Stop>,
     ) -> io::Result<()> {
-        let mut buffer = vec![0; buffer_bytes];
         loop {
             if let Some(stop) = stop
                 && !self.is_readable(stop)?

@@ -36,6 +36,8 @@ pub struct Session {
     buffer_bytes: usize,
     rings: Option<Rings>,
     greeting: Greeting,
+    /// Another process may go on with it.
+    kept: bool,
 }
 
 impl Session {
@@ -70,6 +72,7 @@ impl Session {
             buffer_bytes: agreement.max_write as usize + REQUEST_OVERHEAD_BYTES,
             rings,
             greeting,
+            kept: false,
         })
     }
 
@@ -83,6 +86,7 @@ impl Session {
             buffer_bytes: greeting.max_write as usize + REQUEST_OVERHEAD_BYTES,
             rings: None,
             greeting,
+            kept: true,
         }
     }
 
@@ -90,8 +94,9 @@ impl Session {
         self.greeting
     }
 
-    /// Duplicates of all its descriptors, for the keeper.
-    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+    /// Duplicates of all its descriptors, for the keeper, with which another process may go on.
+    pub(crate) fn keep(&mut self) -> io::Result<Vec<OwnedFd>> {
+        self.kept = true;
         self.connection.duplicates()
     }
 
@@ -143,7 +148,8 @@ impl Session {
 
     /// Serves requests, on this thread and others, until the file system is unmounted.
     pub fn run(self, service: Arc<dyn Service>) -> io::Result<()> {
-        let Session { connection, devices, dialect, buffer_bytes, rings, .. } = self;
+        let Session { connection, devices, dialect, buffer_bytes, rings, kept, .. } = self;
+        let buffer = move || if kept { present(buffer_bytes) } else { vec![0; buffer_bytes] };
         let anchor = rings.as_ref().map(|rings| rings.anchor().clone());
         let dispatcher = Arc::new(Dispatcher::new(connection, service, dialect, anchor));
         let rings = rings.map(|rings| rings.start(&dispatcher, &devices[0])).transpose();
@@ -152,7 +158,7 @@ impl Session {
             Err(_) => None,
         };
         let served = match &rings {
-            Ok(_) => serve_devices(&devices, &dispatcher, buffer_bytes, stop.as_deref()),
+            Ok(_) => serve_devices(&devices, &dispatcher, buffer, stop.as_deref()),
             Err(_) => Ok(()),
         };
         let result = match rings {
@@ -172,11 +178,18 @@ fn dialect_of(greeting: Greeting) -> Dialect {
     Dialect { setxattr_ext: Flags(greeting.flags).has(Flags::SETXATTR_EXT) }
 }
 
+/// Memory of which every page is there from the start. The kernel copies a request into it within read(2); where it has to find a
+/// page first and the process is killed meanwhile, it does not keep the request for the next process but fails it with EIO
+/// (`fuse_dev_do_read` in its `fs/fuse/dev.c`).
+fn present(bytes: usize) -> Vec<u8> {
+    vec![u8::MAX; bytes] // written, where zeros would be pages that are made when they are touched
+}
+
 /// One thread reads each descriptor, this one the first.
 fn serve_devices(
     devices: &[Arc<Device>],
     dispatcher: &Dispatcher,
-    buffer_bytes: usize,
+    buffer: impl Fn() -> Vec<u8> + Copy + Send,
     stop: Option<&uring::Stop>,
 ) -> io::Result<()> {
     std::thread::scope(|scope| {
@@ -184,12 +197,12 @@ fn serve_devices(
         for device in &devices[1..] {
             let name = format!("granary-fuse-{}", device.at());
             let thread = std::thread::Builder::new().name(name);
-            match thread.spawn_scoped(scope, move || device.serve_all(dispatcher, buffer_bytes, stop)) {
+            match thread.spawn_scoped(scope, move || device.serve_all(dispatcher, buffer(), stop)) {
                 Ok(thread) => others.push(thread),
                 Err(e) => tracing::warn!(error = %e, "one thread fewer reads requests"),
             }
         }
-        let mut result = devices[0].serve_all(dispatcher, buffer_bytes, stop);
+        let mut result = devices[0].serve_all(dispatcher, buffer(), stop);
         for other in others {
             let ended = other.join().map_err(|_| io::Error::other("a thread that reads requests panicked"));
             result = result.and(ended.flatten());
@@ -233,5 +246,25 @@ fn read_offer(device: &OwnedFd) -> io::Result<(Header, Offer)> {
             Operation::Init(offer) => return Ok((request.header, offer)),
             _ => return Err(io::Error::other("the kernel's first request is not INIT")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_of_a_kept_mounts_buffers_are_there_before_the_kernel_writes_to_them() {
+        let page = rustix::param::page_size();
+        let buffer = present((1 << 20) + REQUEST_OVERHEAD_BYTES);
+        let first = buffer.as_ptr().addr().next_multiple_of(page) - buffer.as_ptr().addr();
+        let pages = (buffer.len() - first) / page;
+        let mut there = vec![0; pages];
+        // SAFETY: the range lies in `buffer`, and `there` has a byte for each page of it.
+        let told = unsafe {
+            libc::mincore(buffer.as_ptr().add(first).cast_mut().cast(), pages * page, there.as_mut_ptr())
+        };
+        assert_eq!(told, 0, "{}", io::Error::last_os_error());
+        assert!(there.iter().all(|page| page & 1 == 1), "{there:?}");
     }
 }
