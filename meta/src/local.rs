@@ -97,7 +97,8 @@ struct Shared {
 }
 
 /// The loaded namespaces. One that nobody uses and that has nothing pending is dropped by the committer.
-type Spaces = Arc<Mutex<HashMap<NamespaceId, Arc<LocalNamespace>>>>;
+type Spaces = Arc<LoadedSpaces>;
+type LoadedSpaces = Mutex<HashMap<NamespaceId, Arc<LocalNamespace>>>;
 
 /// A volume's metadata, open in this process.
 #[derive(Debug)]
@@ -390,7 +391,7 @@ impl Volume {
         if let Some(space) = spaces.get(&id) {
             return Ok(space.clone());
         }
-        let space = Arc::new(LocalNamespace::load(self.shared.clone(), id)?);
+        let space = Arc::new(LocalNamespace::load(self.shared.clone(), &self.spaces, id)?);
         spaces.insert(id, space.clone());
         Ok(space)
     }

@@ -172,7 +172,8 @@ impl Committer {
             self.ticks += u64::from(tick);
             let sync = stop || !waiters.is_empty() || self.ticks >= self.ticks_a_sync;
             // Who waits for a write is not to wait for a sync: then that comes by itself, with the round given up.
-            let apart = sync && shared.served.load(Ordering::SeqCst);
+            let waited_for = shared.served.load(Ordering::SeqCst) || shared.through.is_used();
+            let apart = sync && waited_for;
             let mut result = self.commit(sync && !apart);
             let mut round = Some(round);
             if apart && result.is_ok() {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use granary_core::{EntryName, Error, Ino, Kind, NamespaceId, NodeId, ObjectId, Result};
 
 use super::cache::Spent;
 use super::overlay::{Layers, Overlay};
-use super::{Shared, lock};
+use super::{LoadedSpaces, Shared, Spaces, lock};
 use crate::api::Metadata;
 use crate::changes::Changes;
 use crate::lease::{LeaseKind, Scope};
@@ -31,6 +31,8 @@ const CACHED_AT_ONCE: usize = 256;
 pub struct LocalNamespace {
     pub(super) id: NamespaceId,
     pub(super) shared: Arc<Shared>,
+    /// This one among them.
+    spaces: Weak<LoadedSpaces>,
     /// All that operations read and change. A plain mutex: an operation takes a few microseconds.
     pub(super) state: Mutex<State>,
     /// Pending changes were taken by the committer, or never will be.
@@ -89,7 +91,7 @@ impl SharedUsage {
 
 impl LocalNamespace {
     /// `NotFound` when there is no namespace of this id.
-    pub(super) fn load(shared: Arc<Shared>, id: NamespaceId) -> Result<LocalNamespace> {
+    pub(super) fn load(shared: Arc<Shared>, spaces: &Spaces, id: NamespaceId) -> Result<LocalNamespace> {
         let mut overlay = Overlay::new(shared.tuning.cached_records_max);
         let mut layers = Layers { overlay: &mut overlay, engine: &*shared.engine, ns: id };
         if layers.get(&crate::record::Key::Namespace)?.is_none() {
@@ -114,6 +116,7 @@ impl LocalNamespace {
             usage: SharedUsage::default(),
             write_settings: SharedSettings::default(),
             shared,
+            spaces: Arc::downgrade(spaces),
         };
         space.usage.store(usage);
         space.write_settings.store(&settings.write_settings());
@@ -550,11 +553,14 @@ impl Metadata for LocalNamespace {
         }
         self.shared.bell.refuse_when_stopped()?;
         let (tell, told) = tokio::sync::oneshot::channel();
-        self.shared.through.wait(Box::new(move |result| {
-            // Who asked may have given up waiting.
-            let _ = tell.send(result);
-        }));
-        self.shared.bell.urgent();
+        let Some(spaces) = self.spaces.upgrade() else { return Err(super::bell::stopped()) };
+        self.shared.write_through(
+            &spaces,
+            Box::new(move |result| {
+                // Who asked may have given up waiting.
+                let _ = tell.send(result);
+            }),
+        );
         told.await.map_err(|_| Error::new(Kind::Unavailable, "the metadata was closed during a write"))?
     }
 

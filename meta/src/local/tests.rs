@@ -551,6 +551,25 @@ fn without_asking_changes_are_written_and_synced() {
 }
 
 #[test]
+fn who_waits_for_a_change_to_be_written_writes_it_at_once_and_without_a_sync() {
+    let faulty = FaultyEngine::new(Arc::new(MemoryEngine::default()));
+    let volume = volume_on(faulty.clone(), Arc::default(), &quiet(), Tuning::default());
+    let space = user_a(&volume);
+    let at_once = || space.written().as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    block_on(space.written()).unwrap();
+    let before = (faulty.writes(), faulty.syncs());
+    create(&space, "a").unwrap();
+    // No other thread has to do anything.
+    assert!(matches!(at_once(), std::task::Poll::Ready(Ok(()))));
+    assert_eq!((faulty.writes(), faulty.syncs()), (before.0 + 1, before.1));
+    block_on(space.written()).unwrap();
+    assert_eq!(faulty.writes(), before.0 + 1, "nothing is left to write");
+    faulty.fail_writes_after(0);
+    create(&space, "b").unwrap();
+    assert!(matches!(at_once(), std::task::Poll::Ready(Err(_))));
+}
+
+#[test]
 fn unused_namespaces_are_let_go() {
     let volume = volume();
     let space = user_a(&volume);

@@ -5,13 +5,13 @@
 //! a leader that still finds others waiting leaves them to the committer, so that nobody serves others for long.
 
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use granary_core::Result;
 
 use super::bell::Waiter;
 use super::committer::write_pending;
-use super::{Volume, lock};
+use super::{Shared, Spaces, Volume, lock};
 
 /// Rounds that a leader makes for others.
 const ROUNDS_MAX: usize = 8;
@@ -20,6 +20,7 @@ const ROUNDS_MAX: usize = 8;
 #[derive(Default)]
 pub(super) struct Through {
     asked: Mutex<Asked>,
+    used: AtomicBool,
 }
 
 #[derive(Default)]
@@ -37,14 +38,15 @@ impl std::fmt::Debug for Through {
 impl Through {
     /// Whether the caller is to lead.
     fn ask(&self, waiter: Waiter) -> bool {
+        self.used.store(true, Ordering::Relaxed);
         let mut asked = lock(&self.asked);
         asked.waiters.push(waiter);
         !std::mem::replace(&mut asked.led, true)
     }
 
-    /// The committer is to write for this one, which is told to by the bell.
-    pub(super) fn wait(&self, waiter: Waiter) {
-        lock(&self.asked).waiters.push(waiter);
+    /// Whether somebody ever waited.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// All who wait now; before pending changes are taken, so that the batch holds what they changed.
@@ -67,24 +69,30 @@ impl Volume {
     /// power loss after the next sync); with the error when it cannot be written. Called here, before or after the return,
     /// or by another thread. Writes, but never waits for a sync.
     pub(crate) fn write_through(&self, waiter: Waiter) {
-        let shared = &self.shared;
-        if !shared.through.ask(waiter) {
+        self.shared.write_through(&self.spaces, waiter);
+    }
+}
+
+impl Shared {
+    /// See [`Volume::write_through`].
+    pub(super) fn write_through(&self, spaces: &Spaces, waiter: Waiter) {
+        if !self.through.ask(waiter) {
             return;
         }
         for round in 1.. {
-            let held = lock(&shared.round);
-            let unsynced = shared.unsynced.load(Ordering::SeqCst);
+            let held = lock(&self.round);
+            let unsynced = self.unsynced.load(Ordering::SeqCst);
             // A failure is told to the waiters.
-            let wrote: Result<bool> = write_pending(shared, &self.spaces, false);
+            let wrote: Result<bool> = write_pending(self, spaces, false);
             drop(held);
             if wrote.is_ok_and(|wrote| wrote) && !unsynced {
                 // The committer counts the time to the next sync.
-                shared.bell.nudge();
+                self.bell.nudge();
             }
             let tired = round >= ROUNDS_MAX;
-            if shared.through.leave(tired) {
+            if self.through.leave(tired) {
                 if tired {
-                    shared.bell.urgent();
+                    self.bell.urgent();
                 }
                 return;
             }
