@@ -3,6 +3,7 @@
 mod common;
 
 use common::{CannedS3, World, exists};
+use granary_tests::Port;
 
 #[test]
 fn a_volume_is_made_once() {
@@ -88,9 +89,8 @@ fn places_that_cannot_be_are_refused() {
 #[test]
 fn a_store_that_does_not_answer_is_told() {
     let world = World::empty();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener); // nobody listens there now
+    let port = Port::new(); // nobody listens there
+    let url = format!("http://{}", port.address());
     let env = [
         ("AWS_ENDPOINT_URL", url.as_str()),
         ("AWS_ACCESS_KEY_ID", "x"),

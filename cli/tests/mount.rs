@@ -5,30 +5,8 @@ mod common;
 
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::PathBuf;
 
-use common::{World, as_daemon, daemon, open_to_daemon};
-
-struct Mountpoint(PathBuf);
-
-impl Mountpoint {
-    fn new(world: &World, name: &str) -> Mountpoint {
-        let path = world.path(name);
-        std::fs::create_dir(&path).expect("a new directory");
-        Mountpoint(path)
-    }
-
-    fn text(&self) -> &str {
-        self.0.to_str().expect("temporary names are text")
-    }
-}
-
-impl Drop for Mountpoint {
-    /// A test that failed must not leave a mount in the way of deleting its directory.
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
+use common::{Mountpoint, World, as_daemon, daemon, open_to_daemon};
 
 #[test]
 fn the_first_mount_starts_a_node_and_everything_comes_back_after_it_is_killed() {

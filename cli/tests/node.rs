@@ -8,6 +8,7 @@ use common::{World, as_daemon, exists, open_to_daemon};
 use granary::client::block_on;
 use granary::wire::Status;
 use granary_meta::engine::{RocksEngine, Write};
+use granary_tests::Port;
 use serde_json::json;
 
 #[test]
@@ -54,9 +55,10 @@ fn it_starts_answers_and_stops() {
 #[test]
 fn metrics_have_a_loopback_port() {
     let world = World::with_volume();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let node = world.try_node(&["--metrics-port", &port.to_string()]).unwrap_or_else(|ran| panic!("{ran:?}"));
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let port = Port::new();
+    let number = port.number().to_string();
+    let node = world.try_node(&["--metrics-port", &number]).unwrap_or_else(|ran| panic!("{ran:?}"));
+    let mut stream = std::net::TcpStream::connect(port.address()).unwrap();
     use std::io::{Read, Write};
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let mut text = String::new();

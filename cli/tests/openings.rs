@@ -5,11 +5,10 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 
 use common::s3::S3;
-use common::{Ran, World};
+use common::{Mountpoint, Ran, World};
+use granary_tests::Started;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -26,68 +25,43 @@ fn world(bucket: &S3) -> World {
     world
 }
 
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(world: &World, name: &str) -> Dir {
-        let path = world.path(name);
-        fs::create_dir(&path).unwrap();
-        Dir(path)
-    }
-
-    fn text(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
-
-fn begin(world: &World, args: &[&str]) -> Child {
-    world.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// How it ended; `None`: it has not, after a minute.
-fn ended(child: &Child) -> Option<()> {
-    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+/// Whether it has ended, after a minute at most.
+fn ends(command: &Started) -> bool {
+    let process = pidfd_open(Pid::from_child(&command.child), PidfdFlags::empty()).unwrap();
     let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
-    let ready = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap();
-    (ready > 0).then_some(())
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap() > 0
 }
 
-fn outcome(child: Child) -> Ran {
-    ended(&child).expect("a command does not end");
-    child.wait_with_output().unwrap().into()
+fn outcome(command: Started) -> Ran {
+    assert!(ends(&command), "a command does not end");
+    command.finish().unwrap().into()
 }
 
 #[test]
 fn other_mounts_do_not_wait_for_a_first_opening() {
     let bucket = S3::start();
     let world = world(&bucket);
-    let [one, two, other] = ["one", "two", "other"].map(|name| Dir::new(&world, name));
+    let [one, two, other] = ["one", "two", "other"].map(|name| Mountpoint::new(&world, name));
     let _node = world.node();
     let gate = bucket.hold(".gidx");
-    let first = begin(&world, &["mount", "dataset/slow", one.text()]);
+    let first = world.begin(&["mount", "dataset/slow", one.text()]);
     gate.wait_for(1);
     // Another namespace, and commands on it, while the store keeps the data set's index to itself.
-    let mounted = begin(&world, &["mount", "user/root", other.text()]);
-    let in_time = ended(&mounted);
-    if in_time.is_none() {
+    let mounted = world.begin(&["mount", "user/root", other.text()]);
+    let in_time = ends(&mounted);
+    if !in_time {
         gate.open(); // so that the node can end
     }
-    assert!(in_time.is_some(), "a mount waits for another namespace's opening");
+    assert!(in_time, "a mount waits for another namespace's opening");
     outcome(mounted).unwrap_ok();
     fs::write(other.0.join("a"), "b").unwrap();
-    outcome(begin(&world, &["sync", other.text()])).unwrap_ok();
+    outcome(world.begin(&["sync", other.text()])).unwrap_ok();
     let status: serde_json::Value =
         serde_json::from_str(&world.run(&["status", "--json"]).unwrap_ok()).unwrap();
     assert_eq!(status["opening"][0]["namespace"], "dataset/slow");
-    outcome(begin(&world, &["umount", other.text()])).unwrap_ok();
+    outcome(world.begin(&["umount", other.text()])).unwrap_ok();
     // A second mount of the same waits with the first, and nothing is fetched twice.
-    let second = begin(&world, &["mount", "dataset/slow", two.text()]);
+    let second = world.begin(&["mount", "dataset/slow", two.text()]);
     gate.open();
     let told = [outcome(first).unwrap_ok(), outcome(second).unwrap_ok()];
     assert_eq!(told.iter().filter(|text| text.contains("bound to its other mount")).count(), 1, "{told:?}");
@@ -104,15 +78,15 @@ fn other_mounts_do_not_wait_for_a_first_opening() {
 fn an_opening_goes_on_without_who_asked_for_it() {
     let bucket = S3::start();
     let world = world(&bucket);
-    let dir = Dir::new(&world, "dir");
+    let dir = Mountpoint::new(&world, "dir");
     let _node = world.node();
     let gate = bucket.hold(".gidx");
-    let mut first = begin(&world, &["mount", "dataset/slow", dir.text()]);
+    let mut first = world.begin(&["mount", "dataset/slow", dir.text()]);
     gate.wait_for(1);
-    first.kill().unwrap();
-    first.wait().unwrap();
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
     gate.open();
-    outcome(begin(&world, &["mount", "dataset/slow", dir.text()])).unwrap_ok();
+    outcome(world.begin(&["mount", "dataset/slow", dir.text()])).unwrap_ok();
     assert_eq!(fs::read(dir.0.join("19.txt")).unwrap(), b"file 19");
     assert_eq!(gate.held(), 1, "what was fetched is there");
 }
@@ -121,15 +95,15 @@ fn an_opening_goes_on_without_who_asked_for_it() {
 fn a_node_stops_while_an_opening_waits_for_its_store() {
     let bucket = S3::start();
     let world = world(&bucket);
-    let dir = Dir::new(&world, "dir");
+    let dir = Mountpoint::new(&world, "dir");
     let node = world.node();
     let gate = bucket.hold(".gidx");
-    let mount = begin(&world, &["mount", "dataset/slow", dir.text()]);
+    let mount = world.begin(&["mount", "dataset/slow", dir.text()]);
     gate.wait_for(1);
-    let stop = begin(&world, &["node", "stop"]);
-    let in_time = ended(&stop);
+    let stop = world.begin(&["node", "stop"]);
+    let in_time = ends(&stop);
     gate.open();
-    assert!(in_time.is_some(), "the node waits for a store that does not answer");
+    assert!(in_time, "the node waits for a store that does not answer");
     outcome(stop).unwrap_ok();
     let ran = outcome(mount);
     ran.refused(3, &["the node is stopping"]);
@@ -140,7 +114,7 @@ fn a_node_stops_while_an_opening_waits_for_its_store() {
 fn a_newer_version_is_shown_by_the_next_mount() {
     let bucket = S3::start();
     let world = world(&bucket);
-    let dir = Dir::new(&world, "dir");
+    let dir = Mountpoint::new(&world, "dir");
     let _node = world.node();
     world.run(&["mount", "dataset/slow", dir.text()]).unwrap_ok();
     assert!(dir.0.join("03.txt").exists() && !dir.0.join("new.txt").exists());

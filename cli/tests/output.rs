@@ -13,6 +13,7 @@ use std::process::Stdio;
 use clap::CommandFactory;
 use common::{Ran, World};
 use granary::args::Cli;
+use granary_tests::{apart, start_with};
 
 /// Every write to it fails for want of room.
 fn full() -> Stdio {
@@ -26,11 +27,18 @@ fn gone() -> Stdio {
     writer.into()
 }
 
+/// What takes the place of a pipe.
+type Unheard = fn() -> Stdio;
+
 /// Runs it with these in the place of pipes.
-fn run(world: &World, args: &[&str], out: Option<Stdio>, err: Option<Stdio>) -> Ran {
+fn run(world: &World, args: &[&str], out: Option<Unheard>, err: Option<Unheard>) -> Ran {
     let mut command = world.command(args);
-    command.stdout(out.unwrap_or_else(Stdio::piped)).stderr(err.unwrap_or_else(Stdio::piped));
-    command.spawn().unwrap().wait_with_output().unwrap().into()
+    let ended = apart(move || {
+        command.stdout(out.map_or_else(Stdio::piped, |out| out()));
+        command.stderr(err.map_or_else(Stdio::piped, |err| err()));
+        command.spawn()?.wait_with_output()
+    });
+    ended.unwrap().into()
 }
 
 /// Every command with those below it, as words.
@@ -53,17 +61,17 @@ fn the_help_of_every_command() {
     assert!(commands.len() > 40, "{}", commands.len());
     for words in &commands {
         let words = [words.iter().map(String::as_str).collect(), vec!["--help"]].concat();
-        let ran = run(&world, &words, Some(full()), None);
+        let ran = run(&world, &words, Some(full), None);
         assert_eq!(ran.code, 1, "{words:?}: {}", ran.err);
         assert_eq!(
             ran.err, "granary: cannot write to standard output: No space left on device\n",
             "{words:?}"
         );
-        let ran = run(&world, &words, Some(full()), Some(full()));
+        let ran = run(&world, &words, Some(full), Some(full));
         assert_eq!(ran.code, 1, "{words:?}");
-        let ran = run(&world, &words, Some(gone()), None);
+        let ran = run(&world, &words, Some(gone), None);
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{words:?}");
-        let ran = run(&world, &words, None, Some(gone()));
+        let ran = run(&world, &words, None, Some(gone));
         assert!(ran.code == 0 && ran.out.contains("Usage: granary"), "{words:?}: {}", ran.out);
     }
 }
@@ -97,8 +105,8 @@ fn refusals_have_their_exit_code_whoever_listens() {
     for line in &lines {
         let heard = run(&world, line, None, None);
         assert!((1..=3).contains(&heard.code) && !heard.err.is_empty(), "{line:?}: {heard:?}");
-        for unheard in [full as fn() -> Stdio, gone] {
-            let ran = run(&world, line, Some(unheard()), Some(unheard()));
+        for unheard in [full as Unheard, gone] {
+            let ran = run(&world, line, Some(unheard), Some(unheard));
             assert_eq!(ran.code, heard.code, "{line:?}: {}", heard.err);
         }
     }
@@ -178,13 +186,13 @@ fn answers_that_cannot_be_written_fail_and_readers_that_went_away_are_no_failure
         if !line.contains(&"--interval") {
             let heard = run(world, line, None, None);
             assert!(heard.code == 0 && !heard.out.is_empty(), "{line:?}: {heard:?}");
-            let ran = run(world, line, None, Some(gone()));
+            let ran = run(world, line, None, Some(gone));
             assert_eq!(ran.code, 0, "{line:?}: a remark that nobody hears");
         }
-        let ran = run(world, line, Some(full()), None);
+        let ran = run(world, line, Some(full), None);
         let why = "cannot write to standard output: No space left on device";
         assert!(ran.code == 1 && ran.err.contains(why), "{line:?}: {} {}", ran.code, ran.err);
-        let ran = run(world, line, Some(gone()), None);
+        let ran = run(world, line, Some(gone), None);
         assert!(ran.code == 0 && !ran.err.contains("standard output"), "{line:?}: {} {}", ran.code, ran.err);
     }
 }
@@ -195,28 +203,32 @@ fn remarks_that_nobody_hears_change_nothing() {
     let (world, two) = (&served.world, served.world.path("two"));
     fs::create_dir(&two).unwrap();
     let two = two.to_str().unwrap();
-    for unheard in [full as fn() -> Stdio, gone] {
+    for unheard in [full as Unheard, gone] {
         // Told that the node has other limits; told that bytes are not stored yet.
         let line = ["mount", "user/daemon", two, "-o", "uploads_max=9"];
-        assert_eq!(run(world, &line, None, Some(unheard())).code, 0);
+        assert_eq!(run(world, &line, None, Some(unheard)).code, 0);
         fs::write(world.path("two/file"), vec![7; 100_000]).unwrap();
-        assert_eq!(run(world, &["umount", two], None, Some(unheard())).code, 0);
+        assert_eq!(run(world, &["umount", two], None, Some(unheard)).code, 0);
         assert!(!world.path("two/file").exists());
     }
 }
 
 #[test]
 fn a_node_whose_log_goes_nowhere_serves() {
-    for unheard in [full as fn() -> Stdio, gone] {
+    for unheard in [full as Unheard, gone] {
         let world = World::with_volume();
         let mut command = world.command(&["node", "--notify", "--log", "debug"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(unheard()).spawn().unwrap();
+        command.stdout(Stdio::piped());
+        let mut node = start_with(command, move |command| {
+            command.stderr(unheard());
+            Ok(())
+        });
         let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut out = BufReader::new(node.output.take().unwrap());
         out.read_line(&mut line).unwrap();
         drop(out); // who started it goes too
         world.run(&["status"]).unwrap_ok();
         world.run(&["node", "stop"]).unwrap_ok();
-        assert!(child.wait().unwrap().success(), "{line}");
+        assert!(node.child.wait().unwrap().success(), "{line}");
     }
 }

@@ -4,40 +4,18 @@
 mod common;
 
 use std::fs;
-use std::path::PathBuf;
 
-use common::World;
+use common::{Mountpoint, World};
 use granary_core::Kind;
 use serde_json::json;
-
-/// Detached when the test ends, however it does.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(world: &World, name: &str) -> Dir {
-        let path = world.path(name);
-        fs::create_dir(&path).unwrap();
-        Dir(path)
-    }
-
-    fn text(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
-    }
-}
 
 #[test]
 fn a_tree_is_mounted_and_nothing_beside_it() {
     let world = World::for_mounts();
     let _node = world.node();
     let (whole, tree, again) =
-        (Dir::new(&world, "whole"), Dir::new(&world, "tree"), Dir::new(&world, "again"));
-    let mount = |tree: Option<&str>, dir: &Dir, options: &str| {
+        (Mountpoint::new(&world, "whole"), Mountpoint::new(&world, "tree"), Mountpoint::new(&world, "again"));
+    let mount = |tree: Option<&str>, dir: &Mountpoint, options: &str| {
         let body = json!({"namespace": "group/asr", "tree": tree, "dir": dir.text(), "options": options});
         world.post("/v1/mount", body).map(drop)
     };
@@ -67,7 +45,7 @@ fn a_tree_is_mounted_and_nothing_beside_it() {
     }
 
     // The whole is gone; the tree goes on, a second one comes beside it, and a whole one again.
-    let unmount = |dir: &Dir| world.post("/v1/unmount", json!({"dir": dir.text()})).map(drop);
+    let unmount = |dir: &Mountpoint| world.post("/v1/unmount", json!({"dir": dir.text()})).map(drop);
     unmount(&whole).unwrap();
     assert_eq!(fs::read(tree.0.join("b.wav")).unwrap(), b"more");
     mount(Some("corpora"), &again, "ro").unwrap();

@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, sy
 use std::path::Path;
 use std::process::Command;
 
+use granary_tests::apart;
 use rig::{Rig, Setup, data, errno, pattern, until, work};
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags};
 
@@ -211,7 +212,13 @@ fn a_running_program_keeps_its_file() {
         let path = rig.at("sleep");
         fs::copy("/bin/sleep", &path).unwrap();
         let len = fs::metadata(&path).unwrap().len();
-        let mut program = Command::new(&path).arg("60").spawn().unwrap();
+        // Not at once: the file counts as being written until its last close is through.
+        let mut started = None;
+        until("it runs", || {
+            started = apart(|| Command::new(&path).arg("60").spawn()).ok();
+            started.is_some()
+        });
+        let mut program = started.unwrap();
         for flags in [
             OFlags::WRONLY,
             OFlags::RDWR,

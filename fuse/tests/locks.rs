@@ -19,6 +19,7 @@ use granary_core::Ino;
 use granary_fuse::Op;
 use granary_fuse::vfs::{Access, WriteFlags};
 use granary_meta::lease::LockKind;
+use granary_tests::start;
 use rig::{Rig, Setup, errno, until};
 use rustix::fs::FlockOperation;
 use shared::Shared;
@@ -91,8 +92,9 @@ fn a_program_that_waits_for_a_lock_can_be_killed() {
     let holder = open(&rig, "x");
     fcntl(&holder, libc::F_OFD_SETLK, libc::F_WRLCK, 0, 0).unwrap();
     let script = "import fcntl,sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX)";
-    let mut child =
-        std::process::Command::new("python3").args(["-c", script]).arg(rig.at("x")).spawn().unwrap();
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", script]).arg(rig.at("x"));
+    let mut child = start(python).child;
     until("it waits", || meta.waiting() == 1);
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use granary_core::Kind;
 use granary_fuse::mount::table;
 use granary_fuse::{MountOptions, Stop, bind, unmount};
+use granary_tests::start;
 use rig::{Rig, errno, until, work};
 
 fn mounts_at(path: &Path) -> usize {
@@ -51,15 +52,16 @@ fn a_busy_mount_says_who_keeps_it() {
     let rig = work();
     let root = rig.root();
     fs::write(rig.at("held"), b"x").unwrap();
-    let mut sleeper =
-        Command::new("cat").current_dir(&root).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut sleeper = Command::new("cat");
+    sleeper.current_dir(&root).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut sleeper = start(sleeper);
     let e = unmount(&root, false).unwrap_err();
     assert_eq!(e.kind(), Kind::Busy);
     let text = e.to_string();
-    assert!(text.contains(&format!("pid {}, working directory", sleeper.id())), "{text}");
+    assert!(text.contains(&format!("pid {}, working directory", sleeper.child.id())), "{text}");
     assert!(text.starts_with(&format!("cannot unmount {}", root.display())), "{text}");
-    drop(sleeper.stdin.take());
-    sleeper.wait().unwrap();
+    drop(sleeper.input.take());
+    sleeper.child.wait().unwrap();
 
     let open = File::open(rig.at("held")).unwrap();
     let e = rig.stop(Stop::Clean).unwrap_err();

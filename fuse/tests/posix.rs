@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 use granary_fuse::Op;
+use granary_tests::apart;
 use rig::{Rig, Setup, data, errno, pattern, work};
 use rustix::fs::{FallocateFlags, Timespec, Timestamps};
 
@@ -103,8 +104,9 @@ fn sizes_have_limits() {
         let script = "trap '' XFSZ; ulimit -f 8; dd if=/dev/zero of=\"$1\" bs=1024 count=20 2>&1 | grep -q 'File too large' && \
                       test $(stat -c %s \"$1\") -eq 8192";
         let path = rig.at("limited");
-        let ended =
-            std::process::Command::new("bash").args(["-c", script, "sh"]).arg(&path).status().unwrap();
+        let mut limited = std::process::Command::new("bash");
+        limited.args(["-c", script, "sh"]).arg(&path);
+        let ended = apart(|| limited.status()).unwrap();
         assert!(ended.success(), "{} bytes", fs::metadata(&path).unwrap().len());
     }
 }

@@ -6,8 +6,7 @@ use std::path::Path;
 
 use crate::{Node, until};
 
-/// A process that has files of a mount open cannot start a node that is gone itself: between fork and exec the kernel closes
-/// them, which waits for the node. So the keeper does. All that is left of node and keeper ends with it.
+/// All that is left of node and keeper ends with it.
 pub struct Kept {
     pub node: Node,
     pid: i32,
@@ -57,6 +56,11 @@ impl Kept {
     /// Unmounts and stops; the keeper ends by itself.
     pub fn end(self, dir: &Path) {
         self.node.umount(dir);
+        self.stop();
+    }
+
+    /// Stops the node; returns when the keeper has ended as well.
+    pub fn stop(&self) {
         self.node.ok(&["node", "stop"]);
         until("the keeper ends", || self.processes("keeper").is_empty());
     }

@@ -1,11 +1,13 @@
 //! A process that takes and holds locks as it is told, so that it can be killed while it holds or waits for one.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::launcher::start;
 use crate::program::until;
 
 const PROGRAM: &str = r#"
@@ -48,8 +50,8 @@ for line in sys.stdin:
 #[derive(Debug)]
 pub struct Locker {
     child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    input: File,
+    output: BufReader<File>,
 }
 
 impl Default for Locker {
@@ -60,15 +62,11 @@ impl Default for Locker {
 
 impl Locker {
     pub fn new() -> Locker {
-        let mut child = Command::new("python3")
-            .args(["-c", PROGRAM])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 starts");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
-        Locker { child, input, output }
+        let mut python = Command::new("python3");
+        python.args(["-c", PROGRAM]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let started = start(python);
+        let (input, output) = (started.input.expect("piped"), started.output.expect("piped"));
+        Locker { child: started.child, input, output: BufReader::new(output) }
     }
 
     /// One that has `path` open as `f`.

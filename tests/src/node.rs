@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::launcher::start_logged;
+use crate::port::Port;
 use crate::program::{Output, run, until};
 
 /// Which store a test runs over.
@@ -25,6 +27,8 @@ pub struct Node {
     store_url: String,
     child: Option<Child>,
     settings: Vec<(String, String)>,
+    /// Those that it listens at.
+    ports: Vec<Port>,
 }
 
 impl Node {
@@ -65,12 +69,19 @@ impl Node {
             .tempdir_in("/var/tmp")
             .expect("a directory below /var/tmp");
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Node { root, store_url: String::new(), child: None, settings }
+        Node { root, store_url: String::new(), child: None, settings, ports: Vec::new() }
     }
 
     /// One more setting, as a variable, for what is started from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// A setting that is an address: it gets a port of its own.
+    pub fn set_port(&mut self, name: &str) {
+        let port = Port::new();
+        self.set(name, &port.address());
+        self.ports.push(port);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -130,12 +141,9 @@ impl Node {
     /// The same with variables for this start alone.
     pub fn start_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.child.is_none());
-        let log =
-            fs::OpenOptions::new().create(true).append(true).open(self.path("node.log")).expect("log file");
         let mut command = self.command(&["node"]);
         command.envs(variables.iter().copied());
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        self.child = Some(command.spawn().expect("the granary binary starts"));
+        self.child = Some(start_logged(command, self.path("node.log")));
         until("the node answers", || {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
                 if status.signal() == Some(libc::SIGKILL) && !variables.is_empty() {
@@ -182,8 +190,7 @@ impl Node {
         serde_json::from_str(&self.ok(&["status", "--json"])).expect("status is JSON")
     }
 
-    /// What the node answers at its socket, head and body. For who has files of a mount open that cannot be flushed now: a program
-    /// that is started closes them first, and so waits.
+    /// What the node answers at its socket, head and body.
     pub fn get(&self, path: &str) -> String {
         let mut socket = UnixStream::connect(self.path("node.sock")).expect("the node listens");
         write!(socket, "GET {path} HTTP/1.1\r\nhost: granary\r\nconnection: close\r\n\r\n").expect("ask");
@@ -227,10 +234,7 @@ impl Node {
     /// Another process takes this one's place, and its mounts (`keeper = on`).
     pub fn replace(&mut self) {
         let mut before = self.child.take().expect("the node runs");
-        let log = fs::OpenOptions::new().append(true).open(self.path("node.log")).expect("log file");
-        let mut command = self.command(&["node", "--replace"]);
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        self.child = Some(command.spawn().expect("the granary binary starts"));
+        self.child = Some(start_logged(self.command(&["node", "--replace"]), self.path("node.log")));
         before.wait().expect("wait");
         until("the next node answers", || {
             let ended = self.child.as_mut().expect("it was started").try_wait().expect("wait");

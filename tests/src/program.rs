@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::launcher::apart;
+
 /// What a program left behind.
 #[derive(Debug)]
 pub struct Output {
@@ -12,10 +14,10 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Runs to the end, input closed.
+/// Runs to the end, input closed, without any file of this process.
 pub fn run(command: &mut Command) -> Output {
-    let out =
-        command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+    command.stdin(Stdio::null());
+    let out = apart(|| command.output()).unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
     Output {
         code: out.status.code(),
         stdout: String::from_utf8_lossy(&out.stdout).into_owned(),

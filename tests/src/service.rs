@@ -1,21 +1,20 @@
 //! A real metadata service with its own volume, keys and tokens, and nodes that work through it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use tempfile::TempDir;
 
-use crate::launcher::Launcher;
+use crate::launcher::start_logged;
 use crate::node::binary;
+use crate::port::Port;
 use crate::{Node, Output, run, until};
 
 /// `granary meta serve` over a folder store. Killed when dropped.
 pub struct Service {
     root: TempDir,
-    port: u16,
-    launcher: Launcher,
+    port: Port,
     child: Option<Child>,
     /// More settings of the service, as variables.
     settings: Vec<(String, String)>,
@@ -33,8 +32,7 @@ impl Service {
             tempfile::Builder::new().prefix("granary-service.").tempdir().expect("temporary directory");
         let mut service = Service {
             root,
-            port: free_port(),
-            launcher: Launcher::new(),
+            port: Port::new(),
             child: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             scheme: if settings.iter().any(|(k, _)| *k == "GRANARY_TLS_CERT") { "https" } else { "http" },
@@ -52,11 +50,11 @@ impl Service {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+        format!("{}://{}", self.scheme, self.port.address())
     }
 
     pub fn audit_log(&self) -> String {
@@ -75,7 +73,7 @@ impl Service {
             .env("GRANARY_META", self.path("meta"))
             .env("GRANARY_CACHE", self.path("cache"))
             .env("GRANARY_SOCKET", self.path("none.sock"))
-            .env("GRANARY_LISTEN", format!("127.0.0.1:{}", self.port))
+            .env("GRANARY_LISTEN", self.port.address())
             .env("GRANARY_TRUST", self.path("granary.key.pub"))
             .env("GRANARY_AUDIT_LOG", self.path("audit.log"))
             .envs(self.settings.iter().map(|(k, v)| (k, v)));
@@ -117,7 +115,7 @@ impl Service {
         assert!(self.child.is_none());
         // Counted first: it may serve before the next instruction here.
         let before = self.log().matches("serving the metadata").count();
-        let child = self.launcher.start(self.command(&["meta", "serve"]), self.path("service.log"));
+        let child = start_logged(self.command(&["meta", "serve"]), self.path("service.log"));
         self.child = Some(child);
         until("the service serves", || {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().expect("wait") {
@@ -179,10 +177,4 @@ impl Drop for Service {
             let _ = child.wait();
         }
     }
-}
-
-/// A port that nobody listens at now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
-    listener.local_addr().expect("its address").port()
 }

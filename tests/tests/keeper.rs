@@ -7,11 +7,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use granary_tests::{Kept, Locker, Node, StoreKind, seed, until};
+use granary_tests::{Kept, Locker, Node, Rounds, Steady, StoreKind, pattern, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -28,12 +27,6 @@ fn supervised(who: &[(&str, &str)]) -> Node {
 
 fn kept() -> Kept {
     Kept::of(supervised(&[]))
-}
-
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
-    bytes
 }
 
 /// A file that the kernel writes by itself: its name promises size once one like it was large.
@@ -87,7 +80,7 @@ fn open_files_of_every_kind_go_on_after_a_kill() {
     // All of it goes to the store, and comes back from there.
     kept.node.sync(&dir);
     kept.node.umount(&dir);
-    kept.node.ok(&["node", "stop"]);
+    kept.stop(); // the keeper has its log there
     fs::remove_dir_all(kept.node.path("cache")).unwrap();
     kept.node.mount("user/alice", "");
     assert!(fs::read(dir.join("first.ckpt")).unwrap() == expected, "from the store");
@@ -97,81 +90,54 @@ fn open_files_of_every_kind_go_on_after_a_kill() {
     kept.end(&dir);
 }
 
-/// Creates, writes, renames, reads and removes; every call must succeed, whatever happens to the node.
-fn worker(dir: &Path, thread: u64, seed: u64, done: &AtomicBool, longest: &AtomicU64) -> u64 {
-    let mut rng = StdRng::seed_from_u64(seed ^ thread);
-    let own = dir.join(format!("t{thread}"));
-    fs::create_dir(&own).unwrap();
-    let mut n = 0;
-    let mut kept: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    let file = large(&own, "in-place.ckpt");
+/// Works in a directory of its own, and in place in a large file, and every call must succeed, whatever happens to the node; then all
+/// is there. How many rounds it did.
+fn worker(dir: &Path, thread: u64, seed: u64, rounds: &Rounds) -> u64 {
+    let mut steady = Steady::new(dir, &format!("t{thread}"), seed ^ thread << 32, 20);
+    let file = large(steady.dir(), "in-place.ckpt");
     let mut in_place = vec![0; 2 << 20];
-    while !done.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let (tmp, name) = (own.join(format!("{n}.tmp")), own.join(format!("{n}")));
-        let bytes = pattern(thread << 32 | n, rng.random_range(1..200_000));
-        let mut out = File::create_new(&tmp).unwrap();
-        for part in bytes.chunks(50_000) {
-            out.write_all(part).unwrap();
-        }
-        drop(out);
-        fs::rename(&tmp, &name).unwrap();
-        kept.push((name, bytes));
-        let at = rng.random_range(0..in_place.len() - 5000);
-        let part = pattern(n, rng.random_range(1..5000));
+    file.write_all_at(&in_place, 0).unwrap();
+    rounds.work(|| {
+        steady.round();
+        let at = steady.rng().random_range(0..in_place.len() - 5000);
+        let part = pattern(steady.rounds(), steady.rng().random_range(1..5000));
         file.write_all_at(&part, at as u64).unwrap();
         in_place[at..at + part.len()].copy_from_slice(&part);
-        fs::create_dir(own.join("dir")).unwrap();
-        std::os::unix::fs::symlink("target", own.join("dir/link")).unwrap();
-        fs::hard_link(&kept[0].0, own.join("dir/hard")).unwrap();
-        fs::remove_file(own.join("dir/link")).unwrap();
-        fs::remove_file(own.join("dir/hard")).unwrap();
-        fs::remove_dir(own.join("dir")).unwrap();
-        if kept.len() > 20 {
-            let (path, bytes) = kept.swap_remove(rng.random_range(0..kept.len()));
-            assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
-            fs::remove_file(&path).unwrap();
-        }
-        longest.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-        n += 1;
-    }
+    });
     let mut found = vec![0; in_place.len()];
-    let len = file.metadata().unwrap().len() as usize;
-    file.read_exact_at(&mut found[..len], 0).unwrap();
+    file.read_exact_at(&mut found, 0).unwrap();
     assert!(found == in_place, "what was written in place by thread {thread}");
-    for (path, bytes) in kept {
-        assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
-    }
-    n
+    steady.check();
+    steady.rounds()
 }
 
 #[test]
 fn programs_see_no_error_through_many_kills() {
+    const KILLS: u64 = 12;
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut kept = kept();
     let node = &kept.node;
     let dir = node.mount("user/alice", "mode=work");
-    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let rounds = Rounds::default();
     let mut pauses = Vec::new();
     std::thread::scope(|scope| {
+        let over = rounds.until_dropped();
         let threads: Vec<_> = (0..3)
-            .map(|t| (t, &dir, &done, &longest))
-            .map(|(t, dir, done, longest)| scope.spawn(move || worker(dir, t, seed, done, longest)))
+            .map(|t| (t, &dir, &rounds))
+            .map(|(t, dir, rounds)| scope.spawn(move || worker(dir, t, seed, rounds)))
             .collect();
-        for _ in 0..12 {
-            let quiet = Duration::from_millis(rng.random_range(20..400));
-            let since = Instant::now();
-            until("time passed", || since.elapsed() >= quiet);
-            longest.store(0, Ordering::Relaxed);
+        for _ in 0..KILLS {
+            // In the midst of the work: some rounds of any of them later.
+            rounds.pass(rng.random_range(1..12));
             let begun = Instant::now();
             kept.again();
             fs::metadata(dir.join(format!("absent-{}", pauses.len()))).unwrap_err();
             pauses.push(begun.elapsed());
         }
-        done.store(true, Ordering::Relaxed);
-        let rounds: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-        assert!(rounds > 12, "only {rounds} rounds");
+        drop(over);
+        let done: u64 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+        assert!(done >= KILLS, "only {done} rounds");
     });
     pauses.sort();
     eprintln!(
@@ -185,7 +151,7 @@ fn programs_see_no_error_through_many_kills() {
 
 #[test]
 fn what_was_done_and_not_answered_is_not_done_twice() {
-    // Somebody else is to start it: this test, which has no file open meanwhile.
+    // Somebody else is to start it: this test.
     let mut node = supervised(&[("INVOCATION_ID", "test")]);
     let dir = node.mount("user/alice", "mode=work");
     // Killed when the change is in the engine, before its answer.
@@ -222,21 +188,20 @@ fn what_was_done_and_not_answered_is_not_done_twice() {
 fn a_node_is_replaced_under_a_program_that_reads_and_writes() {
     let mut kept = kept();
     let dir = kept.node.mount("user/alice", "mode=work");
-    let done = AtomicBool::new(false);
-    let longest = AtomicU64::new(0);
+    let rounds = Rounds::default();
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| worker(&dir, 0, 7, &done, &longest));
+        let over = rounds.until_dropped();
+        let thread = scope.spawn(|| worker(&dir, 0, 7, &rounds));
         let mut pauses = Vec::new();
         for _ in 0..5 {
-            longest.store(0, Ordering::Relaxed);
+            rounds.pass(3);
+            rounds.take_longest();
             kept.node.replace();
-            let since = Instant::now();
-            until("a round went through", || {
-                longest.load(Ordering::Relaxed) > 0 && since.elapsed() > Duration::from_millis(200)
-            });
-            pauses.push(Duration::from_micros(longest.load(Ordering::Relaxed)));
+            // The one that it interrupted, and one that it did not.
+            rounds.pass(2);
+            pauses.push(rounds.take_longest());
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         thread.join().unwrap();
         pauses.sort();
         eprintln!("longest round of a program at a replacement: {pauses:?}");

@@ -8,11 +8,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-use granary_tests::{Kept, Locker, Node, Service, seed, until};
+use granary_tests::{Kept, Locker, Node, Rounds, Service, Steady, pattern, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -40,12 +39,6 @@ fn text(file: &mut File) -> String {
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
     text
-}
-
-fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
-    bytes
 }
 
 #[test]
@@ -167,46 +160,17 @@ fn a_program_that_waits_for_a_lock_goes_on_waiting() {
     kept.end(&here);
 }
 
-/// Creates, appends, renames, reads and removes in a directory of its own; counts in one that all have.
-fn worker(dir: &Path, who: &str, seed: u64, done: &AtomicBool, longest: &AtomicU64) -> u64 {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let own = dir.join(who);
-    fs::create_dir(&own).unwrap();
+/// Works in a directory of its own, and appends to a file that all have. How many rounds it did.
+fn worker(dir: &Path, who: &str, seed: u64, rounds: &Rounds) -> u64 {
+    let mut steady = Steady::new(dir, who, seed, 10);
     let shared = OpenOptions::new().append(true).create(true).open(dir.join("shared")).unwrap();
-    let mut kept: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    let mut n = 0_u64;
-    while !done.load(Ordering::Relaxed) {
-        let begun = Instant::now();
-        let (tmp, name) = (own.join(format!("{n}.tmp")), own.join(format!("{n}")));
-        // Some of them by requests as large as requests are.
-        let (largest, at_once) = if n.is_multiple_of(4) { (2_500_000, 1 << 20) } else { (150_000, 50_000) };
-        let bytes = pattern(seed ^ n, rng.random_range(1..largest));
-        let mut out = File::create_new(&tmp).unwrap();
-        for part in bytes.chunks(at_once) {
-            out.write_all(part).unwrap();
-        }
-        drop(out);
-        fs::rename(&tmp, &name).unwrap();
-        kept.push((name, bytes));
+    rounds.work(|| {
+        let n = steady.rounds();
+        steady.round();
         (&shared).write_all(format!("{who} {n}\n").as_bytes()).unwrap();
-        fs::create_dir(own.join("dir")).unwrap();
-        std::os::unix::fs::symlink("target", own.join("dir/link")).unwrap();
-        fs::hard_link(&kept[0].0, own.join("dir/hard")).unwrap();
-        fs::remove_file(own.join("dir/link")).unwrap();
-        fs::remove_file(own.join("dir/hard")).unwrap();
-        fs::remove_dir(own.join("dir")).unwrap();
-        if kept.len() > 10 {
-            let (path, bytes) = kept.swap_remove(rng.random_range(0..kept.len()));
-            assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
-            fs::remove_file(&path).unwrap();
-        }
-        longest.fetch_max(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-        n += 1;
-    }
-    for (path, bytes) in kept {
-        assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
-    }
-    n
+    });
+    steady.check();
+    steady.rounds()
 }
 
 /// Of each worker every line is there once, in order.
@@ -229,32 +193,32 @@ fn programs_on_two_nodes_see_no_error_through_many_kills() {
     let mut kept = Kept::of(node(&service, "a", &ON));
     let other = node(&service, "b", &[]);
     let (here, there) = (kept.node.mount("group/team", ""), other.mount("group/team", ""));
-    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let rounds = Rounds::default();
     let mut pauses = Vec::new();
     std::thread::scope(|scope| {
+        let over = rounds.until_dropped();
         let workers: Vec<_> = [("a0", &here), ("a1", &here), ("b0", &there)]
             .into_iter()
             .enumerate()
             .map(|(i, (who, dir))| {
-                let (done, longest) = (&done, &longest);
-                let work = move || worker(dir, who, seed ^ (i as u64) << 32, done, longest);
+                let rounds = &rounds;
+                let work = move || worker(dir, who, seed ^ (i as u64) << 32, rounds);
                 (who.to_owned(), scope.spawn(work))
             })
             .collect();
         for round in 0..16 {
-            let quiet = Duration::from_millis(rng.random_range(if round % 2 == 0 { 0..25 } else { 20..600 }));
-            let since = Instant::now();
-            until("time passed", || since.elapsed() >= quiet);
+            // Every other one soon after the one before.
+            rounds.pass(rng.random_range(if round % 2 == 0 { 0..2 } else { 1..12 }));
             let begun = Instant::now();
             kept.again();
             fs::metadata(here.join(format!("absent-{round}"))).unwrap_err();
             pauses.push(begun.elapsed());
         }
-        done.store(true, Ordering::Relaxed);
-        let rounds: Vec<_> = workers.into_iter().map(|(who, w)| (who, w.join().unwrap())).collect();
-        check_shared(&there.join("shared"), &rounds);
-        check_shared(&here.join("shared"), &rounds);
-        eprintln!("rounds: {rounds:?}, longest: {longest:?} us");
+        drop(over);
+        let done: Vec<_> = workers.into_iter().map(|(who, w)| (who, w.join().unwrap())).collect();
+        check_shared(&there.join("shared"), &done);
+        check_shared(&here.join("shared"), &done);
+        eprintln!("rounds: {done:?}, longest: {:?}", rounds.take_longest());
     });
     pauses.sort();
     eprintln!("pause after a kill: {:?} {:?} {:?}", pauses[0], pauses[8], pauses[15]);
@@ -267,26 +231,26 @@ fn a_node_is_replaced_under_programs_that_hold_locks_and_write() {
     let service = service(20_000);
     let mut kept = Kept::of(node(&service, "a", &ON));
     let dir = kept.node.mount("group/team", "");
-    let (done, longest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let rounds = Rounds::default();
     let mut locker = Locker::with(&dir.join("locked"));
     locker.is("flock f ex", "ok");
     let other = node(&service, "b", &[]);
     let there = other.mount("group/team", "");
     let mut second = Locker::with(&there.join("locked"));
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| worker(&dir, "a0", 7, &done, &longest));
+        let over = rounds.until_dropped();
+        let thread = scope.spawn(|| worker(&dir, "a0", 7, &rounds));
         let mut pauses = Vec::new();
         for _ in 0..4 {
-            longest.store(0, Ordering::Relaxed);
+            rounds.pass(3);
+            rounds.take_longest();
             kept.node.replace();
-            let since = Instant::now();
-            until("a round went through", || {
-                longest.load(Ordering::Relaxed) > 0 && since.elapsed() > Duration::from_millis(300)
-            });
-            pauses.push(Duration::from_micros(longest.load(Ordering::Relaxed)));
+            // The one that it interrupted, and one that it did not.
+            rounds.pass(2);
+            pauses.push(rounds.take_longest());
             second.is("flock f ex nb", "EAGAIN");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(over);
         thread.join().unwrap();
         eprintln!("longest round of a program at a replacement: {pauses:?}");
     });

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use granary_tests::{Node, StoreKind, run, run_ok, until};
+use granary_tests::{Node, StoreKind, run, run_ok, start, until};
 
 #[test]
 fn mountpoints_that_cannot_be_used() {
@@ -58,12 +58,9 @@ fn a_busy_mount_is_reported_by_process() {
     let node = Node::new(StoreKind::Folder);
     let dir = node.mount("user/alice", "");
     fs::write(dir.join("held"), "x").expect("write");
-    let mut holder = Command::new("tail")
-        .args(["-f", "held"])
-        .current_dir(&dir)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("tail starts");
+    let mut holder = Command::new("tail");
+    holder.args(["-f", "held"]).current_dir(&dir).stdout(Stdio::null());
+    let mut holder = start(holder).child;
     until("tail is in the directory", || {
         fs::read_link(format!("/proc/{}/cwd", holder.id())).is_ok_and(|cwd| cwd == dir)
             && fs::read_to_string(format!("/proc/{}/comm", holder.id())).is_ok_and(|c| c.trim() == "tail")
@@ -189,8 +186,8 @@ fn mount_shows_how_far_the_recovery_of_a_killed_node_is() {
 
     let mut mount = node.command(&["mount", "user/alice", dir.to_str().expect("utf-8")]);
     mount.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut mount = mount.spawn().expect("granary mount starts");
-    let mut lines = BufReader::new(mount.stderr.take().expect("piped")).lines();
+    let mount = start(mount);
+    let mut lines = BufReader::new(mount.errors.expect("piped")).lines();
     let mut told = lines.by_ref().map(|line| line.expect("a line"));
     let line = told
         .find(|line| line.contains("bringing back what was not in the store") && !line.contains(": 0 B of "))
@@ -198,14 +195,15 @@ fn mount_shows_how_far_the_recovery_of_a_killed_node_is() {
     assert!(line.contains("1.3 MiB of 2.7 MiB read, 2 changes"), "{line}");
     stalled.answer();
     let mut rest = String::new();
-    mount.stdout.take().expect("piped").read_to_string(&mut rest).expect("read");
+    mount.output.expect("piped").read_to_string(&mut rest).expect("read");
+    let mut mount = mount.child;
     assert!(mount.wait().expect("wait").success());
     assert!(rest.contains("is mounted at"), "{rest}");
     for n in 0..4 {
         assert!(fs::read(dir.join(format!("f{n}"))).expect("read") == content(n), "f{n}");
     }
     node.sync(&dir);
-    assert_eq!(log_segments(&node), Vec::<PathBuf>::new(), "all of it went to the store");
+    until("all of it went to the store", || log_segments(&node).is_empty());
     node.ok(&["node", "stop"]);
 }
 
@@ -235,23 +233,21 @@ fn fstab_and_mount_work() {
     let remount = |namespace: &str, more: &str| {
         let mut command = Command::new(&helper);
         command.arg(namespace).arg(&dir).arg("-o").arg(format!("{options},remount,{more}"));
-        command.output().expect("the helper runs")
+        run(&mut command)
     };
-    assert!(remount("user/alice", "ro").status.success());
+    assert_eq!(remount("user/alice", "ro").code, Some(0));
     let e = fs::write(dir.join("x"), "z").expect_err("read-only");
     assert_eq!(e.raw_os_error(), Some(libc::EROFS));
-    assert!(remount("user/alice", "rw,noexec").status.success());
+    assert_eq!(remount("user/alice", "rw,noexec").code, Some(0));
     fs::write(dir.join("x"), "z").expect("writable again");
     let line = run_ok("grep \" $1 \" /proc/self/mounts", &[&dir]);
     assert!(line.contains("noexec"), "{line}");
     let open = fs::File::create(dir.join("x")).expect("open");
     let refused = remount("user/alice", "ro");
-    assert!(
-        refused.status.code() == Some(32) && String::from_utf8_lossy(&refused.stderr).contains("close them")
-    );
+    assert!(refused.code == Some(32) && refused.stderr.contains("close them"), "{refused:?}");
     drop(open);
     let refused = remount("user/bob", "ro");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("user/alice is mounted there"));
+    assert!(refused.stderr.contains("user/alice is mounted there"), "{refused:?}");
     node.umount(&dir);
 }
 

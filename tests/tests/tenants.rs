@@ -23,7 +23,7 @@ use granary_meta::{
     Commit, CopyRange, Durability, FileType, Lock, LockKind, LockOwner, LockRequest, NamespaceChange,
     NewInline, NewInode, NewNamespace, ObjectInfo, RenameMode, SetAttr,
 };
-use granary_tests::{Node, Output, Service, free_port, run};
+use granary_tests::{Node, Output, Port, Service, run};
 use tokio_stream::StreamExt;
 use tonic::Status;
 
@@ -34,15 +34,15 @@ struct World {
     service: Service,
     node: Node,
     mallory: String,
-    data_port: u16,
+    data_port: Port,
     runtime: tokio::runtime::Runtime,
 }
 
 impl World {
     fn new() -> World {
         let service = Service::new();
-        let data_port = free_port();
-        let listen = format!("127.0.0.1:{data_port}");
+        let data_port = Port::new();
+        let listen = data_port.address();
         let settings = [("GRANARY_DATA_LISTEN", listen.as_str()), ("GRANARY_SMALL_PERIOD_MS", "1h")];
         let node = service.node_with(&service.token("root", &[], "admin"), &settings);
         for (name, owner) in [
@@ -267,7 +267,7 @@ fn malformed_bytes_everywhere() {
         ("settings without end", [&preface[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0].repeat(20_000)].concat()),
         ("nothing", Vec::new()),
     ] {
-        for port in [w.service.port(), w.data_port] {
+        for port in [w.service.port(), w.data_port.number()] {
             let answer = w.raw_at_port(port, &bytes);
             let text = String::from_utf8_lossy(&answer);
             assert!(!text.contains("secret") && !text.contains("HTTP/1.1 200"), "{what}: {text}");

@@ -4,6 +4,7 @@
 
 pub mod s3;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use granary::client::{Client, block_on};
 use granary::exit::{Failure, Outcome};
 use granary::node::notify::Notice;
+use granary_tests::{Started, apart, start};
 use tempfile::TempDir;
 
 pub struct World {
@@ -87,6 +89,13 @@ impl World {
         Ran::of(&mut self.command(args))
     }
 
+    /// A command that runs beside the test.
+    pub fn begin(&self, args: &[&str]) -> Started {
+        let mut command = self.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        start(command)
+    }
+
     pub fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Ran {
         Ran::of(self.command(args).envs(env.iter().copied()))
     }
@@ -99,19 +108,14 @@ impl World {
     pub fn try_node(&self, args: &[&str]) -> Result<Node, Ran> {
         let mut all = vec!["node", "--notify"];
         all.extend(args);
-        let mut child = self
-            .command(&all)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("cannot start the binary");
+        let mut node = self.begin(&all);
         let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut out = BufReader::new(node.output.take().unwrap());
         out.read_line(&mut line).unwrap();
         match serde_json::from_str::<Notice>(&line) {
-            Ok(Notice::Ready) => Ok(Node { child }),
+            Ok(Notice::Ready) => Ok(Node { child: node.child, errors: node.errors }),
             Ok(Notice::Failed(failure)) => {
-                let ran = Ran::from(child.wait_with_output().unwrap());
+                let ran = Ran::from(node.finish().unwrap());
                 assert_eq!(ran.code, i32::from(failure.exit));
                 assert!(
                     ran.err.contains(&failure.message),
@@ -122,7 +126,7 @@ impl World {
                 Err(ran)
             }
             Ok(Notice::Recovering(_)) | Err(_) => {
-                panic!("{line:?}: {}", Ran::from(child.wait_with_output().unwrap()).err)
+                panic!("{line:?}: {}", Ran::from(node.finish().unwrap()).err)
             }
         }
     }
@@ -153,6 +157,7 @@ impl Drop for World {
 /// A running node; killed if the test forgets it.
 pub struct Node {
     child: Child,
+    errors: Option<File>,
 }
 
 impl Node {
@@ -168,7 +173,7 @@ impl Node {
     /// Waits for its end.
     pub fn ended(mut self) -> Ran {
         let mut err = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        self.errors.take().unwrap().read_to_string(&mut err).unwrap();
         let status = self.child.wait().unwrap();
         Ran { code: status.code().unwrap_or(-1), out: String::new(), err }
     }
@@ -206,7 +211,7 @@ impl From<Output> for Ran {
 
 impl Ran {
     pub fn of(command: &mut Command) -> Ran {
-        command.output().expect("cannot start the binary").into()
+        apart(|| command.output()).expect("cannot start the binary").into()
     }
 
     #[track_caller]
@@ -324,6 +329,27 @@ fn serve_one(stream: &mut std::net::TcpStream, answer: &dyn Fn(&str) -> (u16, &'
         body.len()
     )
     .ok()
+}
+
+/// A mountpoint, or a directory for one. What is mounted there is detached when the test ends, however it does.
+pub struct Mountpoint(pub PathBuf);
+
+impl Mountpoint {
+    pub fn new(world: &World, name: &str) -> Mountpoint {
+        let path = world.path(name);
+        std::fs::create_dir(&path).unwrap();
+        Mountpoint(path)
+    }
+
+    pub fn text(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Mountpoint {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }
 
 /// Whether a path is there.

@@ -200,10 +200,10 @@ impl Drop for Rig {
     }
 }
 
-/// Waits until `condition` holds; it must within half a minute.
-pub fn until(what: &str, condition: impl Fn() -> bool) {
+/// Waits until `condition` holds; it must within a minute.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let clock = SystemClock;
-    let end = clock.monotonic() + Duration::from_secs(30);
+    let end = clock.monotonic() + Duration::from_secs(60);
     while !condition() {
         assert!(clock.monotonic() < end, "it did not happen: {what}");
         std::thread::yield_now();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use granary_tests::{Node, Service, fill, free_port, read_tree, run, seed};
+use granary_tests::{Node, Service, fill, read_tree, run, seed};
 
 /// An authority whose key was thrown away, and a certificate of its for loopback.
 fn pem(name: &str) -> String {
@@ -18,11 +18,11 @@ fn node(service: &Service, user: &str) -> Node {
         ("GRANARY_LARGE_PERIOD_MS", "3600000"),
         ("GRANARY_META", &service.url()),
         ("GRANARY_META_CA", &pem("ca.pem")),
-        ("GRANARY_DATA_LISTEN", &format!("127.0.0.1:{}", free_port())),
         ("GRANARY_DATA_TLS_CERT", &pem("server.pem")),
         ("GRANARY_DATA_TLS_KEY", &pem("server.key")),
         ("GRANARY_DATA_CA", &pem("ca.pem")),
     ]);
+    node.set_port("GRANARY_DATA_LISTEN");
     let token = node.path("node.token");
     fs::write(&token, service.token(user, &["team"], "read-write")).expect("write");
     node.set("GRANARY_TOKEN_FILE", &token.to_string_lossy());

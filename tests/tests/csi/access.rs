@@ -5,19 +5,13 @@ use std::fs;
 use granary_tests::{Node, StoreKind};
 use tonic::Code;
 
-use crate::api::{Api, Pod};
+use crate::api::{ALICE, Api, BOB, Pod, grants};
 use crate::driver::{Driver, Publish, target};
 use crate::health::{Container, Shared};
 
-const ALICE: Pod = Pod { namespace: "users", account: "alice", name: "alice-0" };
-const BOB: Pod = Pod { namespace: "users", account: "bob", name: "bob-0" };
 const TRAINER: Pod = Pod { namespace: "team-a", account: "trainer", name: "train-0" };
 
-const GRANTS: &str = r#"
-    [[grant]]
-    to = ["users/*"]
-    namespaces = ["user/{account}"]
-    rights = "rw"
+const EVERYBODYS: &str = r#"
     [[grant]]
     to = ["*/*"]
     namespaces = ["dataset/digits"]
@@ -30,7 +24,7 @@ fn scene() -> (Node, Api, Driver) {
     }
     let api = Api::start();
     [ALICE, BOB, TRAINER].into_iter().for_each(|pod| api.knows(pod));
-    let driver = Driver::guarded(&node, &api, GRANTS);
+    let driver = Driver::guarded(&node, &api, &grants(EVERYBODYS));
     (node, api, driver)
 }
 
@@ -94,15 +88,16 @@ fn a_right_that_is_taken_back_is_told_and_does_not_break_the_pod() {
     driver.publish(&dir, &publish).expect("hers");
     driver.publish(&dir, &publish).expect("and again, as kubelet does");
     assert!(!driver.condition(&dir).expect("mounted").abnormal);
-    for (grants, says) in [("", "may not mount"), (&GRANTS.replace("rw", "ro"), "more of user/alice")] {
-        fs::write(node.path("access.toml"), grants).expect("written");
+    let all = grants(EVERYBODYS);
+    for (left, says) in [("", "may not mount"), (&all.replace("rw", "ro"), "more of user/alice")] {
+        fs::write(node.path("access.toml"), left).expect("written");
         let refused = driver.publish(&dir, &publish).expect_err("taken back");
         assert!(refused.code() == Code::PermissionDenied && refused.message().contains(says), "{refused}");
         let condition = driver.condition(&dir).expect("still mounted");
         assert!(condition.abnormal && condition.message.contains(says), "{condition:?}");
         fs::write(dir.join("file"), "still hers").expect("programs go on");
     }
-    fs::write(node.path("access.toml"), GRANTS).expect("written");
+    fs::write(node.path("access.toml"), all).expect("written");
     driver.publish(&dir, &publish).expect("given back");
     assert!(!driver.condition(&dir).expect("mounted").abnormal);
     driver.unpublish(&dir).expect("gone");

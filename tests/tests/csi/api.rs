@@ -15,6 +15,20 @@ pub struct Pod {
     pub name: &'static str,
 }
 
+pub const ALICE: Pod = Pod { namespace: "users", account: "alice", name: "alice-0" };
+pub const BOB: Pod = Pod { namespace: "users", account: "bob", name: "bob-0" };
+
+/// Each account of `users` may write in what bears its name; and `more`, grants as well.
+pub fn grants(more: &str) -> String {
+    let own = r#"
+        [[grant]]
+        to = ["users/*"]
+        namespaces = ["user/{account}"]
+        rights = "rw"
+    "#;
+    format!("{own}{more}")
+}
+
 impl Pod {
     pub fn token(self) -> String {
         format!("token-of-{}-{}", self.namespace, self.name)

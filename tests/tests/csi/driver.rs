@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use granary_csi::proto::controller_client::ControllerClient;
 use granary_csi::proto::node_client::NodeClient;
 use granary_csi::proto::volume_capability::access_mode::Mode;
 use granary_csi::proto::volume_capability::{AccessMode, AccessType, MountVolume};
 use granary_csi::proto::*;
-use granary_tests::{Node, until};
+use granary_tests::{Node, start_logged, until};
 use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -80,10 +80,9 @@ impl Driver {
     pub fn start(node: &Node, args: &[&str]) -> Driver {
         let socket = node.path("csi.sock");
         let endpoint = format!("unix://{}", socket.display());
-        let log = std::fs::File::create(node.path("csi.log")).expect("a log");
         let mut command = node.command(&["csi", "--endpoint", &endpoint, "--node-id", "node-1"]);
-        command.args(args).stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log);
-        let child = command.spawn().expect("the driver starts");
+        command.args(args);
+        let child = start_logged(command, node.path("csi.log"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

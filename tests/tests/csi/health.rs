@@ -1,9 +1,10 @@
 //! Mounts that are dead, or hang.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
-use granary_tests::{Node, StoreKind, until};
+use granary_tests::{Node, Started, StoreKind, run, start, until};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::Code;
 
@@ -18,29 +19,29 @@ fn pid(raw: u32) -> Pid {
 }
 
 /// A mount namespace of its own that follows this one, as a container with `mountPropagation: HostToContainer` has.
-pub struct Container(Child);
+pub struct Container(Started);
 
 impl Container {
     /// With its own copy of what is at `volume`.
     pub fn start(volume: &std::path::Path, inside: &std::path::Path) -> Container {
         let script = r#"mount --rbind "$1" "$2" && mount --make-rslave "$2" && echo ready && exec cat"#;
-        let mut child = Command::new("unshare")
+        let mut command = Command::new("unshare");
+        command
             .args(["--mount", "--propagation", "slave", "bash", "-euc", script, "container"])
             .args([volume, inside])
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare starts");
+            .stdout(Stdio::piped());
+        let container = start(command);
         let mut line = String::new();
-        let mut out = std::io::BufReader::new(child.stdout.as_mut().expect("its output"));
-        std::io::BufRead::read_line(&mut out, &mut line).expect("a line");
+        let mut out = BufReader::new(container.output.as_ref().expect("its output"));
+        out.read_line(&mut line).expect("a line");
         assert_eq!(line, "ready\n");
-        Container(child)
+        Container(container)
     }
 
     pub fn path(&self, inside: &std::path::Path) -> std::path::PathBuf {
         let inside = inside.strip_prefix("/").expect("absolute");
-        std::path::Path::new("/proc").join(self.0.id().to_string()).join("root").join(inside)
+        std::path::Path::new("/proc").join(self.0.child.id().to_string()).join("root").join(inside)
     }
 }
 
@@ -50,10 +51,8 @@ pub struct Shared(std::path::PathBuf);
 impl Shared {
     pub fn make(dir: std::path::PathBuf) -> Shared {
         let mount = |args: &[&str]| {
-            assert!(
-                Command::new("mount").args(args).arg(&dir).status().expect("mount").success(),
-                "{args:?}"
-            );
+            let out = run(Command::new("mount").args(args).arg(&dir));
+            assert_eq!(out.code, Some(0), "{args:?}: {out:?}");
         };
         mount(&["--bind", dir.to_str().expect("utf-8")]);
         mount(&["--make-rshared"]);
@@ -63,15 +62,19 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(&self.0).status().expect("umount");
-        assert!(done.success() || std::thread::panicking(), "{} stays mounted", self.0.display());
+        let done = run(Command::new("umount").arg(&self.0));
+        assert!(
+            done.code == Some(0) || std::thread::panicking(),
+            "{} stays mounted: {done:?}",
+            self.0.display()
+        );
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.0.child.kill();
+        let _ = self.0.child.wait();
     }
 }
 

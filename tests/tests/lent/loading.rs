@@ -1,14 +1,17 @@
 //! A loader's process, and what it says.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use granary_tests::start;
 
 /// Killed when dropped.
 pub struct Loading {
     child: Child,
-    commands: ChildStdin,
-    said: BufReader<ChildStdout>,
+    commands: File,
+    said: BufReader<File>,
 }
 
 /// The program; a copy of it may be where others reach it.
@@ -24,11 +27,10 @@ impl Loading {
     }
 
     pub fn of(mut command: Command) -> Loading {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the loader starts");
-        let commands = child.stdin.take().expect("its input");
-        let said = BufReader::new(child.stdout.take().expect("its output"));
-        Loading { child, commands, said }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let started = start(command);
+        let said = BufReader::new(started.output.expect("its output"));
+        Loading { child: started.child, commands: started.input.expect("its input"), said }
     }
 
     pub fn tell(&mut self, command: &str) {

@@ -1,17 +1,20 @@
 //! PostgreSQL's data directory on a mount, under pgbench: all of PostgreSQL is killed amid it, then the node below it. No
 //! transaction that was acknowledged is lost, none is half there, and no index or page is damaged.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::time::Duration;
 
-use granary_tests::{Node, StoreKind, run, seed, until};
+use granary_tests::{Node, StoreKind, run, seed, start_logged, until, until_within};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 
 const CLIENTS: u64 = 4;
+/// After a kill it first goes through its log, and fsyncs all that it has.
+const RECOVERY_MAX: Duration = Duration::from_secs(300);
 /// A user that every Debian and Ubuntu has, since PostgreSQL refuses to run as root.
 const USER: &str = "nobody";
 const UID: u32 = 65_534;
@@ -57,8 +60,7 @@ impl Postgres {
             .env("PGDATA", &self.data)
             .env("PGHOST", &self.scratch)
             .env("PGUSER", USER)
-            .env("PGDATABASE", "postgres")
-            .stdin(Stdio::null());
+            .env("PGDATABASE", "postgres");
         command
     }
 
@@ -73,15 +75,12 @@ impl Postgres {
     }
 
     fn start(&mut self) {
-        let log =
-            File::options().create(true).append(true).open(self.scratch.join("server.log")).expect("log");
         let mut command = self.command("postgres");
         command.arg("-k").arg(&self.scratch).args(["-c", "listen_addresses="]);
         // Checkpoints in the middle of it all.
         command.args(["-c", "checkpoint_timeout=30s", "-c", "max_wal_size=32MB", "-c", "wal_recycle=on"]);
-        command.stdout(log.try_clone().expect("dup")).stderr(log);
-        self.server = Some(command.spawn().expect("postgres starts"));
-        until("PostgreSQL takes connections", || {
+        self.server = Some(start_logged(command, self.scratch.join("server.log")));
+        until_within("PostgreSQL takes connections", RECOVERY_MAX, || {
             let ended = self.server.as_mut().expect("started").try_wait().expect("wait");
             assert!(ended.is_none(), "PostgreSQL ended with {ended:?}:\n{}", self.log());
             run(&mut self.command("pg_isready")).code == Some(0)
@@ -121,12 +120,10 @@ impl Postgres {
     /// pgbench's own mix of transactions, `each` by each client; a record of each that was acknowledged.
     fn pgbench(&mut self, each: u64) -> Child {
         self.runs += 1;
-        let log = File::create(self.scratch.join(format!("pgbench.{}.out", self.runs))).expect("log");
         let mut command = self.command("pgbench");
         command.arg(format!("--client={}", CLIENTS / 2)).arg(format!("--transactions={each}"));
         command.args(["--no-vacuum", "--log"]).arg(format!("--log-prefix=acknowledged.{}", self.runs));
-        command.stdout(log.try_clone().expect("dup")).stderr(log);
-        command.spawn().expect("pgbench starts")
+        start_logged(command, self.scratch.join(format!("pgbench.{}.out", self.runs)))
     }
 
     /// Runs `disturb` after each client of one pgbench did `moment` transactions, while another goes on; then ends all.
