@@ -45,7 +45,7 @@ fn what_keeps_a_node_from_working_is_told() {
     let empty = World::empty();
     let ran = empty.run(&["doctor"]);
     assert!(ran.code == 0 && ran.out.contains("granary init"), "{ran:?}");
-    let tmpfs = empty.run(&["doctor", "--cache", "/dev/shm/granary-doctor-test"]);
-    std::fs::remove_dir("/dev/shm/granary-doctor-test").unwrap();
+    let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+    let tmpfs = empty.run(&["doctor", "--cache", shm.path().join("cache").to_str().unwrap()]);
     assert!(tmpfs.code == 1 && tmpfs.out.contains("tmpfs"), "{tmpfs:?}");
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use common::World;
 use common::s3::{Moment, S3};
-use granary_core::{Clock, SystemClock};
+use granary_core::{Clock, Failpoint, SystemClock};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -163,9 +163,21 @@ fn into_a_folder_killed_after_any_time() {
         let to = w.path(&format!("dst-{round}"));
         let target = Target { w: &w, to: text(&format!("dst-{round}")), now: Box::new(|| files(&to)) };
         for kill in 0.. {
-            let mut child = pack(&w, &src, &target.to, more(deletes)).spawn().unwrap();
-            // The first at once: however fast this machine has become, each round has one.
-            let moment = if kill == 0 { Duration::ZERO } else { took.mul_f64(random.random_range(0.0..1.1)) };
+            let mut command = pack(&w, &src, &target.to, more(deletes));
+            if kill == 0 {
+                // The first by itself, at a place that each pack comes to: however fast this machine has become, each round has one.
+                let places =
+                    Failpoint::ALL.iter().filter(|p| !p.is_of_node() && **p != Failpoint::PackAfterDelete);
+                let places: Vec<_> = places.collect();
+                let place = places[random.random_range(0..places.len())].name();
+                let ended = command.env("GRANARY_FAILPOINTS", format!("{place}=abort")).output().unwrap();
+                assert_eq!(ended.status.signal(), Some(9), "{of}, at {place}: {ended:?}");
+                kills += 1;
+                target.check(&whole, &src, &all, &of);
+                continue;
+            }
+            let mut child = command.spawn().unwrap();
+            let moment = took.mul_f64(random.random_range(0.0..1.1));
             if kill == KILLS_MAX || ends_within(&child, moment) {
                 let output = child.wait_with_output().unwrap();
                 let err = String::from_utf8_lossy(&output.stderr);

@@ -6,8 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use granary_tests::{Node, StoreKind, seed, until};
+use granary_tests::{Node, StoreKind, seed, until_within};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -65,6 +66,8 @@ fn writer(
     }
 }
 
+/// Sixty fsyncs of some megabytes each, on a disk that others keep busy.
+const PATIENCE: Duration = Duration::from_secs(300);
 const SLOTS: u64 = 64;
 
 /// A write of one slot of the file that is overwritten in place.
@@ -120,7 +123,7 @@ fn what_fsync_acknowledged_survives_kill_9() {
             scope.spawn(move || overwriter(dir, seed ^ round, done_, blocks_));
             // A random moment, in units of work done rather than of time.
             let moment = rng.random_range(1..60);
-            until("acknowledged fsyncs", || acks.load(Ordering::Relaxed) >= moment);
+            until_within("acknowledged fsyncs", PATIENCE, || acks.load(Ordering::Relaxed) >= moment);
             node.kill();
             done.store(true, Ordering::Relaxed);
         });

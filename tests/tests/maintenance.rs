@@ -1,6 +1,7 @@
 //! Checking, cleaning and saving a volume that is in use, over a real mount.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,7 +81,7 @@ fn work_goes_on_during_checks_and_collections_over_ceph() {
     work_goes_on_during_checks_and_collections(StoreKind::S3);
 }
 
-/// kill -9 when the first of a file's blocks is stored: that they have its bytes is in memory only.
+/// kill -9 when two of a file's blocks are stored: that they have its bytes is in memory only.
 #[test]
 fn what_a_crash_leaves_in_the_store_is_collected() {
     let mut node = Node::with_settings(
@@ -91,13 +92,14 @@ fn what_a_crash_leaves_in_the_store_is_collected() {
             ("GRANARY_LARGE_PERIOD_MS", "86400000"),
         ],
     );
+    node.stop();
+    node.start_with(&[("GRANARY_FAILPOINTS", "drain_after_put=abort@2")]);
     let dir = node.mount("user/alice", "");
     run_ok("head -c 150000000 /dev/urandom >$1/big; sync $1/big", &[&dir]);
-    let mut sync = node.command(&["sync", dir.to_str().expect("utf-8")]).spawn().expect("sync starts");
-    until("the first block is stored", || !node.stored_objects().is_empty());
-    node.kill();
-    assert!(!sync.wait().expect("sync ends").success());
+    assert_ne!(node.run(&["sync", dir.to_str().expect("utf-8")]).code, Some(0));
+    assert_eq!(node.wait().signal(), Some(libc::SIGKILL), "{}", node.log());
     let left = node.stored_objects().len() as u64;
+    assert!(left >= 2, "{left} objects");
     run(std::process::Command::new("umount").arg("-l").arg(&dir));
 
     node.start();

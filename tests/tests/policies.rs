@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use granary_tests::{Cluster, Node, StoreKind, fill, read_tree, seed, until};
+use granary_tests::{Cluster, Node, StoreKind, fill, read_tree, seed, start, until};
+use rustix::fs::{CWD, RenameFlags};
 
 /// Nothing leaves for the store by itself.
 const NEVER: [(&str, &str); 2] =
@@ -104,8 +105,9 @@ fn a_policy_changes_under_a_mount() {
     ]);
     fs::write(dir.join("larger"), vec![2; 5000]).expect("write");
     fs::write(dir.join("small"), vec![3; 3000]).expect("write");
-    until("the larger one is in the store", || node.stored_objects().len() == 2);
-    assert_eq!(mounted(&node.status(), "user/alice")["dirty_bytes"], 3000, "the small one is not");
+    until("the larger one is in the store, and the small one is not", || {
+        node.stored_objects().len() == 2 && mounted(&node.status(), "user/alice")["dirty_bytes"] == 3000
+    });
 
     // From the change on fsync waits for the store.
     node.ok(&["ns", "set", "user/alice", "--durability", "object"]);
@@ -180,12 +182,9 @@ fn a_node_is_drained_and_nothing_stays() {
     let before = [read_tree(&dir), read_tree(&unmounted)];
     node.umount(&unmounted);
     // A program uses one of the mounts: it is refused, and told; the rest is done.
-    let mut program = Command::new("sleep")
-        .arg("1000")
-        .current_dir(&dir)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("sleep starts");
+    let mut program = Command::new("sleep");
+    program.arg("1000").current_dir(&dir).stdout(Stdio::null());
+    let mut program = start(program).child;
     node.fails(&["node", "drain"], &format!("used by sleep (pid {}", program.id()));
     assert!(
         mounted(&node.status(), "user/alice")["dirty_files"] == 0
@@ -235,27 +234,31 @@ fn a_drain_that_is_given_a_time_tells_what_is_left() {
 }
 
 /// The folder store refuses every PUT while a file is where its directory was.
-struct Broken<'a>(&'a Node);
+struct Broken {
+    ns: PathBuf,
+    away: PathBuf,
+}
 
-impl<'a> Broken<'a> {
-    fn new(node: &'a Node) -> Broken<'a> {
-        let ns = node.path("store").join("ns");
-        if ns.exists() {
-            fs::rename(&ns, node.path("store").join("away")).expect("rename");
-        }
-        fs::write(&ns, b"").expect("write");
-        Broken(node)
+impl Broken {
+    fn new(node: &Node) -> Broken {
+        let store = node.path("store");
+        let broken = Broken { ns: store.join("ns"), away: store.join("away") };
+        fs::create_dir_all(&broken.ns).expect("mkdir");
+        fs::write(&broken.away, b"").expect("write");
+        broken.exchange();
+        broken
+    }
+
+    /// At once: a PUT between the two would make the directory anew.
+    fn exchange(&self) {
+        rustix::fs::renameat_with(CWD, &self.ns, CWD, &self.away, RenameFlags::EXCHANGE).expect("rename");
     }
 }
 
-impl Drop for Broken<'_> {
+impl Drop for Broken {
     fn drop(&mut self) {
-        let ns = self.0.path("store").join("ns");
-        fs::remove_file(&ns).expect("remove");
-        let away = self.0.path("store").join("away");
-        if away.exists() {
-            fs::rename(away, ns).expect("rename");
-        }
+        self.exchange();
+        fs::remove_file(&self.away).expect("remove");
     }
 }
 
@@ -291,10 +294,13 @@ fn a_namespace_at_its_limit_waits_alone_and_all_is_told_until_the_store_is_back(
         drop(broken);
         writer.join().expect("the writer");
     });
-    until("the drain catches up by itself", || {
-        ["user/alice", "user/bob"].iter().all(|ns| mounted(&node.status(), ns)["dirty_files"] == 0)
+    until("the drain catches up by itself, and nothing fails any more", || {
+        let status = node.status();
+        ["user/alice", "user/bob"].iter().all(|ns| {
+            let space = mounted(&status, ns);
+            space["dirty_files"] == 0 && space["error"].is_null()
+        })
     });
-    assert!(mounted(&node.status(), "user/alice")["error"].is_null());
     let broken = Broken::new(&node);
     fs::write(dir.join("more"), &content).expect("write");
     node.fails(&["node", "drain"], "user/alice, 1000 B in 1 files: ");

@@ -7,7 +7,7 @@ use granary_core::error::fail;
 use granary_core::{Ino, Kind, NamespaceId, NodeId, Result, TestClock};
 use granary_meta::lease::PeerInfo;
 use granary_meta::{Extent, Metadata};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::{PeerClient, PeerClientOptions, PeerServer, PeerServerOptions, Peers, TicketCheck};
@@ -26,6 +26,8 @@ struct Rig {
     nodes: Nodes,
     ns: NamespaceId,
     address: String,
+    /// The same address, which nobody else gets when the server is gone.
+    _held: TcpSocket,
     stop: CancellationToken,
     serving: tokio::task::JoinHandle<Result<()>>,
 }
@@ -37,11 +39,16 @@ async fn rig() -> Rig {
     let options = PeerServerOptions::default();
     let server = PeerServer::new(NodeId(1), Arc::new(OneTicket(ns)), Arc::new(TestClock::default()), options);
     server.register(ns, &nodes.tree(0));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (held, socket) = (TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap());
+    held.set_reuseaddr(true).unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = held.local_addr().unwrap();
+    socket.bind(address).unwrap();
+    let (listener, address) = (socket.listen(16).unwrap(), address.to_string());
     let stop = CancellationToken::new();
     let serving = tokio::spawn(server.serve(listener, stop.clone().cancelled_owned()));
-    Rig { nodes, ns, address, stop, serving }
+    Rig { nodes, ns, address, _held: held, stop, serving }
 }
 
 impl Rig {
@@ -91,9 +98,10 @@ async fn staged_bytes_come_from_the_node_that_has_them() {
 async fn a_node_that_started_again_elsewhere_is_found() {
     let rig = rig().await;
     let (ino, extents) = rig.staged("f", 3000).await;
-    // Nobody listens there any more.
-    let before = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let client = rig.client("good", Some(before));
+    // Nobody listens there, and nobody else gets it meanwhile.
+    let before = TcpSocket::new_v4().unwrap();
+    before.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let client = rig.client("good", Some(before.local_addr().unwrap().to_string()));
     let e = client.read(rig.ns, ino, &extents[0], &extents[0]).await.unwrap_err();
     assert!(e.kind() == Kind::Unavailable && e.to_string().contains("has not answered for 42 s"), "{e}");
     let (node, address, silent) = (NodeId(1), Some(rig.address.clone()), Duration::ZERO);

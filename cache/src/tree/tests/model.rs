@@ -8,7 +8,6 @@
 use granary_core::limits::Limits;
 use granary_meta::types::Durability;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use std::sync::Arc;
 
 use super::world::{World, limits, pattern};
@@ -390,13 +389,13 @@ impl Run {
     }
 }
 
-/// Histories are long: fewer of them, and always the same, unless the environment asks for a number; then they are new ones.
+/// Histories are long: fewer of them, unless the environment asks for a number.
 fn config() -> ProptestConfig {
     let config = ProptestConfig { max_shrink_iters: 2000, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
         return config;
     }
-    ProptestConfig { cases: 60, rng_seed: RngSeed::Fixed(1), ..config }
+    ProptestConfig { cases: 60, ..config }
 }
 
 proptest! {

@@ -1,10 +1,14 @@
 //! The trash as it is seen from several nodes.
 
-use granary_core::{Clock, Ino, Kind, NodeId, ObjectId, ObjectKind};
+use std::sync::Arc;
+
+use granary_core::{Clock, Ino, Kind, NodeId, ObjectId, ObjectKind, TestClock};
 
 use super::rig::*;
 use crate::Metadata;
 use crate::remote::RemoteNamespace;
+use crate::server::ServeLimits;
+use crate::service::ServiceOptions;
 use crate::types::*;
 
 async fn stored(space: &RemoteNamespace, dir: Ino, text: &str, n: u64) -> Ino {
@@ -12,7 +16,7 @@ async fn stored(space: &RemoteNamespace, dir: Ino, text: &str, n: u64) -> Ino {
     space.lease(ino).await.unwrap();
     let place = Place::Log { node: NodeId(1), segment: 1, offset: n * 100 };
     let from = Extent { offset: 0, len: 9, place, crc: 7 };
-    let time = granary_core::TestClock::default().now();
+    let time = TestClock::default().now();
     let (extents, holes) = (vec![from], vec![]);
     let commit = Commit { ino, size: 9, mtime: time, ctime: time, extents, holes, staged_seq: n };
     space.commit(commit).await.unwrap();
@@ -24,7 +28,9 @@ async fn stored(space: &RemoteNamespace, dir: Ino, text: &str, n: u64) -> Ino {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_removes_another_finds_and_brings_back() {
-    let rig = Rig::start().await;
+    // A clock that stands still: all of it is in one hour.
+    let options = ServiceOptions { linger: std::time::Duration::ZERO, ..ServiceOptions::default() };
+    let rig = Rig::start_with(Arc::new(TestClock::default()), options, ServeLimits::default()).await;
     let ((a, on_a), (b, on_b)) = (rig.space().await, rig.space().await);
     let d = on_a.create(Ino::ROOT, name("d"), new(FileType::Directory), false).await.unwrap().ino;
     let inos = [stored(&on_a, d, "f", 1).await, stored(&on_a, d, "g", 2).await];

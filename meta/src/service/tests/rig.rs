@@ -162,12 +162,15 @@ impl Client {
         recall
     }
 
-    /// Answers all recalls that there are; nothing else is due.
-    pub fn give_all_up(&self) {
+    /// Answers all recalls that there are, and tells how many; nothing else is due.
+    pub fn give_all_up(&self) -> u64 {
+        let mut count = 0;
         while let Some(next) = self.poll() {
             let Outgoing::Recall(recall) = next else { panic!("only recalls were due, not {next:?}") };
             self.connection.released(Released { id: recall.id, open: false });
+            count += 1;
         }
+        count
     }
 
     pub fn ended(&self) -> Error {

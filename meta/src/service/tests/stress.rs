@@ -13,11 +13,21 @@ use crate::call::*;
 use crate::lease::LeaseKind;
 use crate::service::{Outgoing, Rights};
 
+const CLIENTS: u64 = 4;
 const ROUNDS: u64 = 300;
 
-/// Makes, changes and removes; answers recalls at once.
-fn run(mut client: Client, me: u64, shared: granary_core::Ino) -> u64 {
-    let (mut done, mut recalls) = (0, 0);
+/// What all of them came to.
+#[derive(Default)]
+struct Sums {
+    done: AtomicU64,
+    recalls: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Makes, changes and removes; answers recalls at once, until all have done their rounds: so none leaves with the shared file's lease
+/// that another wants.
+fn run(mut client: Client, me: u64, shared: granary_core::Ino, sums: &Sums) {
+    let mut recalls = 0;
     for round in 0..ROUNDS {
         let file = format!("{me}-{round}");
         for call in [
@@ -38,7 +48,7 @@ fn run(mut client: Client, me: u64, shared: granary_core::Ino) -> u64 {
                     }
                     Outgoing::Response(response) if response.id == id => {
                         response.result.unwrap();
-                        done += 1;
+                        sums.done.fetch_add(1, Ordering::SeqCst);
                         break;
                     }
                     other => panic!("{other:?}"),
@@ -46,10 +56,13 @@ fn run(mut client: Client, me: u64, shared: granary_core::Ino) -> u64 {
             }
         }
     }
-    // Others may wait for what it holds.
+    sums.ended.fetch_add(1, Ordering::SeqCst);
+    while sums.ended.load(Ordering::SeqCst) < CLIENTS {
+        recalls += client.give_all_up();
+        std::thread::yield_now();
+    }
     client.connection.leave();
-    assert!(recalls > 0, "they did not meet");
-    done
+    sums.recalls.fetch_add(recalls, Ordering::SeqCst);
 }
 
 #[test]
@@ -58,22 +71,25 @@ fn threads_at_full_speed_all_come_to_their_end() {
     let mut first = rig.client(99);
     let shared = first.attr(create("shared", false)).ino;
     first.connection.leave();
-    let done = Arc::new(AtomicU64::new(0));
+    let sums = Arc::new(Sums::default());
     let (tell, told) = mpsc::channel();
-    for me in 1..=4 {
+    for me in 1..=CLIENTS {
         let who = identity("a", &["g"], Rights::ReadWrite);
         let mut client = Client::greet(&rig.service, who, hello(me, None)).unwrap();
         client.enter("group/g");
-        let (done, tell) = (done.clone(), tell.clone());
+        let (sums, tell) = (sums.clone(), tell.clone());
         std::thread::spawn(move || {
-            done.fetch_add(run(client, me, shared), Ordering::SeqCst);
+            run(client, me, shared, &sums);
             tell.send(()).unwrap();
         });
     }
-    for _ in 1..=4 {
-        told.recv_timeout(Duration::from_secs(120)).expect("somebody waits for ever");
+    for _ in 1..=CLIENTS {
+        told.recv_timeout(Duration::from_secs(300)).expect("somebody waits for ever");
     }
-    assert_eq!(done.load(Ordering::SeqCst), 4 * 5 * ROUNDS);
+    assert_eq!(sums.done.load(Ordering::SeqCst), CLIENTS * 5 * ROUNDS);
+    // Each had the lease once at least, and none gave it up unasked.
+    let recalls = sums.recalls.load(Ordering::SeqCst);
+    assert!(recalls >= CLIENTS - 1, "{recalls} recalls");
     let space = rig.service.volume().namespace(&"group/g".parse().unwrap()).unwrap();
     assert_eq!(space.check().unwrap(), []);
     assert_eq!(rig.service.stats().parked, 0);
