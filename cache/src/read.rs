@@ -20,11 +20,13 @@
 //! | `fetch` | chunks on their way from the store |
 //! | `stats` | counters |
 
+mod ahead;
 mod disk;
 mod fetch;
 mod look;
 pub(crate) mod lru;
 mod memory;
+mod parts;
 mod policy;
 mod share;
 mod stats;
@@ -33,9 +35,9 @@ pub(crate) mod sums;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use granary_core::id::object_key;
 use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES, Limits};
 use granary_core::{ByteBudget, Clock, Error, Kind, NamespaceId, ObjectId, Result};
@@ -46,9 +48,10 @@ use tokio::runtime::Handle;
 use disk::{ChunkKey, Disk, DiskLimits};
 use fetch::{Class, Fetcher};
 use memory::MemoryFrames;
+use parts::{Parts, chunks_within};
 use sums::FrameSums;
 
-use crate::prefetch::objects::{self, Objects, Wish};
+use crate::prefetch::objects::Objects;
 use crate::room::Room;
 
 pub use disk::CacheFolder;
@@ -248,20 +251,6 @@ impl ReadCache {
         }
     }
 
-    /// Fetches in the background what of `range` is not cached, after all demand reads. Where that ends because too much waits
-    /// already: from there on it is to be asked for again.
-    pub fn prefetch(&self, ns: NamespaceId, object: &ObjectInfo, range: Range<u64>) -> Option<u64> {
-        let chunks = chunks_within(&(range.start..range.end.min(object.payload_len)));
-        let accepted = self.fetcher.prefetch(ns, object, chunks.clone());
-        let refused = chunks.start + accepted;
-        (refused < chunks.end).then(|| (u64::from(refused) * CHUNK_BYTES).max(range.start))
-    }
-
-    /// Bytes that are worth having under way, by what the store gave lately.
-    pub fn window(&self) -> u64 {
-        self.fetcher.window()
-    }
-
     /// Fetches in the background, after all that readers and prefetch want, what of `range` is not on disk; how many bytes. Returns
     /// when it is there.
     ///
@@ -442,119 +431,6 @@ impl ReadCache {
     /// Returns when no fetch is under way and what was fetched is on disk: before the runtime ends.
     pub async fn idle(&self) {
         self.fetcher.idle().await;
-    }
-
-    /// Objects of this namespace behind whose end reads go on: each once.
-    pub(crate) fn take_beyond(&self, ns: NamespaceId) -> Vec<ObjectId> {
-        if !self.has_beyond.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mine, others): (Vec<_>, Vec<_>) = beyond.drain(..).partition(|(of, _)| *of == ns);
-        self.has_beyond.store(!others.is_empty(), Ordering::Relaxed);
-        *beyond = others;
-        mine.into_iter().map(|(_, object)| object).collect()
-    }
-
-    /// The reads of `before` will go on in this object.
-    pub(crate) fn go_on(&self, ns: NamespaceId, before: ObjectId, object: &ObjectInfo) {
-        let chunks = self.ahead().adopt(before, object);
-        self.fetch_ahead(ns, object, chunks);
-    }
-
-    fn ahead(&self) -> MutexGuard<'_, Objects> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the policy of a read, and does what it wishes.
-    fn tell(
-        &self,
-        mut ahead: MutexGuard<'_, Objects>,
-        ns: NamespaceId,
-        object: &ObjectInfo,
-        range: &Range<u64>,
-        missed: bool,
-    ) {
-        if range.is_empty() {
-            return;
-        }
-        let used_bytes = self.fetcher.stats.prefetch_used_bytes.load(Ordering::Relaxed);
-        let window = self.window();
-        let Wish { chunks, next, beyond } =
-            ahead.on_read(&objects::Read { ns, object, range, missed, window, used_bytes });
-        drop(ahead);
-        self.fetch_ahead(ns, object, chunks);
-        if let Some(next) = next {
-            self.fetch_ahead(ns, &next, Some(chunks_within(&(0..next.payload_len))));
-        }
-        if beyond {
-            let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
-            if beyond.len() < BEYOND_MAX {
-                beyond.push((ns, object.id));
-            }
-            self.has_beyond.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn fetch_ahead(&self, ns: NamespaceId, object: &ObjectInfo, chunks: Option<Range<u32>>) {
-        let Some(chunks) = chunks else { return };
-        let accepted = self.fetcher.prefetch(ns, object, chunks.clone());
-        if accepted < chunks.end - chunks.start {
-            self.ahead().on_refused(object.id, chunks.start + accepted);
-        }
-    }
-}
-
-/// The chunks that have these bytes.
-fn chunks_within(range: &Range<u64>) -> Range<u32> {
-    if range.start >= range.end {
-        return 0..0;
-    }
-    (range.start / CHUNK_BYTES) as u32..range.end.div_ceil(CHUNK_BYTES) as u32
-}
-
-/// A read's range, cut at the chunks' borders, and what was found of each part.
-struct Parts {
-    object: ObjectId,
-    range: Range<u64>,
-    found: Vec<Option<Bytes>>,
-}
-
-impl Parts {
-    fn of(object: ObjectId, range: &Range<u64>) -> Parts {
-        let chunks = match range.is_empty() {
-            true => 0,
-            false => range.end.div_ceil(CHUNK_BYTES) - range.start / CHUNK_BYTES,
-        };
-        Parts { object, range: range.clone(), found: vec![None; chunks as usize] }
-    }
-
-    fn len(&self) -> usize {
-        self.found.len()
-    }
-
-    fn keys(&self) -> impl Iterator<Item = ChunkKey> + '_ {
-        (0..self.len()).map(|at| self.at(at).0)
-    }
-
-    /// The chunk of a part, and the part's range within the chunk.
-    fn at(&self, at: usize) -> (ChunkKey, Range<u64>) {
-        let index = self.range.start / CHUNK_BYTES + at as u64;
-        let begin = index * CHUNK_BYTES;
-        let within = self.range.start.max(begin) - begin..self.range.end.min(begin + CHUNK_BYTES) - begin;
-        (ChunkKey { object: self.object, index: index as u32 }, within)
-    }
-
-    fn join(mut self) -> Bytes {
-        if let [Some(only)] = &mut self.found[..] {
-            return std::mem::take(only);
-        }
-        let mut out = BytesMut::with_capacity((self.range.end - self.range.start) as usize);
-        for part in self.found.iter().flatten() {
-            out.extend_from_slice(part);
-        }
-        debug_assert_eq!(out.len() as u64, self.range.end - self.range.start);
-        out.freeze()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Objects whose frames are compressed are read like others.
 
+use bytes::BytesMut;
 use granary_store::format::{Codec, NewEntry, PackBuilder};
 
 use super::*;

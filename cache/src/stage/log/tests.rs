@@ -1,8 +1,9 @@
 use super::*;
 use crate::stage::disk::SystemDisk;
 use crate::stage::disk::power::{FailingDisk, Loss};
-use crate::stage::record::{RecordKind, scan};
-use granary_core::{Ino, TestClock, Timestamp};
+use crate::stage::record::{Head, RecordKind, scan};
+use granary_core::limits::OBJECT_PAYLOAD_MAX;
+use granary_core::{Ino, Kind, TestClock, Timestamp};
 use std::sync::atomic::Ordering::SeqCst;
 
 const NS: NamespaceId = NamespaceId(5);
