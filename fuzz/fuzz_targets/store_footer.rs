@@ -1,46 +1,5 @@
-//! Footers as somebody who means harm would make them: checksums match, the rest is anything.
 #![no_main]
 
-use granary_core::ObjectKind;
-use granary_core::limits::FRAME_BYTES;
-use granary_store::format::{Content, Footer, Trailer};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
-    // As it is: nearly always stopped by the trailer.
-    let _ = Footer::parse(data, data.len() as u64);
-
-    // Four bytes choose stored length and kind, the rest is the footer.
-    let Some((head, footer)) = data.split_first_chunk::<4>() else { return };
-    let choice = u32::from_le_bytes(*head);
-    let stored_len = u64::from(choice >> 8);
-    let kind = if choice & 1 == 0 { ObjectKind::Pack } else { ObjectKind::Block };
-    let trailer = Trailer {
-        kind,
-        footer_len: footer.len() as u32,
-        payload_len: stored_len,
-        footer_crc: crc32c::crc32c(footer),
-    };
-    let bytes = [footer, &trailer.encode()].concat();
-    let Ok(footer) = Footer::parse(&bytes, stored_len) else { return };
-
-    assert_eq!((footer.kind(), footer.stored_len()), (kind, stored_len));
-    let payload_len = footer.payload_len();
-    if let Some(compressed) = footer.frames.compressed()
-        && let Ok(payload) = compressed.unpack(&(0..payload_len), data)
-    {
-        assert_eq!(payload.len() as u64, payload_len);
-    }
-    assert_eq!(footer.frames.checksums().len() as u64, payload_len.div_ceil(FRAME_BYTES));
-    if let Content::Pack(entries) = &footer.content {
-        let mut end = 0;
-        for entry in entries {
-            assert!(u64::from(entry.payload_offset) >= end && entry.len > 0);
-            end = entry.payload_end();
-            let _ = entry.verify(footer.id, data);
-        }
-        assert!(end <= payload_len);
-    }
-    let _ = footer.verify_frames(0, data);
-    let _ = footer.verify_frames(FRAME_BYTES, data);
-});
+fuzz_target!(|data: &[u8]| granary_fuzz_parsers::store_footer(data));
