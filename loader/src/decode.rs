@@ -19,11 +19,12 @@
 //!   panics about is such an error too: training data comes from anywhere, and decoders have bugs.
 //! * Nothing is allocated for what a header merely claims: its size is compared with `pixels_max` and `frames_max` before.
 //! * [`Decode::bytes`] is known from headers, before anything is decoded, and is never less than what comes: the loader counts it in
-//!   `decoded_bytes_max`. What a decoder needs while it works is not in it: of a progressive JPEG 6 bytes a pixel, for each thread.
+//!   `decoded_bytes_max`. What a decoder needs while it works is not in it: of a progressive JPEG 6 bytes a pixel, for each thread; nor is an image
+//!   before it is resized.
 //! * Lossless formats give what was stored, bit by bit.
 //!
-//! Decoders are written in Rust: zune-jpeg, png, claxon (FLAC) and lewton (Vorbis); WAV and Ogg are read here. Opus has no decoder in Rust yet that
-//! is old enough to be relied on, so it is refused by name.
+//! Decoders are written in Rust: zune-jpeg, png, claxon (FLAC) and lewton (Vorbis); WAV and Ogg are read here. Images are resized by
+//! fast_image_resize. Opus has no decoder in Rust yet that is old enough to be relied on, so it is refused by name.
 
 mod array;
 mod audio;
@@ -40,7 +41,7 @@ use crate::sample::Sample;
 
 pub use array::{Array, Numbers};
 pub use audio::{Audio, Depth};
-pub use image::{Image, Mode};
+pub use image::{Filter, Image, Mode};
 pub use way::{Decode, Way};
 
 /// What a file is.

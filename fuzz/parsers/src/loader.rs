@@ -1,6 +1,6 @@
 //! Images and sound.
 
-use granary_loader::decode::{Audio, Image, Numbers, Way};
+use granary_loader::decode::{Audio, Image, Mode, Numbers, Way};
 
 /// Pixels and frames, so that the fuzzer's own limit on memory finds what is beyond.
 const NUMBERS_MAX: u64 = 1 << 20;
@@ -9,7 +9,10 @@ const NUMBERS_MAX: u64 = 1 << 20;
 pub fn loader_decode(data: &[u8]) {
     let audio = Audio { frames_max: NUMBERS_MAX, ..Audio::default() };
     let image = Image { pixels_max: NUMBERS_MAX, ..Image::default() };
-    check(&Way { image: Some(image), audio: Some(audio) }, data);
+    let small = Image { mode: Mode::Rgb8, size: Some([24, 32]), shorter_side: Some(40), ..image.clone() };
+    for image in [image, small] {
+        check(&Way { image: Some(image), audio: Some(audio.clone()) }, data);
+    }
 }
 
 fn check(way: &Way, data: &[u8]) {

@@ -79,6 +79,22 @@ def test_ways_to_decode(media):
     assert isinstance(granary.Dataset(media, decode={"png": "rgb8"})[7]["wav"], granary.View)
 
 
+def test_images_of_any_size_are_stacked(tmp_path):
+    images = [np.full((h, w, 3), 10 * h + w, np.uint8) for h, w in [(8, 6), (5, 17), (20, 9), (12, 12)]]
+    at = write(tmp_path, [{"png": png(image)} for image in images])
+    for way, shape in [
+        (granary.Image(size=(7, 9)), (7, 9, 3)),
+        (granary.Image("gray8", size=(4, 6), shorter_side=6, filter="lanczos"), (4, 6, 1)),
+        (granary.Image(size=(5, 5), filter="nearest"), (5, 5, 3)),
+    ]:
+        loader = granary.Loader(at, 4, shuffle=False, decode={"png": way})
+        stacked = np.asarray(next(iter(loader)).stacked("png"))
+        assert stacked.shape == (4, *shape)
+        assert all((array == image[0, 0, 0]).all() for array, image in zip(stacked, images))
+    sides = [granary.Dataset(at, decode={"png": granary.Image(shorter_side=10)})[n]["png"].shape for n in range(4)]
+    assert sides == [(13, 10, 3), (10, 34, 3), (22, 10, 3), (10, 10, 3)]
+
+
 def test_a_loader_decodes_as_its_data_sets_do_unless_it_is_told(media):
     data = granary.Dataset(media, decode={"png": "gray8"})
     assert next(iter(granary.Loader(data, 4)))[0]["png"].shape == (8, 6, 1)
@@ -212,6 +228,8 @@ def test_what_is_no_way_to_decode(media):
         ({"png": "rgb9"}, granary.InvalidError, "one of auto, unchanged, gray8, rgb8, rgba8, f32, i16"),
         ({"png": granary.Image("RGB")}, granary.InvalidError, "unknown variant"),
         ({"png": granary.Image(pixels_max=0)}, granary.InvalidError, "pixels_max is 0"),
+        ({"png": granary.Image(size=(0, 8))}, granary.InvalidError, "a side of 0 pixels"),
+        ({"png": granary.Image(size=(8, 9), shorter_side=8)}, granary.InvalidError, "make shorter_side 9 or more"),
         ({"png": 7}, TypeError, "nothing to decode to"),
         ({"": "auto"}, granary.InvalidError, "empty extension"),
     ]:

@@ -9,18 +9,21 @@
 //!
 //! Alpha that is not asked for is left out, not blended. A palette becomes colours, 1, 2 and 4 bits become 8, of 16 bits the upper 8 are taken where
 //! 8 are asked for. CMYK and YCCK JPEGs are given as red, green, blue, always: four channels would pass for alpha. Colour profiles are not applied. Of
-//! an animated PNG the picture is given that others show. Exif's orientation is applied, unless it is not wanted.
+//! an animated PNG the picture is given that others show. Exif's orientation is applied, unless it is not wanted. Last, an image gets the size that is
+//! wanted (`resize`): so a batch of photographs has one shape.
 
 mod jpeg;
 mod orient;
 mod pixels;
 mod png;
+mod resize;
 
 use granary_core::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::array::{Array, Numbers};
 use pixels::Pixels;
+pub use resize::Filter;
 
 /// What an image becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,14 +67,26 @@ pub struct Image {
     pub mode: Mode,
     /// Turned and mirrored as its Exif data say, so that up is up.
     pub orient: bool,
-    /// An image that has more is an error, before memory is taken for it.
+    /// Height and width of what comes; with `shorter_side` the middle of it.
+    pub size: Option<[u32; 2]>,
+    /// The shorter side becomes so long, and proportions stay.
+    pub shorter_side: Option<u32>,
+    pub filter: Filter,
+    /// An image that has more, or would have after it was resized, is an error, before memory is taken for it.
     pub pixels_max: u64,
 }
 
 impl Default for Image {
     fn default() -> Image {
         // 268 MB of 8-bit RGB: where Pillow begins to warn of bombs.
-        Image { mode: Mode::Unchanged, orient: true, pixels_max: 89_478_485 }
+        Image {
+            mode: Mode::Unchanged,
+            orient: true,
+            size: None,
+            shorter_side: None,
+            filter: Filter::Bilinear,
+            pixels_max: 89_478_485,
+        }
     }
 }
 
@@ -79,7 +94,7 @@ impl Image {
     /// Errors: `Invalid` names the setting and its bounds.
     pub fn check(&self) -> Result<()> {
         match self.pixels_max {
-            1..=0x1_0000_0000 => Ok(()),
+            1..=0x1_0000_0000 => self.check_sides(),
             other => {
                 Err(Error::new(Kind::Invalid, format!("pixels_max is {other}; it must be 1 to 4294967296")))
             }
@@ -88,6 +103,16 @@ impl Image {
 
     /// Errors: `FileTooLarge`.
     fn check_size(&self, width: usize, height: usize) -> Result<()> {
+        self.check_pixels("it says it is", width, height)?;
+        let Some(to) = self.target(width, height) else { return Ok(()) };
+        // One direction is resized after the other, and which one first is not ours to say.
+        for (width, height) in [(to.width, to.height), (to.width, height), (width, to.height)] {
+            self.check_pixels("on its way to another size it is", width, height)?;
+        }
+        Ok(())
+    }
+
+    fn check_pixels(&self, what: &str, width: usize, height: usize) -> Result<()> {
         let pixels = (width as u64).saturating_mul(height as u64);
         if pixels <= self.pixels_max {
             return Ok(());
@@ -95,7 +120,7 @@ impl Image {
         Err(Error::new(
             Kind::FileTooLarge,
             format!(
-                "it says it is {width} x {height} pixels, and pixels_max is {}; give more if that is right, or leave the file out",
+                "{what} {width} x {height} pixels, and pixels_max is {}; give more if that is right, or leave the file out",
                 self.pixels_max
             ),
         ))
@@ -104,6 +129,8 @@ impl Image {
     /// What a decoded image has at most; `None` when it is over the limit.
     fn bytes(&self, width: usize, height: usize, stored: usize, number_bytes: usize) -> Option<u64> {
         self.check_size(width, height).ok()?;
+        // Turned, it has as many.
+        let (width, height) = self.target(width, height).map_or((width, height), |to| (to.width, to.height));
         let pixel = match self.mode.channels() {
             None => stored * number_bytes,
             Some(channels) => channels,
@@ -111,13 +138,25 @@ impl Image {
         Some(width as u64 * height as u64 * pixel as u64)
     }
 
-    /// The last step: channels, and which way is up.
-    fn finished(&self, mut pixels: Pixels<u8>, exif: Option<&[u8]>) -> Array {
+    /// The last step: channels, which way is up, and size.
+    fn finished(&self, mut pixels: Pixels<u8>, exif: Option<&[u8]>) -> Result<Array> {
         if let Some(channels) = self.mode.channels() {
             pixels = pixels.with_channels(channels);
         }
-        let pixels = self.oriented(pixels, exif);
-        Array { shape: pixels.shape(), numbers: Numbers::U8(pixels.numbers), sample_rate: None }
+        pixels = self.oriented(pixels, exif);
+        if let Some(to) = self.target(pixels.width, pixels.height) {
+            pixels = pixels.resized(&to, self.filter)?;
+        }
+        Ok(Array { shape: pixels.shape(), numbers: Numbers::U8(pixels.numbers), sample_rate: None })
+    }
+
+    /// The same of 16 bits, whose channels stay.
+    fn finished_deep(&self, pixels: Pixels<u16>, exif: Option<&[u8]>) -> Result<Array> {
+        let mut pixels = self.oriented(pixels, exif);
+        if let Some(to) = self.target(pixels.width, pixels.height) {
+            pixels = pixels.resized(&to, self.filter)?;
+        }
+        Ok(Array { shape: pixels.shape(), numbers: Numbers::U16(pixels.numbers), sample_rate: None })
     }
 
     fn oriented<T: Copy>(&self, pixels: Pixels<T>, exif: Option<&[u8]>) -> Pixels<T> {

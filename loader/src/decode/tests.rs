@@ -148,6 +148,47 @@ fn modes_decide_the_channels() {
 }
 
 #[test]
+fn images_of_any_size_come_in_one_shape() {
+    let of = |text: &str| Decode::from_json(&format!(r#"{{"x": {{"image": {text}}}}}"#)).unwrap();
+    for (settings, lying, standing) in [
+        (r#"{"mode": "rgb8", "size": [24, 32]}"#, [24, 32, 3], [24, 32, 3]),
+        (r#"{"mode": "rgb8", "shorter_side": 20}"#, [20, 24, 3], [24, 20, 3]),
+        (r#"{"mode": "rgba8", "shorter_side": 100, "size": [96, 64]}"#, [96, 64, 4], [96, 64, 4]),
+    ] {
+        let decode = of(settings);
+        let way = decode.way(b"x").unwrap();
+        for name in ["baseline.jpg", "gray.jpg", "cmyk.jpg", "progressive.jpg", "turned.jpg", "baseline.png"]
+        {
+            let shape = if name == "turned.jpg" { standing } else { lying };
+            let found = file(way, &media(name)).unwrap();
+            assert_eq!((&found.shape[..], u8s(&found).len()), (&shape[..], shape.iter().product()), "{name}");
+            assert_eq!(file_bytes(way, &media(name)), array_bytes(&found), "{name}");
+        }
+    }
+    let deep =
+        png(2, 2, png::ColorType::Grayscale, png::BitDepth::Sixteen, &[0x10, 0, 0x30, 0, 0x10, 0, 0x30, 0]);
+    let found = file(of(r#"{"size": [1, 1]}"#).way(b"x").unwrap(), &deep).unwrap();
+    assert_eq!((&found.shape[..], &found.numbers), (&[1, 1, 1][..], &Numbers::U16(vec![0x2000])));
+}
+
+#[test]
+fn what_would_become_too_large_is_refused_before_memory_is_taken() {
+    let thin = png(1, 4000, png::ColorType::Grayscale, png::BitDepth::Eight, &[7; 4000]);
+    for image in [
+        // 1000 x 4,000,000 pixels; and 1000 x 4000 between the one direction and the other.
+        Image { shorter_side: Some(1000), ..Image::default() },
+        Image { size: Some([10, 1000]), pixels_max: 100_000, ..Image::default() },
+    ] {
+        let way = Way { image: Some(image), audio: None };
+        let e = file(&way, &thin).unwrap_err();
+        assert_eq!((e.kind(), file_bytes(&way, &thin)), (Kind::FileTooLarge, 0), "{e}");
+        assert!(e.to_string().contains("on its way to another size"), "{e}");
+    }
+    let way = Way { image: Some(Image { size: Some([10, 10]), ..Image::default() }), audio: None };
+    assert_eq!(u8s(&file(&way, &thin).unwrap()), [7; 100]);
+}
+
+#[test]
 fn pngs_of_all_kinds_are_exact() {
     use png::BitDepth::{Eight, Four, One, Sixteen, Two};
     use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};

@@ -141,6 +141,8 @@ mod tests {
             (r#"{"jpg": {"name": "rgb9"}}"#, "one of auto, unchanged, gray8, rgb8, rgba8, f32, i16"),
             (r#"{"jpg": {"image": {"modus": "rgb8"}}}"#, "unknown field `modus`"),
             (r#"{"jpg": {"image": {"pixels_max": 0}}}"#, "pixels_max is 0"),
+            (r#"{"jpg": {"image": {"size": [224, 0]}}}"#, "a side of 0 pixels"),
+            (r#"{"jpg": {"image": {"filter": "box"}}}"#, "unknown variant `box`"),
             (r#"{"wav": {"audio": {"frames_max": 0}}}"#, "frames_max is 0"),
             (r#"{".": {"name": "auto"}}"#, "empty extension"),
             ("[]", "cannot be understood"),

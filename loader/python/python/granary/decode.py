@@ -26,11 +26,19 @@ class Image:
         mode: ``"gray8"``, ``"rgb8"`` or ``"rgba8"``: ``uint8`` with 1, 3 or 4 channels. ``"unchanged"``: with the channels that are stored, and
             ``uint16`` of a PNG of 16 bits. A palette becomes colours, CMYK becomes RGB.
         orient: turned and mirrored as its Exif data say.
-        pixels_max: an image that has more is an error, before memory is taken for it; 89,478,485 when left out, where Pillow begins to warn.
+        size: height and width of what comes. Alone, all of the image is made so large, whatever its proportions; with ``shorter_side`` it is the
+            middle of it that comes, as of torchvision's ``Resize(shorter_side)`` and ``CenterCrop(size)``.
+        shorter_side: the shorter side becomes so long, and proportions stay. Not less than ``size``.
+        filter: how pixels between pixels are made, as Pillow makes them; ``"nearest"`` leaves the numbers of a mask as they are.
+        pixels_max: an image that has more, or would have when resized, is an error, before memory is taken for it; 89,478,485 when left out, where
+            Pillow begins to warn.
     """
 
     mode: Literal["unchanged", "gray8", "rgb8", "rgba8"] = "unchanged"
     orient: bool = True
+    size: tuple[int, int] | None = None
+    shorter_side: int | None = None
+    filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     pixels_max: int | None = None
 
 

@@ -72,6 +72,34 @@ def test_jpegs_are_near_what_pillow_decodes(tmp_path):
     assert worst <= 12 and max(sums) < 1
 
 
+FILTERS = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_images_are_resized_as_pillow_resizes_them(tmp_path, name):
+    cases = [picture(at, *size).convert(mode) for at, size in enumerate(SIZES) for mode in ("L", "RGB", "RGBA")]
+    at = write(tmp_path, [{"png": saved(image, format="PNG")} for image in cases])
+    worst = 0
+    for height, width in [(16, 24), (50, 31), (100, 1)]:
+        data = granary.Dataset(at, decode={"png": granary.Image(size=(height, width), filter=name)})
+        for image, sample in zip(cases, data, strict=True):
+            of_pillow = np.asarray(image.resize((width, height), FILTERS[name])).reshape(sample["png"].shape)
+            worst = max(worst, np.abs(np.asarray(sample["png"]).astype(int) - of_pillow).max())
+    print(f"{name} beside Pillow: at most {worst} of 255")
+    assert worst <= (0 if name == "nearest" else 2)
+
+
+def test_the_middle_is_that_of_torchvision(tmp_path):
+    cases = [picture(at, *size) for at, size in enumerate([(500, 375), (333, 500), (64, 48), (41, 90)])]
+    at = write(tmp_path, [{"png": saved(image, format="PNG")} for image in cases])
+    data = granary.Dataset(at, decode={"png": granary.Image(size=(50, 56), shorter_side=64)})
+    for image, sample in zip(cases, data, strict=True):
+        width, height = (side * 64 // min(image.size) for side in image.size)
+        left, top = round((width - 56) / 2.0), round((height - 50) / 2.0)
+        whole = image.resize((width, height), Image.BILINEAR).crop((left, top, left + 56, top + 50))
+        assert np.abs(np.asarray(sample["png"]).astype(int) - np.asarray(whole)).max() <= 1
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_images_are_turned_as_pillow_turns_them(tmp_path, format):
     samples = []

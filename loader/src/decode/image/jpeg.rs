@@ -118,7 +118,7 @@ pub(super) fn decode(image: &Image, bytes: &[u8]) -> Result<Array> {
         )));
     }
     let exif = decoder.exif().cloned();
-    Ok(image.finished(Pixels { width, height, channels, numbers }, exif.as_deref()))
+    image.finished(Pixels { width, height, channels, numbers }, exif.as_deref())
 }
 
 #[cfg(test)]

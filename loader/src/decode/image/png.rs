@@ -6,7 +6,7 @@ use granary_core::Result;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 
 use super::{Image, Mode, Pixels};
-use crate::decode::array::{Array, Numbers};
+use crate::decode::array::Array;
 use crate::decode::{damaged, unsupported};
 
 /// Memory besides the image's own: rows, and chunks such as Exif data.
@@ -75,10 +75,9 @@ pub(super) fn decode(image: &Image, bytes: &[u8]) -> Result<Array> {
         ColorType::Rgba => 4,
     };
     if frame.bit_depth != BitDepth::Sixteen {
-        return Ok(image.finished(Pixels { width, height, channels, numbers }, exif.as_deref()));
+        return image.finished(Pixels { width, height, channels, numbers }, exif.as_deref());
     }
     let pairs = numbers.chunks_exact(2);
     let numbers: Vec<u16> = pairs.map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
-    let pixels = image.oriented(Pixels { width, height, channels, numbers }, exif.as_deref());
-    Ok(Array { shape: pixels.shape(), numbers: Numbers::U16(pixels.numbers), sample_rate: None })
+    image.finished_deep(Pixels { width, height, channels, numbers }, exif.as_deref())
 }
