@@ -1,8 +1,9 @@
 //! An open data set: one version of it, and the indexes of its shards, got when they are first asked for.
 //!
-//! A folder's indexes are mapped. A bucket's are fetched whole and checked against the manifest; they stay in memory up to a bound,
-//! or, with a folder for them, on disk, where other processes of the machine find them too.
+//! A folder's indexes are mapped. A bucket's are fetched whole and checked against the manifest; large ones go to unnamed files, and all of
+//! them, with a folder for them, to where other processes of the machine find them too.
 
+mod fetch;
 mod indexes;
 #[cfg(test)]
 mod tests;

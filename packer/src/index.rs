@@ -73,7 +73,8 @@
 //! # What is checked when
 //!
 //! The header's checksum covers that of the sums, which cover all else. Header and sums are checked when an index is opened, each
-//! 64 KiB when it is first touched, all of it by [`Index::verify`]. Whatever the bytes say, an access gives an error and nothing
+//! 64 KiB when it is first touched, all of it by [`Index::verify`]. What a large index has mapped only because it was checked or searched
+//! is given back, so that memory is taken by what is used. Whatever the bytes say, an access gives an error and nothing
 //! worse. Only a file that is cut short while it is mapped would end the process (SIGBUS): indexes are replaced by renaming, never
 //! written over.
 
@@ -107,6 +108,9 @@ use record::{FILE_BYTES, FileRecord, OTHER_BYTES, OtherRecord};
 /// The newest format this program reads, and the one it writes.
 pub const VERSION: u8 = 1;
 
+/// Of a binary search, after which what it mapped is given back. Each touches three places that nobody else is likely to.
+const SEARCH_STEPS: u32 = 2;
+
 /// An open index. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Index {
@@ -121,6 +125,11 @@ impl Index {
     pub fn open(path: &Path) -> Result<Index> {
         let name = path.display().to_string();
         Index::new(Body::map(path)?).map_err(|e| e.context(name))
+    }
+
+    /// The same of an open file, whose name errors do not have.
+    pub fn of_file(file: &std::fs::File) -> Result<Index> {
+        Index::new(Body::map_file(file)?)
     }
 
     /// The same of bytes in memory.
@@ -262,14 +271,19 @@ impl Index {
     ///
     /// Errors: `Corrupt`.
     pub fn lower_bound(&self, path: &[u8]) -> Result<u32> {
-        let (mut low, mut high) = (0, self.header.files);
+        let (mut low, mut high, mut steps) = (0, self.header.files, 0);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.path(self.sorted(middle)?)? < path {
                 true => low = middle + 1,
                 false => high = middle,
             }
+            steps += 1;
+            if steps % SEARCH_STEPS == 0 {
+                self.body.give_back();
+            }
         }
+        self.body.give_back();
         Ok(low)
     }
 
@@ -330,6 +344,12 @@ impl Index {
     ///
     /// Errors: `Corrupt`.
     pub fn verify(&self) -> Result<()> {
+        let verified = self.verify_all();
+        self.body.give_back();
+        verified
+    }
+
+    fn verify_all(&self) -> Result<()> {
         self.body.check(&self.header.layout().body())?;
         let (mut end, mut bytes) = (0, 0u64);
         for sample in 0..self.header.samples {

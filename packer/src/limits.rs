@@ -12,6 +12,8 @@ pub const NAMES_BYTES_MAX: u64 = u32::MAX as u64;
 pub const OWNERS_MAX: usize = u16::MAX as usize;
 /// Bytes of an index: what a hostile one may make us fetch.
 pub const INDEX_BYTES_MAX: u64 = 8 << 30;
+/// Bytes of an index that stays in memory when there is no folder for it.
+pub const INDEX_MEMORY_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of one manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// Shards of one data set.

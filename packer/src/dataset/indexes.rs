@@ -1,15 +1,13 @@
 //! The indexes that are open, within a bound.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use granary_core::{Error, Kind, Result};
 use tokio::sync::OnceCell;
 
-use super::Options;
+use super::{Options, fetch};
 use crate::index::Index;
-use crate::limits::INDEX_BYTES_MAX;
 use crate::manifest::Shard;
 use crate::place::Place;
 
@@ -44,24 +42,15 @@ impl Indexes {
                 if let Some(index) = self.on_disk(place, shard)? {
                     return Ok(index);
                 }
-                let name = shard.index_path();
-                if shard.index_bytes > INDEX_BYTES_MAX {
-                    return Err(Error::new(Kind::Corrupt, format!("{place}/{name} is impossibly large")));
-                }
-                let bytes = place.get(&name, 0..shard.index_bytes).await?;
-                let index = Index::from_bytes(bytes.clone())
-                    .and_then(|index| checked(index, shard))
-                    .and_then(|index| index.verify().map(|()| index))
-                    .map_err(|e| e.context(format_args!("{place}/{name}")))?;
-                match &self.options.index_folder {
-                    None => Ok(index),
-                    Some(folder) => keep(folder, shard, &bytes)
-                        .and_then(|()| Index::open(&folder.join(index_file_name(shard))))
-                        // Without room on disk it is kept in memory.
-                        .or_else(|e| {
-                            tracing::warn!("an index is not kept on disk: {e}");
-                            Ok(index)
-                        }),
+                let folder = self.options.index_folder.as_deref();
+                match fetch::index(place, shard, folder).await {
+                    // Without room on disk it is kept in memory.
+                    Err(fetch::Failed::Disk(e)) => {
+                        tracing::warn!("an index is not kept on disk: {e}");
+                        fetch::into_memory(place, shard).await
+                    }
+                    Err(fetch::Failed::Other(e)) => Err(e),
+                    Ok(index) => Ok(index),
                 }
             })
             .await?;
@@ -121,7 +110,7 @@ impl Indexes {
 }
 
 /// The index is the one that the manifest names.
-fn checked(index: Index, shard: &Shard) -> Result<Index> {
+pub(super) fn checked(index: Index, shard: &Shard) -> Result<Index> {
     if index.crc32c() == shard.index_crc32c
         && index.bytes() == shard.index_bytes
         && index.shard_bytes() == shard.bytes
@@ -142,13 +131,4 @@ fn checked(index: Index, shard: &Shard) -> Result<Index> {
 /// What an index is called in a folder of indexes.
 pub fn index_file_name(shard: &Shard) -> String {
     format!("{:08x}-{}-{}.gidx", shard.index_crc32c, shard.index_bytes, shard.bytes)
-}
-
-fn keep(folder: &Path, shard: &Shard, bytes: &[u8]) -> Result<()> {
-    let name = index_file_name(shard);
-    let cannot = |e: std::io::Error| Error::io(format!("cannot keep an index in {}", folder.display()), e);
-    std::fs::create_dir_all(folder).map_err(cannot)?;
-    let mut file = tempfile::Builder::new().prefix("new-").tempfile_in(folder).map_err(cannot)?;
-    std::io::Write::write_all(&mut file, bytes).map_err(cannot)?;
-    file.persist(folder.join(name)).map_err(|e| cannot(e.error)).map(drop)
 }

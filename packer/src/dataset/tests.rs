@@ -4,6 +4,7 @@ use granary_store::MemoryStore;
 
 use super::*;
 use crate::key::Grouping;
+use crate::limits::INDEX_MEMORY_BYTES_MAX;
 use crate::manifest::Runs;
 use crate::shard::{Identity, Writer};
 use crate::tar::Entry;
@@ -162,4 +163,36 @@ async fn open_indexes_have_a_bound() {
     // The first left when the second came; who holds it still can use it.
     assert!(data.index_now(0).unwrap().is_none());
     assert_eq!(first.sample_count(), 3);
+}
+
+#[tokio::test]
+async fn a_large_index_of_a_bucket_is_on_disk_and_small_ones_in_memory() {
+    let place = bucket();
+    let shards = vec![put_shard(&place, 0, 0, 45_000).await, put_shard(&place, 1, 45_000, 45_010).await];
+    assert!(shards[0].index_bytes > INDEX_MEMORY_BYTES_MAX && shards[1].index_bytes < INDEX_MEMORY_BYTES_MAX);
+    let manifest = Manifest::new(1, [1; 16], Grouping::Stem, "pack", shards).unwrap();
+    let data = DataSet::of_manifest(place.clone(), manifest.clone(), Options::default());
+    let kind = |index: &Index| format!("{index:?}").contains("mapped");
+    let (large, small) = (data.index(0).await.unwrap(), data.index(1).await.unwrap());
+    assert_eq!((kind(&large), kind(&small)), (true, false));
+    assert_eq!(data.find(b"44999.jpg").await.unwrap(), Some((0, 89_999)));
+    assert_eq!(data.find(b"45009.cls").await.unwrap(), Some((1, 18)));
+    // Where no file can be made it is in memory.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let options = Options { index_folder: Some(file.path().join("below-a-file")), ..Options::default() };
+    let data = DataSet::of_manifest(place.clone(), manifest.clone(), options);
+    let index = data.index(0).await.unwrap();
+    assert_eq!((kind(&index), index.sample_count()), (false, 45_000));
+    // One that came wrong is refused, wherever it was to be kept.
+    let whole = place.read_whole("shards/000000.gidx", 64 << 20).await.unwrap();
+    let mut wrong = whole.to_vec();
+    wrong[3_000_000] ^= 1;
+    place.put("shards/000000.gidx", wrong.into()).await.unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    for index_folder in [None, Some(kept.path().to_owned())] {
+        let options = Options { index_folder, ..Options::default() };
+        let data = DataSet::of_manifest(place.clone(), manifest.clone(), options);
+        assert_eq!(data.index(0).await.unwrap_err().kind(), Kind::Corrupt);
+    }
+    assert_eq!(kept.path().read_dir().unwrap().count(), 0);
 }

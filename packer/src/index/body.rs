@@ -8,12 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use granary_core::{Error, Kind, Result};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use super::corrupt;
 
 /// Bytes under one checksum.
 pub const BLOCK_BYTES: u64 = 64 << 10;
+/// After so many blocks were checked, what is mapped is given back. Linux maps more than the page that is touched: 64 KiB, and from some version
+/// on the whole of what it has in one piece in the page cache, up to 2 MiB.
+const CHECKED_BLOCKS: u64 = 4;
+/// Smaller ones stay mapped.
+const LARGE_BYTES: usize = 8 << 20;
 
 enum Bytewise {
     Mapped(Mmap),
@@ -27,6 +32,8 @@ pub struct Body {
     sums: Range<u64>,
     /// A bit for each block that was found good. Relaxed: who misses a bit checks once more.
     good: Box<[AtomicU64]>,
+    /// How many were. Relaxed: one more or less does not matter.
+    checked: AtomicU64,
 }
 
 impl Body {
@@ -39,13 +46,21 @@ impl Body {
             ),
             _ => Error::io(format!("cannot open the index {}", path.display()), e),
         };
-        let file = File::open(path).map_err(cannot)?;
-        if file.metadata().map_err(cannot)?.len() == 0 {
+        Body::map_opened(&File::open(path).map_err(cannot)?).map_err(cannot)
+    }
+
+    /// Errors: what the disk says.
+    pub fn map_file(file: &File) -> Result<Body> {
+        Body::map_opened(file).map_err(|e| Error::io("cannot map an index", e))
+    }
+
+    fn map_opened(file: &File) -> std::io::Result<Body> {
+        if file.metadata()?.len() == 0 {
             return Ok(Body::owned(Bytes::new()));
         }
         // SAFETY: the file is not written while it is mapped: indexes are replaced by renaming another one over them. If
         // somebody else cuts it, a read of the lost pages ends the process by a signal, which is no undefined behaviour.
-        let map = unsafe { Mmap::map(&file) }.map_err(cannot)?;
+        let map = unsafe { Mmap::map(file) }?;
         Ok(Body::new(Bytewise::Mapped(map)))
     }
 
@@ -54,7 +69,7 @@ impl Body {
     }
 
     fn new(bytes: Bytewise) -> Body {
-        Body { bytes, body: 0..0, sums: 0..0, good: Box::default() }
+        Body { bytes, body: 0..0, sums: 0..0, good: Box::default(), checked: AtomicU64::new(0) }
     }
 
     pub fn all(&self) -> &[u8] {
@@ -109,10 +124,24 @@ impl Body {
         let end = (start + BLOCK_BYTES).min(self.body.end);
         let at = (self.sums.start + block * 4) as usize;
         let sum = &self.all()[at..at + 4];
-        if crc32c::crc32c(&self.all()[start as usize..end as usize]).to_le_bytes() == sum {
-            return Ok(());
+        if crc32c::crc32c(&self.all()[start as usize..end as usize]).to_le_bytes() != sum {
+            return Err(corrupt(format!("its bytes {start}..{end} do not match their checksum")));
         }
-        Err(corrupt(format!("its bytes {start}..{end} do not match their checksum")))
+        if (self.checked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(CHECKED_BLOCKS) {
+            self.give_back();
+        }
+        Ok(())
+    }
+
+    /// What is mapped of a large one is in the page cache alone, until it is touched again.
+    pub fn give_back(&self) {
+        if let Bytewise::Mapped(map) = &self.bytes
+            && map.len() > LARGE_BYTES
+        {
+            // SAFETY: pages of a file that is mapped for reading come back with the same bytes when they are touched, whoever reads them now.
+            // It cannot fail on a mapping of ours; if it did, nothing would be given back.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 }
 

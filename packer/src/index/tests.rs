@@ -248,3 +248,65 @@ fn a_missing_index_is_told_with_the_mend() {
     let e = Index::open(Path::new("/nonexistent/x.gidx")).unwrap_err();
     assert!(e.kind() == Kind::NotFound && e.to_string().contains("`granary index`"), "{e}");
 }
+
+/// Resident bytes of the mappings of a file.
+fn resident_bytes(path: &std::path::Path) -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut is_ours, mut sum) = (false, 0);
+    for line in maps.lines() {
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if !first.ends_with(':') {
+            is_ours = line.ends_with(path.to_str().unwrap());
+        } else if first == "Rss:" && is_ours {
+            let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            sum += kib << 10;
+        }
+    }
+    sum
+}
+
+#[test]
+fn a_large_index_takes_memory_for_what_is_used_and_not_for_what_was_checked() {
+    const FILES: u32 = 500_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.gidx");
+    let mut builder = Builder::new(Grouping::Stem, dir.path());
+    // Not in the order of their names.
+    let name = |n: u32| format!("train/{:08}.jpg", u64::from(n) * 7919 % u64::from(FILES));
+    for n in 0..FILES {
+        builder
+            .push(&NewFile {
+                path: name(n).as_bytes(),
+                offset: 512 + u64::from(n) * 1024,
+                length: 300,
+                crc32c: n,
+                mode: 0o644,
+                mtime: 0,
+                uid: 0,
+                gid: 0,
+            })
+            .unwrap();
+    }
+    let sealed = builder.seal(u64::from(FILES) * 1024 + 1024).unwrap();
+    sealed.write_to(&mut std::io::BufWriter::new(std::fs::File::create(&path).unwrap())).unwrap();
+    let index = Index::open(&path).unwrap();
+    let opened = resident_bytes(&path);
+    for n in [FILES / 3, 0, FILES - 1] {
+        assert_eq!(index.find(name(n).as_bytes()).unwrap(), Some(n));
+    }
+    let found = resident_bytes(&path);
+    let all = index.bytes();
+    for n in 0..FILES {
+        assert_eq!(index.file(n).unwrap().crc32c, n);
+    }
+    let read = resident_bytes(&path);
+    index.verify().unwrap();
+    let verified = resident_bytes(&path);
+    println!("of {all} bytes: opened {opened}, three found {found}, each read {read}, verified {verified}");
+    assert!(all > 24 << 20);
+    assert!(
+        opened > 0 && opened <= 512 << 10 && found <= 12 << 20 && read <= 12 << 20 && verified <= 1 << 20
+    );
+    // What was given back is read again.
+    assert_eq!(index.path(FILES / 2).unwrap(), name(FILES / 2).as_bytes());
+}
