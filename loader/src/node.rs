@@ -3,8 +3,8 @@
 //! ```text
 //! loader A --asks for a range--> node process --what is missing--> store
 //! loader B --the same range----> node process
-//!        <--descriptors of the cache's chunk files (SCM_RIGHTS)--
-//! pread of the chunk files: page cache -> batch, nothing goes through the socket or the mount
+//!        <--descriptors of the cache's files (SCM_RIGHTS)--
+//! pread of these files: page cache -> batch, nothing goes through the socket or the mount
 //! ```
 //!
 //! | module | what it is |
@@ -29,7 +29,7 @@
 //! its checksum is asked for once more, and then the node verifies what it has, and fetches again what is damaged.
 //!
 //! *Bounds.* A question is for at most 8 MiB and has at most 16 descriptors in its answer; 16 questions are under way on a connection, and a
-//! loader process has one connection a data set, so at most 256 descriptors, closed as soon as they are read. A chunk that the node evicts
+//! loader process has one connection a data set, so at most 256 descriptors, closed as soon as they are read. What the node evicts
 //! meanwhile stays readable for who has it open.
 //!
 //! *While the node is away.* Requests under way are asked again. A packed data set is then read from its own bucket or folder if this

@@ -123,7 +123,8 @@ pub(crate) struct Known {
     version: u64,
     pub map: ExtentMap,
     pub shape: Option<Shape>,
-    held: bool,
+    /// Something of it is not in the store.
+    pub held: bool,
     open: bool,
     written_by_kernel: bool,
 }

@@ -95,7 +95,7 @@ impl Shared {
     }
 
     /// Drops the copy of a whole file, unless somebody uses it.
-    fn drop_clean_copy(&self, ino: Ino) {
+    pub(crate) fn drop_clean_copy(&self, ino: Ino) {
         // First out of the table, so that nobody who opens the file now takes the copy up.
         let Some((version, bytes)) = self.clean.take(ino) else { return };
         if !self.table.find(ino).is_none_or(|file| file.drop_clean()) {

@@ -3,15 +3,18 @@
 //!
 //! **A descriptor that is lent has no byte in it that is not the file's.** A chunk of the cache is a mebibyte of an object, and an object may
 //! have other files beside this one, which the asker may not read, or what was overwritten since. So a chunk's file is lent only when one
-//! extent of the file takes all of the chunk. Everything else is copied: the ends of a file in a pack, holes, what is staged and not in the
-//! store yet, clean copies (a stage file, which a writer may take up again).
+//! extent of the file takes all of the chunk. A clean copy is lent as it is: it has this file alone. Everything else is copied: the ends of a
+//! file in a pack, holes, what is staged and not in the store yet.
+//!
+//! A chunk never changes. A clean copy becomes a stage file again when somebody writes the file, and who has it open sees what is written, as
+//! who has the file open in a mount does. Both stay readable when they have left the cache.
 
 use std::fs;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use granary_core::limits::CHUNK_BYTES;
-use granary_core::{Error, Kind, ObjectId, Result};
+use granary_core::{Error, Ino, Kind, ObjectId, Result};
 use granary_meta::{Attr, Extent, Place};
 
 use super::{Shared, Tree};
@@ -24,7 +27,7 @@ use crate::stage::Shape;
 /// A stretch of what was asked for.
 #[derive(Debug)]
 pub enum Lent {
-    /// `len` bytes at `offset` of a file that is never changed, open for reading.
+    /// `len` bytes at `offset` of a file that is open for reading.
     File {
         file: fs::File,
         offset: u64,
@@ -117,6 +120,14 @@ enum Part {
 }
 
 impl Shared {
+    /// The clean copy of this version, open for reading, if it is there and has the length that is known.
+    fn lend_copy(&self, ino: Ino, version: u64, size: u64) -> Option<fs::File> {
+        let file = fs::File::open(self.files.path(ino, Shape::Clean(version))).ok()?;
+        // A writer who took it up meanwhile may have cut it.
+        (file.metadata().ok()?.len() == size).then(|| self.clean.used(ino))?;
+        Some(file)
+    }
+
     async fn lend_chunks(
         &self,
         object: ObjectId,
@@ -162,7 +173,7 @@ fn merged(parts: Vec<Part>, parts_max: usize) -> Vec<Part> {
 impl Tree {
     /// The first of these bytes of a regular file, in order, or all: in no more parts, and no more of them copied, than `limits` says; at
     /// least one byte. What is not on this node is fetched, as for a reader. That the asker may read the file is the caller's to know.
-    /// `check`: what was lent before was damaged, and is verified first now. Opens files.
+    /// `check`: what was lent before was damaged: chunks are verified first now, and a clean copy is dropped. Opens files.
     ///
     /// Errors: `Invalid` when the file ends before the range does; those of a read.
     pub async fn lend(
@@ -173,12 +184,23 @@ impl Tree {
         check: bool,
     ) -> Result<Vec<Lent>> {
         let shared = self.shared();
-        let known = shared.known(attr.ino).await?;
+        let mut known = shared.known(attr.ino).await?;
+        if check && matches!(known.shape, Some(Shape::Clean(_))) {
+            // Unless somebody has it open, the store is read.
+            shared.drop_clean_copy(attr.ino);
+            known = shared.known(attr.ino).await?;
+        }
         if range.start >= range.end || range.end > known.size {
             return Err(Error::new(
                 Kind::Invalid,
                 format!("bytes {range:?} were asked for of a file that has {}", known.size),
             ));
+        }
+        if let Some(Shape::Clean(version)) = known.shape
+            && !(check || known.held)
+            && let Some(file) = shared.lend_copy(attr.ino, version, known.size)
+        {
+            return Ok(vec![Lent::File { file, offset: range.start, len: range.end - range.start }]);
         }
         let mut parts = Vec::new();
         for way in ways(&known, &range) {

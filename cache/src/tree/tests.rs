@@ -12,6 +12,7 @@ mod gather;
 mod inline;
 mod large;
 mod leases;
+mod lend;
 mod model;
 pub(crate) mod nodes;
 mod outages;

@@ -267,7 +267,7 @@ fn resident_bytes(path: &std::path::Path) -> u64 {
 
 #[test]
 fn a_large_index_takes_memory_for_what_is_used_and_not_for_what_was_checked() {
-    const FILES: u32 = 500_000;
+    const FILES: u32 = 200_000;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("large.gidx");
     let mut builder = Builder::new(Grouping::Stem, dir.path());
@@ -303,10 +303,9 @@ fn a_large_index_takes_memory_for_what_is_used_and_not_for_what_was_checked() {
     index.verify().unwrap();
     let verified = resident_bytes(&path);
     println!("of {all} bytes: opened {opened}, three found {found}, each read {read}, verified {verified}");
-    assert!(all > 24 << 20);
-    assert!(
-        opened > 0 && opened <= 512 << 10 && found <= 12 << 20 && read <= 12 << 20 && verified <= 1 << 20
-    );
+    assert!(all > 12_000_000);
+    // Two steps of a search, and four blocks that were checked, at 2 MiB each.
+    assert!(opened > 0 && opened <= 512 << 10 && found <= 6 << 20 && read <= 10 << 20 && verified <= 1 << 20);
     // What was given back is read again.
     assert_eq!(index.path(FILES / 2).unwrap(), name(FILES / 2).as_bytes());
 }

@@ -33,6 +33,10 @@ impl Loading {
         Loading { child: started.child, commands: started.input.expect("its input"), said }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn tell(&mut self, command: &str) {
         writeln!(self.commands, "{command}").expect("the loader listens");
     }

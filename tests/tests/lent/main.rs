@@ -1,10 +1,12 @@
 //! Loaders that read through the node: from its cache's own files, whatever happens to it meanwhile, and nothing that is not theirs.
 
 mod asking;
+mod larger;
 mod loading;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,11 +26,16 @@ const FILES: usize = 700;
 
 /// A data set in a folder, of random files of 1 to 80 KB.
 fn packed(node: &Node, seed: u64) -> PathBuf {
+    packed_of(node, seed, 1_000..80_000)
+}
+
+/// The same of files of these bytes.
+fn packed_of(node: &Node, seed: u64, bytes: Range<usize>) -> PathBuf {
     let (source, folder) = (node.path("files"), node.path("folder"));
     fs::create_dir(&source).expect("mkdir");
     let mut rng = StdRng::seed_from_u64(seed);
     for number in 0..FILES {
-        let mut bytes = vec![0; rng.random_range(1_000..80_000)];
+        let mut bytes = vec![0; rng.random_range(bytes.clone())];
         rng.fill(&mut bytes[..]);
         fs::write(source.join(format!("{number:05}.bin")), bytes).expect("write");
     }
