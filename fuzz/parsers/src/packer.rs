@@ -102,7 +102,7 @@ fn members(tar: &[u8]) {
         };
         let mut again = Vec::new();
         if encode(&entry, &mut again).is_ok() {
-            again.resize(again.len() + 1024, 0);
+            again.extend_from_slice(&[0; 1024]);
             let mut twice = Members::new(&again[..], "y");
             // A target that is only kept in a pax header may be empty, or a path end with what is cut off.
             if let Ok(Some(twice)) = twice.next_member() {
