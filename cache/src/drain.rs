@@ -46,6 +46,8 @@ use upload::Uploaded;
 
 /// Uploads of one namespace take one part in this many of the node's memory for data in flight, at most.
 const MEMORY_SHARE: u64 = 2;
+/// Dirty files are counted one by one up to this many; of more the sum is told.
+const EXACT_FILES_MAX: u64 = 100_000;
 /// The drain looks around at least this often, whatever it was told.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
@@ -219,6 +221,17 @@ async fn run_file(shared: &Arc<Shared>, ino: Ino) {
 }
 
 impl Shared {
+    /// Files with something that is not in the store. The limits go by a sum, which has a file once for each segment of the log, and
+    /// once more when it outgrew that; a person is told how many there are.
+    fn dirty_files(&self, sum: u64) -> u64 {
+        if sum > EXACT_FILES_MAX {
+            return sum;
+        }
+        let mut all = self.log.inodes();
+        all.extend(self.all_large().iter().map(|large| large.file.ino().0));
+        all.len() as u64
+    }
+
     pub(crate) fn status(&self) -> TreeStatus {
         let sums = self.dirty.sums(self.log.dirty());
         let now = self.clock.monotonic();
@@ -233,7 +246,7 @@ impl Shared {
         let retry = lock(&self.drain.policy).retry_in(now);
         TreeStatus {
             dirty_bytes: sums.bytes,
-            dirty_files: sums.files,
+            dirty_files: self.dirty_files(sums.files),
             oldest_dirty_ms: oldest.map_or(0, |at| now.saturating_sub(at).as_millis() as u64),
             drain_bytes_per_s: rate,
             left_ms: rate.filter(|&r| r > 0 && running).map(|rate| sums.bytes.saturating_mul(1000) / rate),

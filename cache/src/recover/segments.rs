@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use granary_core::{Failpoint, Ino, NamespaceId, Result};
+use granary_core::{Failpoint, NamespaceId, Result};
 
 use crate::stage::RecordKind;
 use crate::stage::record::{self, Damage, Scanned};
@@ -92,12 +92,12 @@ pub(super) async fn adopt(shared: &Arc<Shared>, id: u64, promised: Promised) -> 
         }
         task.log.keep(id, end as u64, &gaps)?;
         Failpoint::RecoverAfterAdopt.reach();
-        let inodes: HashSet<Ino> = scanned.files().map(|r| r.head.ino).collect();
+        let inodes: HashSet<u64> = scanned.files().map(|r| r.head.ino.0).collect();
         let payload = scanned.records.iter().map(|r| r.head.payload_len()).sum();
         let known = scanned.records.iter().filter(|r| r.head.kind == RecordKind::Gap).map(|r| &r.body);
         let all = gaps.iter().map(|(_, gap)| gap).chain(known);
         let all = all.map(|gap| gap.start as u64..gap.end as u64).collect();
-        task.log.adopt(id, end as u64, payload, inodes.len() as u64, all);
+        task.log.adopt(id, end as u64, payload, inodes, all);
         let lost: usize = scanned.damage.iter().map(|d| d.range.len()).sum();
         Ok((scanned, lost as u64))
     })

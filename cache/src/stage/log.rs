@@ -15,6 +15,7 @@ mod segments;
 mod tests;
 mod writer;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -172,19 +173,39 @@ impl Log {
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
         lock(&self.segments).by_id.insert(
             id,
-            Segment { info, sealed: false, gaps: Vec::new(), verified: 0, damaged: Vec::new(), file: None },
+            Segment {
+                info,
+                sealed: false,
+                gaps: Vec::new(),
+                inodes: HashSet::new(),
+                verified: 0,
+                damaged: Vec::new(),
+                file: None,
+            },
         );
         Ok(())
     }
 
     /// Takes a segment of an earlier run, `len` bytes of which are good, but for the gaps.
-    pub fn adopt(&self, id: u64, len: u64, payload: u64, files: u64, gaps: Vec<Range<u64>>) {
+    pub fn adopt(&self, id: u64, len: u64, payload: u64, inodes: HashSet<u64>, gaps: Vec<Range<u64>>) {
+        let files = inodes.len() as u64;
         let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
-        lock(&self.segments)
-            .by_id
-            .insert(id, Segment { info, sealed: true, gaps, verified: 0, damaged: Vec::new(), file: None });
+        lock(&self.segments).by_id.insert(
+            id,
+            Segment { info, sealed: true, gaps, inodes, verified: 0, damaged: Vec::new(), file: None },
+        );
+    }
+
+    /// Inodes that it has records of, each once.
+    pub fn inodes(&self) -> HashSet<u64> {
+        let writer = lock(&self.writer);
+        let mut all = writer.active.as_ref().map(|active| active.inodes.clone()).unwrap_or_default();
+        for segment in lock(&self.segments).by_id.values() {
+            all.extend(&segment.inodes);
+        }
+        all
     }
 
     /// Up to where the log of earlier runs was durable, as far as it is known beside the log; 0: not known.

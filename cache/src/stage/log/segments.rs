@@ -1,6 +1,6 @@
 //! The segments that exist: the table of them, and their bytes on disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -40,6 +40,8 @@ pub(super) struct Segment {
     pub sealed: bool,
     /// What a power loss took out of the middle, in order.
     pub gaps: Vec<Range<u64>>,
+    /// Inodes it has records of, once it is complete.
+    pub inodes: HashSet<u64>,
     /// Records up to here were verified by [`Log::verify`], and are good but for those.
     pub verified: u64,
     pub damaged: Vec<Range<u64>>,

@@ -138,6 +138,7 @@ impl Log {
                 info,
                 sealed: false,
                 gaps: Vec::new(),
+                inodes: HashSet::new(),
                 verified: 0,
                 damaged: Vec::new(),
                 file: Some(file.clone()),
@@ -152,6 +153,7 @@ impl Log {
         let id = active.info.id;
         if let Some(s) = segments.by_id.get_mut(&id) {
             s.info = active.info;
+            s.inodes = active.inodes;
             s.sealed = true;
         }
         segments.open.push_back(id);

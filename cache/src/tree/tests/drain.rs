@@ -22,6 +22,25 @@ fn log_files(w: &World) -> usize {
     entries.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "log")).count()
 }
 
+/// However many segments of the log have something of it, and also when it outgrew the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dirty_file_is_told_once() {
+    let w = World::new().await;
+    w.store.chance(Operation::Put, Fault::Before(Kind::Unavailable), 1);
+    let log = w.create("log", false).await;
+    for n in 0..3 {
+        log.write(n * 100, &pattern(n, 100), false).await.unwrap();
+        w.tree_ref().shared.log.seal().unwrap();
+    }
+    let large = w.create("large", false).await;
+    for (n, part) in pattern(9, 50_000).chunks(3000).enumerate() {
+        large.write(n as u64 * 3000, part, false).await.unwrap();
+    }
+    let shared = &w.tree_ref().shared;
+    assert!(shared.dirty.sums(shared.log.dirty()).files > 2, "the limits' sum has them more than once");
+    assert_eq!(w.tree_ref().status().dirty_files, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_files_become_few_objects_in_order_of_names() {
     let mut w =
