@@ -128,6 +128,23 @@ fn what_the_store_refuses_is_told() {
     }
 }
 
+/// What trusts nobody can be spoken to without TLS, and says what it wants for TLS.
+#[test]
+fn a_system_without_certificates() {
+    let none = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+    let (world, server) = (World::empty(), CannedS3::new(|_| (403, "InvalidAccessKeyId")));
+    let over_tls = [
+        ("AWS_ENDPOINT_URL", "https://127.0.0.1:1"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+    ];
+    let init = |env: &[(&str, &str)]| world.run_with(&["init", "--store", "s3://bucket"], env);
+    init(&[&over_tls[..], &none].concat())
+        .refused(2, &["https://127.0.0.1:1", "No CA certificates", "AWS_CA_BUNDLE"]);
+    let ran = init(&[&server.env()[..], &none].concat());
+    ran.refused(3, &["bucket", "AWS_ACCESS_KEY_ID"]);
+}
+
 #[test]
 fn missing_keys_are_told() {
     let world = World::empty();

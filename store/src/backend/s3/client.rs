@@ -28,13 +28,18 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Errors: `Invalid` when the certificates cannot be used.
+    /// A server that is spoken to without TLS, by keys that are at hand, wants nobody's certificates: images without any are enough.
+    ///
+    /// Errors: `Invalid` when the certificates cannot be used, or there are none.
     pub fn new(options: &Options, endpoint: Option<&str>, settings: &Settings) -> Result<Clients> {
         let timeouts = timeouts(options);
         let plain = endpoint.is_some_and(|e| e.starts_with("http://"));
+        // Other keys are asked for elsewhere, over TLS.
+        let without_tls = plain && settings.keys.is_some();
         let mut reads = ClientOptions::new()
             .with_user_agent(object_store::HeaderValue::from_static(USER_AGENT))
             .with_allow_http(plain)
+            .with_no_system_certificates(without_tls)
             .with_http1_only()
             .with_connect_timeout(timeouts.connect)
             .with_pool_max_idle_per_host(options.idle_connections_max);
@@ -54,13 +59,32 @@ impl Clients {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| failed(&e))?;
             writes = writes.tls_certs_merge(certificates);
         }
+        if without_tls {
+            writes = writes.tls_certs_only([]);
+        }
         let writes = writes.build().map_err(|e| {
+            let why = innermost(&e);
+            let mend = match why.contains("No CA certificates") {
+                true => {
+                    "give a PEM file of those that are to be trusted in AWS_CA_BUNDLE, or use an image or a system that has some \
+                     (/etc/ssl/certs/ca-certificates.crt)"
+                }
+                false => "check the AWS_* variables",
+            };
             Error::new(
                 Kind::Invalid,
-                format!("an HTTP client cannot be made: {e}; check the AWS_* variables"),
+                format!("{} cannot be spoken to over HTTP: {why}; {mend}", endpoint.unwrap_or("Amazon S3")),
             )
         })?;
         Ok(Clients { reads, writes })
+    }
+}
+
+/// Of an error's causes the one that says what is wrong.
+fn innermost(e: &dyn std::error::Error) -> String {
+    match e.source() {
+        Some(cause) => innermost(cause),
+        None => e.to_string(),
     }
 }
 
