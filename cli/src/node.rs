@@ -7,7 +7,7 @@
 //! | `shown`, `kept_tokens` | which token a connection shows; those for one namespace alone, kept for the next start |
 //! | [`data`] | what is staged here, for other nodes, and theirs for us |
 //! | [`tls`] | certificates and keys from files |
-//! | [`lock`], [`identity`] | the cache directory is ours alone, has room, and belongs to this volume |
+//! | [`place`], [`lock`], [`identity`] | the cache directory becomes ours alone, has room, and belongs to this volume |
 //! | [`mounts`], [`table`] | the one task that mounts and unmounts, in order; the table that others look at |
 //! | `unopened` | what is staged of namespaces that cannot be opened |
 //! | [`keeping`] | the process that holds the mounts, so that they outlive this one |
@@ -39,6 +39,7 @@ mod opener;
 pub mod openings;
 pub mod packed;
 pub mod peer;
+pub mod place;
 pub mod server;
 mod shown;
 pub mod shutdown;
@@ -70,9 +71,9 @@ use crate::{failpoints, log, randomness, volume};
 use clients::{ClientParts, Clients};
 use data::Data;
 use keeping::Keeping;
-use lock::CacheLock;
 use mounts::Mounts;
 use notify::Starter;
+use place::Turn;
 use signals::Stop;
 use source::Source;
 use warmup::Warmups;
@@ -130,11 +131,11 @@ impl Parts {
     }
 }
 
-/// Runs the node until it is told to stop.
-pub fn run(settings: Settings, starter: &Starter) -> Outcome<()> {
+/// Runs the node until it is told to stop, once it is its turn.
+pub fn run(settings: Settings, turn: Turn, starter: &Starter) -> Outcome<()> {
     raise_open_files();
     // Before the log, which may be in it.
-    let lock = CacheLock::acquire(&settings.cache)?;
+    let lock = place::take(&settings, turn)?;
     log::start(&settings)?;
     failpoints::arm()?;
     let outcome = run_locked(settings, starter);

@@ -15,6 +15,12 @@ fn a_volume_is_made_once() {
     world.run(&["init", "--store", &url]).refused(1, &["already has this volume", "granary mount"]);
     let again = world.run(&["init", "--if-missing", "--store", &url]).unwrap_ok();
     assert!(again.contains("is there already"), "{again}");
+    // Where another process has it, that is all that can be known.
+    let held = granary_meta::engine::RocksEngine::open(world.meta()).unwrap();
+    world.run(&["init", "--if-missing", "--store", &url]).unwrap_ok();
+    world.run(&["init", "--store", &url]).refused(1, &["in use by another process"]);
+    held.close().unwrap();
+    drop(held);
     let other = format!("file://{}", world.path("other").display());
     for args in [&["init"][..], &["init", "--if-missing"]] {
         world

@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Instant;
 
-use granary_tests::{Kept, Locker, Node, Rounds, Steady, StoreKind, pattern, seed, until};
+use granary_tests::{Kept, Locker, Node, Rounds, Staying, Steady, StoreKind, pattern, seed, until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -209,6 +209,51 @@ fn a_node_is_replaced_under_a_program_that_reads_and_writes() {
     kept.end(&dir);
 }
 
+/// As two pods of one machine do while the node is upgraded.
+#[test]
+fn nodes_that_stay_take_turns() {
+    let mut node = supervised(&[("INVOCATION_ID", "test")]);
+    let dir = node.mount("user/alice", "mode=work");
+    let mut log = OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
+    let mut older = Staying::take_the_place(&node);
+    assert!(node.wait().success(), "it was replaced");
+    log.write_all(b"older\n").unwrap();
+    let newer = Staying::take_the_place(&node);
+    assert!(older.is_there());
+    log.write_all(b"newer\n").unwrap();
+    // The newer one cannot do its work: the older one goes on.
+    kill(newer.serves(&node).unwrap());
+    assert_eq!(newer.wait().code(), Some(1));
+    log.write_all(b"older again\n").unwrap();
+    until("the older one serves", || older.serves(&node).is_some());
+    // Told to leave by an administrator, it comes back by itself.
+    let before = older.serves(&node).unwrap();
+    node.ok(&["node", "leave"]);
+    log.write_all(b"and again\n").unwrap();
+    until("it serves again", || older.serves(&node).is_some_and(|pid| pid != before));
+    // The other one is there, so this one can go.
+    let newest = Staying::take_the_place(&node);
+    assert!(older.is_there() && older.terminate().success());
+    log.write_all(b"newest\n").unwrap();
+    assert!(newest.serves(&node).is_some());
+    node.ok(&["status", "--here"]); // of this mount namespace
+    drop(log);
+    assert!(newest.terminate().success());
+    // It left the mount.
+    node.start();
+    assert_eq!(
+        fs::read_to_string(dir.join("log")).unwrap(),
+        "older\nnewer\nolder again\nand again\nnewest\n"
+    );
+    node.umount(&dir);
+    node.stop();
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
 #[test]
 fn data_mounts_and_their_files_go_on() {
     let mut kept = kept();
@@ -272,7 +317,7 @@ fn a_node_with_a_mount_that_is_not_kept_does_not_leave_it() {
     )
     .unwrap();
     node.stop_ended();
-    assert!(node.log().contains("stopping as without a keeper"));
+    assert!(node.log().contains("stopping, and unmounting"));
     node.start();
     node.mount("user/alice", "");
     assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "before");

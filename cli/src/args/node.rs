@@ -39,6 +39,15 @@ pub struct NodeArgs {
     /// Take the place of the node that runs now; mounts that are kept (setting keeper) go on, with their open files
     #[arg(long)]
     pub replace: bool,
+    /// Wait until no other node uses the cache directory, instead of failing
+    #[arg(long, conflicts_with = "replace")]
+    pub when_free: bool,
+    /// When another node takes this one's place, wait and serve again once that one ends; for containers, which would be started again
+    ///
+    /// The node runs as a process below this one. SIGTERM has it leave its mounts to the next one, where all are kept (setting keeper),
+    /// else stop cleanly.
+    #[arg(long, conflicts_with = "notify")]
+    pub stay: bool,
     #[command(flatten)]
     pub flags: NodeFlags,
 }
@@ -102,6 +111,9 @@ pub struct StatusArgs {
     /// For programs
     #[arg(long)]
     pub json: bool,
+    /// Fail unless the node is of this container (it has this command's mount namespace): whether a pod serves itself
+    #[arg(long)]
+    pub here: bool,
     #[command(flatten)]
     pub flags: PlaceFlags,
 }

@@ -2,7 +2,8 @@
 //! says which store and volume it is, then the store is marked. Run again, it goes on where it stopped.
 //!
 //! Where it runs before each start of a process (`--if-missing`), a volume that is there is enough: a store that does not answer
-//! keeps nobody from starting. The process itself looks at the mark.
+//! keeps nobody from starting, and one that another process has open, whose place this start may be about to take, is not looked at. The
+//! process itself looks at the mark.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +35,9 @@ pub fn run(args: &InitArgs) -> Outcome<()> {
     };
     let url = normal(&url)?;
     let wanted = args.key.as_deref().map(super::token::volume_of).transpose()?;
-    let (info, made) = block_on(init(&settings, &url, wanted.as_deref(), args.if_missing))?;
+    let Some((info, made)) = block_on(init(&settings, &url, wanted.as_deref(), args.if_missing))? else {
+        return super::print(&format!("the volume in {} is in use, so it is there already\n", settings.meta));
+    };
     if !made && !args.if_missing {
         return Err(Failure::of_kind(
             Kind::Exists,
@@ -68,14 +71,27 @@ pub fn normal(url: &str) -> Outcome<String> {
     Err(Failure::usage(format!("store {url:?} cannot be used: write s3://BUCKET/PREFIX or file:///FOLDER")))
 }
 
-/// The volume, and whether it was made now. `wanted`: its number.
+/// What is in a metadata folder.
+enum Before {
+    Nothing,
+    Volume(VolumeInfo),
+    /// Another process has it open.
+    InUse(Failure),
+}
+
+/// The volume, and whether it was made now; `None`: it is there, and in use. `wanted`: its number.
 async fn init(
     settings: &Settings,
     url: &str,
     wanted: Option<&str>,
     if_missing: bool,
-) -> Outcome<(VolumeInfo, bool)> {
-    let before = existing(settings, url)?;
+) -> Outcome<Option<(VolumeInfo, bool)>> {
+    let before = match existing(settings, url)? {
+        Before::Nothing => None,
+        Before::Volume(info) => Some(info),
+        Before::InUse(_) if if_missing => return Ok(None),
+        Before::InUse(failure) => return Err(failure),
+    };
     if let (Some(info), Some(wanted)) = (&before, wanted)
         && info.uuid != wanted
     {
@@ -101,12 +117,12 @@ async fn init(
         && e.kind().is_transient()
     {
         say(format_args!("the store {} does not answer now: {e}", store.describe()));
-        return Ok((info.clone(), false));
+        return Ok(Some((info.clone(), false)));
     }
     probed?;
     let marked = marker::read(&*store).await?;
     let info = match (before, marked) {
-        (Some(info), Some(marker)) if marker.uuid == info.uuid => return Ok((info, false)),
+        (Some(info), Some(marker)) if marker.uuid == info.uuid => return Ok(Some((info, false))),
         (_, Some(marker)) => return Err(foreign(&*store, &marker.uuid)),
         // Interrupted before the store was marked: goes on.
         (Some(info), None) => info,
@@ -123,17 +139,20 @@ async fn init(
         }
     };
     marker::write(&*store, &info.uuid).await?;
-    Ok((info, true))
+    Ok(Some((info, true)))
 }
 
 /// The volume that is in the metadata folder, if any. One in another store is refused.
-fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
+fn existing(settings: &Settings, url: &str) -> Outcome<Before> {
     let folder = settings.meta.folder()?;
     if !volume::is_there(folder)? {
         check_empty(folder)?;
-        return Ok(None);
+        return Ok(Before::Nothing);
     }
-    let engine = RocksEngine::open(folder)?;
+    let engine = match RocksEngine::open(folder) {
+        Err(e) if e.kind() == Kind::Busy => return Ok(Before::InUse(e.into())),
+        opened => opened?,
+    };
     // A node whose programs wait for it may have files without a name open.
     let info = match Volume::open_keeping(engine.clone(), Arc::new(SystemClock), &settings.limits) {
         Ok(volume) => {
@@ -144,7 +163,7 @@ fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
         // An engine without a volume: interrupted just before it was written.
         Err(e) if e.kind() == Kind::NotFound => {
             engine.close()?;
-            return Ok(None);
+            return Ok(Before::Nothing);
         }
         Err(e) => return Err(e.into()),
     };
@@ -157,7 +176,7 @@ fn existing(settings: &Settings, url: &str) -> Outcome<Option<VolumeInfo>> {
             ),
         ));
     }
-    Ok(Some(info))
+    Ok(Before::Volume(info))
 }
 
 /// A folder with something else in it is not ours to fill.

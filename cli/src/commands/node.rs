@@ -1,54 +1,46 @@
 //! `granary node`, `granary node run`, `granary node drain`, `granary node stop`, `granary node leave`.
 
+mod stay;
+
 use crate::args::{NodeArgs, NodeCommand, PlaceFlags};
 use crate::client::{Client, block_on};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::node;
+use crate::node::place::{Turn, ask_to_leave, wait_for_end};
 use crate::output::say;
 use crate::progress::Progress;
 use crate::units::{parse_period_ms, show_bytes, show_period_ms};
 use crate::wire::{DrainReport, DrainRequest, StopReply, SyncLine};
 
 pub fn run(args: NodeArgs) -> Outcome<()> {
+    let turn = match (args.replace, args.when_free) {
+        (true, _) => Turn::Replace,
+        (false, true) => Turn::Wait,
+        (false, false) => Turn::Alone,
+    };
     match args.command {
-        None => foreground(args.notify, args.replace, || args.flags.sources().resolve()),
+        None | Some(NodeCommand::Run { .. }) if args.stay => stay::run(turn),
+        None => foreground(args.notify, turn, || args.flags.sources().resolve()),
         Some(NodeCommand::Run { flags }) => {
-            foreground(args.notify, args.replace, || args.flags.and(flags).sources().resolve())
+            foreground(args.notify, turn, || args.flags.and(flags).sources().resolve())
         }
         Some(NodeCommand::Drain { stop, json, wait, flags }) => drain(stop, json, wait.as_deref(), &flags),
         Some(NodeCommand::Stop { flags }) => stop(&flags),
-        Some(NodeCommand::Leave { flags }) => take_the_place(&flags.sources().resolve()?),
+        Some(NodeCommand::Leave { flags }) => ask_to_leave(&flags.sources().resolve()?),
     }
 }
 
 fn foreground(
     notify: bool,
-    replace: bool,
+    turn: Turn,
     settings: impl FnOnce() -> Outcome<crate::settings::Settings>,
 ) -> Outcome<()> {
     let starter = node::notify::Starter::new(notify);
-    let outcome = settings().and_then(|settings| {
-        if replace {
-            take_the_place(&settings)?;
-        }
-        node::run(settings, &starter)
-    });
+    let outcome = settings().and_then(|settings| node::run(settings, turn, &starter));
     if let Err(failure) = &outcome {
         starter.failed(failure);
     }
     outcome
-}
-
-/// Has the node that runs end, and leave its mounts. None is fine.
-fn take_the_place(settings: &crate::settings::Settings) -> Outcome<()> {
-    let client = Client::new(&settings.socket);
-    let reply: Option<StopReply> = block_on(async {
-        match client.is_there().await? {
-            true => client.post("/v1/leave", &serde_json::json!({})).await.map(Some),
-            false => Ok(None),
-        }
-    })?;
-    reply.map_or(Ok(()), |reply| wait_for_end(reply.pid))
 }
 
 /// Empties the node; fails with what is left.
@@ -105,24 +97,4 @@ fn stop(flags: &PlaceFlags) -> Outcome<()> {
         say(format_args!("{busy}; waiting for up to {}", show_period_ms(reply.wait_ms)));
     }
     wait_for_end(reply.pid)
-}
-
-fn wait_for_end(pid: u32) -> Outcome<()> {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw)
-        .ok_or_else(|| Failure::failed("the node told a process number that cannot be"))?;
-    let process = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
-        Ok(fd) => fd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(e) => return Err(Failure::io("cannot wait for the node's end", &e.into())),
-    };
-    let mut wanted = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
-    loop {
-        match rustix::event::poll(&mut wanted, None) {
-            Ok(_) => return Ok(()),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(Failure::io("cannot wait for the node's end", &e.into())),
-        }
-    }
 }

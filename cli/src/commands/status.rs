@@ -1,10 +1,12 @@
 //! `granary status`.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use crate::args::StatusArgs;
 use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
+use granary_core::Kind;
 use granary_meta::Durability;
 
 use crate::units::{show_bytes, show_period_ms, show_wait};
@@ -14,12 +16,31 @@ use crate::{packed, policies};
 pub fn run(args: &StatusArgs) -> Outcome<()> {
     let settings = args.flags.sources().resolve()?;
     let status: Status = block_on(async { Client::new(&settings.socket).get("/v1/status").await })?;
+    if args.here {
+        check_here(status.pid, &settings.socket)?;
+    }
     if args.json {
         let text = serde_json::to_string_pretty(&status)
             .map_err(|e| Failure::failed(format!("cannot print the status: {e}")))?;
         return super::print(&(text + "\n"));
     }
     super::print(&show(&status))
+}
+
+/// Another container's node, at a socket that both have, is not ours.
+fn check_here(pid: u32, socket: &Path) -> Outcome<()> {
+    let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt"));
+    match (of("self"), of(&pid.to_string())) {
+        (Ok(ours), Ok(its)) if ours == its => Ok(()),
+        (Err(e), _) => Err(Failure::io("cannot find out which mount namespace this is", &e)),
+        _ => Err(Failure::of_kind(
+            Kind::Unavailable,
+            format!(
+                "the node that serves at {} (pid {pid}) is not of this container; the one that is takes its place, or waits for it",
+                socket.display()
+            ),
+        )),
+    }
 }
 
 /// What brings out what is staged of a namespace whose tokens have ended.

@@ -24,7 +24,7 @@ use super::mounts::MountOrder;
 use super::peer::{Peer, missing};
 use super::sync::{self, PROGRESS_INTERVAL, Wanted, as_lines};
 use super::table::Space;
-use super::{Node, blocking, empty, metrics};
+use super::{Node, blocking, empty, metrics, shutdown};
 use crate::exit::{Failure, Outcome};
 use crate::token_file::Secret;
 use crate::wire::*;
@@ -437,17 +437,8 @@ async fn stop(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply
 /// Ends soon after the answer.
 async fn leave(State(node): On, ConnectInfo(peer): Who) -> Outcome<Json<StopReply>> {
     peer.check_administrator("replace the node")?;
-    let unkept = node.mounts.table().unkept();
-    if !unkept.is_empty() || !node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
-        let which = if unkept.is_empty() { "there is no keeper now".to_owned() } else { unkept.join(", ") };
-        return Err(Failure::of_kind(
-            Kind::Busy,
-            format!(
-                "the node cannot be replaced while mounts are not kept ({which}); unmount those, or stop the node with \
-                 `granary node stop`, and give it keeper = on"
-            ),
-        ));
-    }
+    shutdown::may_leave(&node)?;
+    shutdown::is_steady(&node)?;
     let stop = node.stop.leave.clone();
     tokio::spawn(async move {
         tokio::time::sleep(LEAVE_DELAY).await;

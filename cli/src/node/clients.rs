@@ -29,6 +29,8 @@ use crate::wire::{FencedStatus, LinkStatus, NamespaceToken};
 
 /// Bearers of tokens with mounts on one node.
 const BEARERS_MAX: usize = 256;
+/// So long after its greeting a restarted service has been told of all that a session has.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// Answers that a process may have heard and not handed on, when another has to go on with its mounts: calls of programs that are
 /// under way at once, with room to spare.
@@ -177,6 +179,13 @@ impl Link {
         let id = self.client.last_session()?.0;
         let token = || lock(&self.shown).secret(now_secs(&*self.clock));
         Some(KeptSession { id, token: (!self.is_own).then(token) })
+    }
+
+    /// Whether the service knows the session: another process of this node can go on with it. Of one whose token is refused there is nothing to
+    /// lose.
+    pub fn is_steady(&self) -> bool {
+        let status = self.client.status();
+        status.refused || status.connected && status.since >= STEADY
     }
 
     pub fn status(&self) -> LinkStatus {

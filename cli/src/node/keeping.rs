@@ -51,7 +51,7 @@ impl Revival {
         if SUPERVISED.iter().any(|name| std::env::var_os(name).is_some()) {
             return None;
         }
-        let ours = |arg: &String| arg != "--notify" && arg != "--replace";
+        let ours = |arg: &String| !["--notify", "--replace", "--when-free"].contains(&arg.as_str());
         let mut args: Vec<String> = std::env::args().skip(1).filter(ours).collect();
         if settings.log_file.is_none() {
             // Nobody reads what it would write to standard error.

@@ -24,23 +24,13 @@ pub struct CacheLock {
 impl CacheLock {
     /// Makes `dir` (mode 0700) if it is missing, and locks `dir/lock`, which says who holds it. `Busy` names the holder.
     pub fn acquire(dir: &Path) -> Outcome<CacheLock> {
-        let cannot =
-            |e: &std::io::Error| Failure::io(format!("cannot use the cache directory {}", dir.display()), e);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| cannot(&e))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(dir.join("lock"))
-            .map_err(|e| cannot(&e))?;
+        let mut file = open(dir)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
+            Ok(()) => held(dir, file),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder); // only for the message
-                return Err(Failure::of_kind(
+                Err(Failure::of_kind(
                     Kind::Busy,
                     format!(
                         "the cache directory {} is in use by another granary node ({}); stop that with \
@@ -48,17 +38,49 @@ impl CacheLock {
                         dir.display(),
                         describe(holder.trim())
                     ),
-                ));
+                ))
             }
-            Err(e) => return Err(cannot(&e.into())),
+            Err(e) => Err(cannot(dir, &e.into())),
         }
-        let pid = std::process::id();
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{pid}"))
-            .map_err(|e| cannot(&e))?;
-        Ok(CacheLock { _file: file })
     }
+
+    /// The same, as soon as nobody else has it. Blocks.
+    pub fn wait(dir: &Path) -> Outcome<CacheLock> {
+        let file = open(dir)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return held(dir, file),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(cannot(dir, &e.into())),
+            }
+        }
+    }
+}
+
+fn cannot(dir: &Path, e: &std::io::Error) -> Failure {
+    Failure::io(format!("cannot use the cache directory {}", dir.display()), e)
+}
+
+fn open(dir: &Path) -> Outcome<File> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| cannot(dir, &e))?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join("lock"))
+        .map_err(|e| cannot(dir, &e))
+}
+
+/// Writes whose it is now.
+fn held(dir: &Path, mut file: File) -> Outcome<CacheLock> {
+    let pid = std::process::id();
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{pid}"))
+        .map_err(|e| cannot(dir, &e))?;
+    Ok(CacheLock { _file: file })
 }
 
 fn describe(pid: &str) -> String {
@@ -117,7 +139,15 @@ mod tests {
         let e = CacheLock::acquire(&cache).unwrap_err();
         assert!(e.is(Kind::Busy) && e.message.contains(&format!("pid {}", std::process::id())), "{e}");
         drop(held);
-        CacheLock::acquire(&cache).unwrap();
+        let held = CacheLock::acquire(&cache).unwrap();
+        let waits = std::thread::spawn({
+            let cache = cache.clone();
+            move || CacheLock::wait(&cache).unwrap()
+        });
+        drop(held);
+        let held = waits.join().unwrap();
+        assert!(CacheLock::acquire(&cache).unwrap_err().is(Kind::Busy));
+        drop(held);
         let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&cache).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o700);
     }

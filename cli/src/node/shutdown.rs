@@ -17,12 +17,13 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use granary_core::Kind;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use super::server::Servers;
 use super::table::Served;
-use crate::exit::Outcome;
+use crate::exit::{Failure, Outcome};
 use crate::units::show_bytes;
 
 /// Namespaces that are stored at once.
@@ -74,20 +75,44 @@ pub(super) async fn store_rest(all: &[Served], wait: Duration, hurry: &Cancellat
     }
 }
 
-/// Ends this process, if its mounts can go on without it. Returns when they cannot, to be stopped cleanly: with no
-/// keeper, or one that is away, or a mount that is not kept.
-pub async fn leave(node: &Node) {
-    if !node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
-        tracing::warn!("the mounts are not kept (setting keeper): they end with this node");
-        return;
-    }
+/// Whether all mounts can go on without this process: `Busy` with no keeper, or one that is away, or a mount that is not kept.
+pub fn may_leave(node: &Node) -> Outcome<()> {
     let unkept = node.mounts.table().unkept();
-    if !unkept.is_empty() {
-        // Ending at once would take from them what a stop hands over.
-        tracing::warn!(
-            "stopping as without a keeper, since these mounts are not kept: {}",
-            unkept.join(", ")
-        );
+    if unkept.is_empty() && node.keeping.as_ref().is_some_and(|keeping| keeping.is_there()) {
+        return Ok(());
+    }
+    let which = if unkept.is_empty() { "there is no keeper now".to_owned() } else { unkept.join(", ") };
+    Err(Failure::of_kind(
+        Kind::Busy,
+        format!(
+            "the node cannot be replaced while mounts are not kept ({which}); unmount those, or stop the node with \
+             `granary node stop`, and give it keeper = on"
+        ),
+    ))
+}
+
+/// Whether the next process finds the sessions of the mounts at their metadata service: `Unavailable` while that is away, or has only come
+/// back. What a session has open it was told by this process, and after its own restart it is told again; by no other.
+pub fn is_steady(node: &Node) -> Outcome<()> {
+    let served = node.mounts.table().all();
+    let mut links =
+        served.iter().filter(|served| served.session().is_some()).filter_map(|served| served.link.as_ref());
+    if links.all(|link| link.is_steady()) {
+        return Ok(());
+    }
+    Err(Failure::of_kind(
+        Kind::Unavailable,
+        "the node cannot be replaced while the metadata service is away: files that programs have open would be lost; try again when it is back",
+    ))
+}
+
+/// Ends this process, if its mounts can go on without it. Returns when they cannot, to be stopped cleanly: ending at once would
+/// take from them what a stop hands over.
+pub async fn leave(node: &Node) {
+    if let Err(why) = may_leave(node) {
+        tracing::warn!("stopping, and unmounting: {why}");
+        // A signal that comes now is a second one.
+        node.stop.begin.cancel();
         return;
     }
     // Who asked for this starts the next one. The keeper would be in its way.
