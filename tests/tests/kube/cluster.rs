@@ -8,6 +8,8 @@ use std::time::Duration;
 use granary_tests::{Output, run, until_within};
 use serde_json::Value;
 
+use crate::install::{HOME, logs, try_granary};
+
 /// What any step may take on a busy machine of two cores.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -157,6 +159,8 @@ impl Drop for Space {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("--- events ---\n{}", kubectl(&["-n", &self.name, "get", "events"]).stdout);
+            println!("--- pods ---\n{}", kubectl(&["-n", HOME, "get", "pods"]).stdout);
+            println!("--- status ---\n{}{}", try_granary(&["status"]).stdout, logs());
         }
         let out = kubectl(&["delete", "namespace", &self.name, "--timeout=240s", "--ignore-not-found"]);
         assert!(out.code == Some(0) || std::thread::panicking(), "{}", out.stderr);

@@ -33,9 +33,21 @@ http{{ if .Values.meta.tlsSecretName }}s{{ end }}://granary-meta.{{ .Release.Nam
 {{- end -}}
 {{- end }}
 
-{{/* Whether mounts outlive the node's process without any error: "true" or nothing. Through a metadata service a write may get EIO. */}}
-{{- define "granary.kept" -}}
-{{- if and .Values.keeper.enabled (eq .Values.meta.mode "node") }}true{{ end -}}
+{{/* Whether each volume is mounted by a token of its own: "true" or nothing. */}}
+{{- define "granary.delegate" -}}
+{{- $asked := toString .Values.csi.delegate.enabled -}}
+{{- if or (eq $asked "true") (and (eq $asked "") (eq .Values.meta.mode "service")) }}true{{ end -}}
+{{- end }}
+
+{{/* How the nodes' processes are renewed. */}}
+{{- define "granary.strategy" -}}
+{{- $strategy := .Values.node.updateStrategy | default (ternary "Surge" "OnDelete" .Values.keeper.enabled) -}}
+{{- if not (has $strategy (list "Surge" "RollingUpdate" "OnDelete")) -}}
+{{- fail (printf "node.updateStrategy %q is not known: Surge, RollingUpdate or OnDelete" $strategy) -}}
+{{- else if and (eq $strategy "Surge") (not .Values.keeper.enabled) -}}
+{{- fail "node.updateStrategy Surge needs keeper.enabled: without a keeper a node's mounts end with its process" -}}
+{{- end -}}
+{{- $strategy -}}
 {{- end }}
 
 {{/* Makes the volume if it is not there, for the key whose tokens count where a service checks them. */}}
