@@ -1,4 +1,7 @@
-//! `granary ns`: through the node when one runs, otherwise directly on the metadata folder or through the service.
+//! `granary ns`: through the node when one runs, by the token that is given or else its own, otherwise directly on the metadata folder
+//! or through the service.
+
+use std::path::Path;
 
 use granary_core::{Kind, NamespaceName};
 use granary_meta::{Durability, NamespaceChange, NamespaceInfo, PackedSource, PolicyChange, check_trash_ms};
@@ -8,8 +11,9 @@ use crate::client::{Client, block_on};
 use crate::exit::{Failure, Outcome};
 use crate::node::source::Source;
 use crate::settings::Settings;
+use crate::token_file::{self, Secret};
 use crate::units::{parse_bytes, parse_period_ms, show_bytes, show_wait};
-use crate::wire::{ChangeRequest, CreateRequest, RemoveRequest};
+use crate::wire::{ChangeRequest, CreateRequest, ListRequest, RemoveRequest};
 use crate::{log, namespaces, packed, policies, removal, users};
 
 pub fn run(args: &NsArgs) -> Outcome<()> {
@@ -29,6 +33,12 @@ pub fn run(args: &NsArgs) -> Outcome<()> {
 fn node(settings: &Settings) -> Outcome<Option<Client>> {
     let client = Client::new(&settings.socket);
     Ok(block_on(client.is_there())?.then_some(client))
+}
+
+/// The token that is given on the command line. What variables and settings name is the node's own.
+fn token(flags: &PlaceFlags) -> Outcome<Option<Secret>> {
+    let given = flags.given.iter().rev().find(|(name, _)| name == "token_file");
+    given.map(|(_, path)| token_file::read(Path::new(path))).transpose()
 }
 
 /// The metadata itself, while no node has it: of the folder, or through the service.
@@ -55,6 +65,7 @@ fn create(name: &str, what: &NsFields, packed: Option<PackedSource>, flags: &Pla
         durability: change.durability.unwrap_or_default(),
         trash_ms: change.trash_ms,
         packed,
+        token: token(flags)?,
         ..namespaces::by_name(&name)
     };
     let info: NamespaceInfo = match node(&settings)? {
@@ -71,9 +82,12 @@ fn create(name: &str, what: &NsFields, packed: Option<PackedSource>, flags: &Pla
     super::print(&show(&[info]))
 }
 
-fn all(settings: &Settings) -> Outcome<Vec<NamespaceInfo>> {
+fn all(settings: &Settings, flags: &PlaceFlags) -> Outcome<Vec<NamespaceInfo>> {
     match node(settings)? {
-        Some(client) => block_on(client.get("/v1/namespaces")),
+        Some(client) => {
+            let request = ListRequest { token: token(flags)? };
+            block_on(client.post("/v1/namespaces/list", &request))
+        }
         None => with_source(settings, async |source| source.list(None).await),
     }
 }
@@ -81,7 +95,7 @@ fn all(settings: &Settings) -> Outcome<Vec<NamespaceInfo>> {
 fn show_one(name: &str, json: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let name: NamespaceName = name.parse()?;
-    let info = all(&settings)?.into_iter().find(|info| info.name == name).ok_or_else(|| {
+    let info = all(&settings, flags)?.into_iter().find(|info| info.name == name).ok_or_else(|| {
         let text =
             format!("there is no namespace {name}; granary ns list shows them, granary ns create makes one");
         Failure::of_kind(Kind::NotFound, text)
@@ -96,7 +110,7 @@ fn show_one(name: &str, json: bool, flags: &PlaceFlags) -> Outcome<()> {
 
 fn list(json: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
-    let all = all(&settings)?;
+    let all = all(&settings, flags)?;
     if json {
         let text = serde_json::to_string_pretty(&all)
             .map_err(|e| Failure::failed(format!("cannot print the list: {e}")))?;
@@ -117,7 +131,7 @@ fn set(name: &str, what: &NsFields, policy: &PolicyFields, flags: &PlaceFlags) -
     }
     let info: NamespaceInfo = match node(&settings)? {
         Some(client) => {
-            let request = ChangeRequest { namespace: name.to_string(), change, token: None };
+            let request = ChangeRequest { namespace: name.to_string(), change, token: token(flags)? };
             block_on(client.post("/v1/namespaces/set", &request))?
         }
         None => {
@@ -132,7 +146,7 @@ fn remove(name: &str, force: bool, flags: &PlaceFlags) -> Outcome<()> {
     let settings = flags.sources().resolve()?;
     let name: NamespaceName = name.parse()?;
     if let Some(client) = node(&settings)? {
-        let request = RemoveRequest { namespace: name.to_string(), force, token: None };
+        let request = RemoveRequest { namespace: name.to_string(), force, token: token(flags)? };
         let _: serde_json::Value = block_on(client.post("/v1/namespaces/remove", &request))?;
         return Ok(());
     }

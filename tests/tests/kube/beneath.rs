@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use crate::cluster::{apply, ok, project, variable};
 use crate::install::{HOME, folder, kill};
 
+/// How long a volume's token lasts.
+pub const TTL_S: u64 = 120;
+
 /// Whether a Ceph is there, and a metadata service is used.
 pub fn is_rgw() -> bool {
     std::env::var_os("GRANARY_KUBE_RGW").is_some()
@@ -25,6 +28,8 @@ pub fn values(values: &mut Value) {
         values["volume"] = json!({"store": format!("s3://{bucket}/volume")});
         values["meta"] = json!({"mode": "service", "storage": {"className": "by-hand", "size": "1Gi"},
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "2Gi"}}});
+        // So short that a right that is withdrawn ends within a test, and long enough to outlast what they break.
+        values["csi"]["delegate"] = json!({"ttl": format!("{TTL_S}s")});
     } else {
         values["volume"] = json!({"store": "file:///srv/store"});
         let node = &mut values["node"];

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cluster::{Space, eventually};
-use crate::install::{granary, turn};
+use crate::install::{namespaces, turn};
 use crate::pods::{by, claim, claimed, inline, pod};
 
 #[test]
@@ -33,11 +33,11 @@ fn a_claim_is_written_by_one_pod_and_read_by_another_and_grows() {
     });
     // What the claim made goes with it.
     let volume = space.get(&["pvc", "work"])["spec"]["volumeName"].as_str().expect("a name").to_owned();
-    assert!(granary(&["ns", "list"]).contains(&volume));
+    assert!(namespaces().contains(&volume));
     space.delete_pod("one");
     space.delete_pod("two");
     space.kube(&["delete", "pvc", "work", "--timeout=240s"]);
-    eventually("the namespace is gone", || !granary(&["ns", "list"]).contains(&volume));
+    eventually("the namespace is gone", || !namespaces().contains(&volume));
 }
 
 #[test]
