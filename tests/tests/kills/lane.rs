@@ -322,8 +322,8 @@ impl Lane {
         panic!("{}: no start leads to {}", self.what, point.name());
     }
 
-    /// Small files and a large one that are nowhere but on the node's disk; and what the metadata has of the log until that is synced,
-    /// once a second: a kill right after the last fsync nearly always finds it.
+    /// Small files and a large one that are nowhere but on the node's disk; what of the log the metadata does not know; and what the
+    /// metadata has of the log until that is synced, once a second: a kill right after the last fsync nearly always finds it.
     fn leave_to_the_start(&mut self) {
         self.node.start_with(&[
             ("GRANARY_SMALL_PERIOD_MS", "3600000"),
@@ -337,10 +337,16 @@ impl Lane {
         fs::create_dir_all(&dir).expect("mkdir");
         let sync = |path: &Path| fs::File::open(path).and_then(|file| file.sync_all()).expect("fsync");
         [&large, &mnt].into_iter().for_each(|path| sync(path));
-        for i in 0..5 {
-            let path = dir.join(i.to_string());
-            fs::write(&path, i.to_string()).expect("write");
-            sync(&path);
+        let small: Vec<_> = (0..5).map(|i| (i.to_string(), dir.join(i.to_string()))).collect();
+        let mut open = Vec::new();
+        for (text, path) in &small {
+            fs::write(path, text).expect("write");
+            sync(path);
+            open.push(fs::File::options().write(true).open(path).expect("open"));
+        }
+        // In the log alone: the metadata is told of it when the file is closed, or after a second.
+        for ((text, _), file) in small.iter().zip(&open) {
+            file.write_all_at(text.as_bytes(), 0).expect("write");
         }
         self.node.kill();
     }
