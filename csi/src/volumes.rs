@@ -99,6 +99,8 @@ pub trait Volumes: Send + Sync + 'static {
     async fn mounted(&self, dir: &Path) -> Result<Option<Mounted>>;
     /// Whether a mount of ours is at `dir`, alive or dead: by the kernel's word.
     async fn shows(&self, dir: &Path) -> Result<bool>;
+    /// Where mounts of ours are, alive or dead: by the kernel's word.
+    async fn shown(&self) -> Result<Vec<PathBuf>>;
     /// Begins to bring what is mounted at `dir`, or these paths below it, to this node, unless that is under way already. Its number.
     async fn warm(&self, dir: &Path, paths: &[String]) -> Result<u64>;
     /// How far that is. `NotFound` when it is not known any more.

@@ -7,13 +7,20 @@
 //! give them another server. Whether the pod sees the new mount the kernel decides as well: a container has a copy of the mount as it was
 //! at its start. The new one is mounted *over* the dead one, so that a copy which follows the host's (`mountPropagation: HostToContainer`)
 //! gets it too; any other pod has to be started again, and the event says so.
+//!
+//! Where a volume is staged nobody looks, so a dead mount there is only taken away, also one that was made before this driver started:
+//! kubelet cannot make its directory while it lies there (lstat fails), and does not come to ask for the volume. What is published needs
+//! nothing of what is staged.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use granary_core::{Clock, Error};
 use tokio::task::JoinSet;
 
+use crate::DRIVER_NAME;
 use crate::health::{Answer, Probes, Room};
 use crate::kube::Kube;
 use crate::kube::events::Event;
@@ -47,6 +54,9 @@ impl Watch {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            if let Err(e) = self.clear_staged().await {
+                tracing::warn!("dead mounts of staged volumes are not taken away: {e}");
+            }
             self.look_at_all().await;
             if let Some(kube) = &self.labels
                 && let Err(e) = self.label(kube).await
@@ -54,6 +64,21 @@ impl Watch {
                 tracing::warn!("the node's labels are not kept: {e}");
             }
         }
+    }
+
+    /// Takes dead mounts away from where kubelet has volumes staged.
+    pub async fn clear_staged(&self) -> granary_core::Result<()> {
+        for dir in self.volumes.shown().await?.into_iter().filter(|dir| is_staging(dir)) {
+            let _turn = self.turns.take(&dir.to_string_lossy()).await;
+            if !matches!(self.probes.ask(&dir).await?, Answer::Dead) {
+                continue;
+            }
+            match self.volumes.unmount(&dir).await {
+                Ok(()) => tracing::warn!(dir = %dir.display(), "took away a staged mount that nobody serves"),
+                Err(e) => tracing::warn!(dir = %dir.display(), "a dead mount is not taken away: {e}"),
+            }
+        }
+        Ok(())
     }
 
     /// Once at everything.
@@ -165,6 +190,15 @@ impl Watch {
     }
 }
 
+/// Whether it is where kubelet has this driver stage a volume: `…/kubernetes.io/csi/csi.granary.dev/VOLUME/globalmount`.
+fn is_staging(dir: &Path) -> bool {
+    let mut parts = dir.iter().rev();
+    parts.next() == Some(OsStr::new("globalmount"))
+        && parts.nth(1) == Some(OsStr::new(DRIVER_NAME))
+        && parts.next() == Some(OsStr::new("csi"))
+        && parts.next() == Some(OsStr::new("kubernetes.io"))
+}
+
 /// How a volume is.
 #[derive(Clone, Debug)]
 pub enum Condition {
@@ -192,7 +226,7 @@ impl Condition {
 pub async fn condition(
     volumes: &dyn Volumes,
     probes: &Probes,
-    dir: &std::path::Path,
+    dir: &Path,
 ) -> granary_core::Result<Condition> {
     if !volumes.shows(dir).await? {
         return Ok(Condition::Dead(format!("nothing is mounted at {} any more", dir.display())));

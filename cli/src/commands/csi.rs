@@ -1,6 +1,6 @@
 //! `granary csi`: the driver, over the node's socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -399,6 +399,15 @@ impl Volumes for NodeVolumes {
             Ok(granary_fuse::mount::table::at(&resolved(&dir))?.is_some_and(|mount| mount.is_ours()))
         });
         looked.await.map_err(|e| Error::new(Kind::Bug, format!("looking for a mount failed: {e}")))?
+    }
+
+    async fn shown(&self) -> granary_core::Result<Vec<PathBuf>> {
+        let looked = tokio::task::spawn_blocking(granary_fuse::mount::table::read);
+        let all =
+            looked.await.map_err(|e| Error::new(Kind::Bug, format!("looking for mounts failed: {e}")))??;
+        let ours: BTreeSet<_> =
+            all.into_iter().filter(|mount| mount.is_ours()).map(|mount| mount.path).collect();
+        Ok(ours.into_iter().collect())
     }
 
     async fn warm(&self, dir: &Path, paths: &[String]) -> granary_core::Result<u64> {

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -72,6 +72,9 @@ impl Volumes for Fake {
     }
     async fn shows(&self, _: &Path) -> Result<bool> {
         Ok(self.there.load(Ordering::SeqCst))
+    }
+    async fn shown(&self) -> Result<Vec<PathBuf>> {
+        never()
     }
     async fn warm(&self, _: &Path, _: &[String]) -> Result<u64> {
         never()
@@ -188,6 +191,21 @@ async fn trouble_behind_a_mount_is_told_when_it_begins_and_ends() {
     *scene.fake.trouble.lock().unwrap() = None;
     scene.watch.look_at_all().await;
     assert_eq!(scene.told(), ["VolumeUnhealthy", "VolumeHealthy"]);
+}
+
+#[test]
+fn only_what_kubelet_stages_for_this_driver_is_staging() {
+    let kubelet = "/var/lib/kubelet/plugins/kubernetes.io/csi";
+    assert!(is_staging(Path::new(&format!("{kubelet}/csi.granary.dev/0123/globalmount"))));
+    for other in [
+        format!("{kubelet}/csi.other.dev/0123/globalmount"),
+        format!("{kubelet}/csi.granary.dev/globalmount"),
+        format!("{kubelet}/csi.granary.dev/0123/globalmount/below"),
+        "/var/lib/kubelet/pods/1/volumes/kubernetes.io~csi/pvc-1/mount".to_owned(),
+        "/csi.granary.dev/0123/globalmount".to_owned(),
+    ] {
+        assert!(!is_staging(Path::new(&other)), "{other}");
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,29 @@ impl Driver {
         self.runtime.block_on(client.node_publish_volume(request)).map(drop)
     }
 
+    /// For the node, at `dir`.
+    pub fn stage(&self, dir: &Path, volume: &str) -> Result<(), Status> {
+        let request = NodeStageVolumeRequest {
+            volume_id: volume.to_owned(),
+            staging_target_path: dir.display().to_string(),
+            volume_capability: Some(capability("")),
+            ..NodeStageVolumeRequest::default()
+        };
+        let mut client = NodeClient::new(self.channel.clone());
+        self.runtime.block_on(client.node_stage_volume(request)).map(drop)
+    }
+
+    /// As kubelet asks once a volume is larger, with where it is staged.
+    pub fn expand(&self, dir: &Path, volume: &str) -> Result<i64, Status> {
+        let request = NodeExpandVolumeRequest {
+            volume_id: volume.to_owned(),
+            volume_path: dir.display().to_string(),
+            ..NodeExpandVolumeRequest::default()
+        };
+        let mut client = NodeClient::new(self.channel.clone());
+        Ok(self.runtime.block_on(client.node_expand_volume(request))?.into_inner().capacity_bytes)
+    }
+
     pub fn unpublish(&self, dir: &Path) -> Result<(), Status> {
         let request = NodeUnpublishVolumeRequest {
             volume_id: "csi-0123".to_owned(),

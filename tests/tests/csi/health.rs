@@ -113,6 +113,42 @@ fn a_dead_mount_is_mended_where_containers_follow_and_goes_when_its_pod_does() {
     node.start();
 }
 
+/// kubelet cannot make the directory while a dead mount lies there, and asks nobody.
+#[test]
+fn a_dead_staged_mount_is_taken_away_by_a_driver_that_never_knew_it() {
+    let mut node = Node::new(StoreKind::Folder);
+    node.ok(&["ns", "create", "user/alice", "--mode", "0777", "--bytes-max", "1GiB"]);
+    let staged = node.path("plugins/kubernetes.io/csi/csi.granary.dev/0123/globalmount");
+    let elsewhere = node.path("elsewhere");
+    for dir in [&staged, &elsewhere] {
+        fs::create_dir_all(dir).expect("a directory");
+    }
+    let mounted = |dir: &std::path::Path| {
+        let table = fs::read_to_string("/proc/self/mounts").expect("the table of mounts");
+        table.lines().filter(|line| line.split(' ').nth(1) == dir.to_str()).count()
+    };
+    let driver = Driver::start(&node, &["--access", "none"]);
+    driver.stage(&staged, "user/alice").expect("staged");
+    node.ok(&["mount", "user/alice", elsewhere.to_str().expect("utf-8")]);
+    drop(driver);
+    // What lives stays.
+    let driver = Driver::start(&node, &["--access", "none"]);
+    assert_eq!(driver.expand(&staged, "user/alice").expect("larger"), 1 << 30);
+    driver.stage(&staged, "user/alice").expect("it is there");
+    assert_eq!((mounted(&staged), mounted(&elsewhere)), (1, 1));
+    drop(driver);
+    node.kill();
+    let driver = Driver::start(&node, &["--access", "none"]);
+    until("the dead mount is gone", || mounted(&staged) == 0);
+    assert_eq!(mounted(&elsewhere), 1, "not kubelet's, so not the driver's");
+    fs::create_dir(staged.join("below")).expect("a directory as others");
+    fs::remove_dir(staged.join("below")).expect("removed");
+    node.start();
+    assert_eq!(driver.expand(&staged, "user/alice").expect("its mounts show it"), 1 << 30);
+    driver.stage(&staged, "user/alice").expect("staged again");
+    assert_eq!(mounted(&staged), 1);
+}
+
 #[test]
 fn a_node_process_that_hangs_keeps_nobody() {
     let node = Node::new(StoreKind::Folder);
