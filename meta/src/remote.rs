@@ -238,15 +238,14 @@ impl Client {
         self.core.tick();
     }
 
-    /// Waits until all that was told to the service is answered, or given up, then ends the session: what it still has is
-    /// free at once.
+    /// Waits until all that was told to the service is answered, or given up, and it heard that the session ends: what it still has is
+    /// free at once. A service that is away is told when it is back, or not at all where that is not waited for.
     pub async fn close(&self) {
         self.core.drained().await;
         let mut stopped = self.core.stop.subscribe();
-        if self.core.leave() {
-            // The service answers with the end of the session, which ends the connection, or the connection breaks.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
+        self.core.leave();
+        // The service answers with the end of the session.
+        let _ = stopped.wait_for(|stop| *stop).await;
         self.end();
     }
 

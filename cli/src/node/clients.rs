@@ -38,6 +38,8 @@ const ANSWERS_TOLD_LATE: usize = 512;
 
 /// How long a node that stops waits for the service.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long a service that is away is waited for, by nobody else, to hear that a session has ended: a restarted one would wait for that session.
+const LEAVE_WAIT: Duration = Duration::from_mins(2);
 
 /// How the service is reached, and as which node.
 pub struct ClientParts {
@@ -142,10 +144,13 @@ impl Link {
         lock(&self.shown).left_secs(now_secs(&*self.clock)) * 1000
     }
 
-    /// Ends the session, within a bound.
+    /// Ends the session, within a bound; while the service is away, later.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        leave(self.client.clone()).await;
+        match self.client.status().connected {
+            true => leave(self.client.clone(), CLOSE_WAIT).await,
+            false => leave_behind(self.client.clone()),
+        }
     }
 
     /// Whether the service says something to it now, be it that it refuses its tokens.
@@ -221,8 +226,8 @@ fn is_used(link: &Arc<Link>) -> bool {
 }
 
 /// Tells the service that a session ends, which else would be thought to use what it was told of until it was silent for long.
-async fn leave(client: Arc<Client>) {
-    if tokio::time::timeout(CLOSE_WAIT, client.close()).await.is_err() {
+async fn leave(client: Arc<Client>, wait: Duration) {
+    if tokio::time::timeout(wait, client.close()).await.is_err() {
         tracing::debug!("the metadata service did not hear that a session of this node ended");
     }
 }
@@ -238,7 +243,7 @@ impl Drop for Link {
 /// The same where nobody waits for it.
 fn leave_behind(client: Arc<Client>) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(leave(client));
+        runtime.spawn(leave(client, LEAVE_WAIT));
     }
 }
 
@@ -434,13 +439,14 @@ impl Clients {
 
     /// Tells the service that this node goes, within a bound.
     pub async fn close(&self) {
-        let links = self.all();
+        let (links, away): (Vec<_>, Vec<_>) =
+            self.all().into_iter().partition(|link| link.client.status().connected);
         let all = async {
             for link in links {
                 link.client.close().await;
             }
         };
-        if tokio::time::timeout(CLOSE_WAIT, all).await.is_err() {
+        if tokio::time::timeout(CLOSE_WAIT, all).await.is_err() || !away.is_empty() {
             tracing::warn!(
                 "the metadata service at {} did not hear that this node goes; it finds out when the leases end",
                 self.settings.meta

@@ -62,7 +62,10 @@ impl Linker {
                 _ = stop.changed() => break,
             };
             self.core.disconnected(&url, &ended.why);
-            if self.core.is_leaving() {
+            // It was told, or will not listen.
+            let last_word =
+                matches!(ended.why.kind(), Kind::Fenced | Kind::Denied | Kind::Invalid | Kind::Unsupported);
+            if last_word && self.core.is_leaving() {
                 break;
             }
             if let Some(waiting) = first.take() {
@@ -111,6 +114,9 @@ impl Linker {
             }
         };
         self.core.connected(url);
+        if self.core.is_leaving() {
+            self.core.leave(); // it may not have heard it
+        }
         if let Some(first) = first.take() {
             // Who connects may have given up.
             let _ = first.send(Ok(()));

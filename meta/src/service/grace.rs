@@ -85,7 +85,7 @@ impl Service {
     }
 
     /// These sessions did not come back: nothing of them is kept.
-    fn forget_absent(&self, absent: &HashMap<SessionId, SessionRecord>) -> Result<()> {
+    pub(super) fn forget_absent(&self, absent: &HashMap<SessionId, SessionRecord>) -> Result<()> {
         if absent.is_empty() {
             return Ok(());
         }

@@ -135,6 +135,7 @@ impl Service {
         let Some(session) = self.sessions.find(id) else {
             if hello.anew {
                 // Nobody is left who knows what it had: the process that did and this service's predecessor are both gone.
+                self.give_up(id, who, hello)?;
                 return Ok(None);
             }
             return self.take_back(id, who, hello, woken);
@@ -165,6 +166,20 @@ impl Service {
             self.leave_space(&session, &space, woken);
         }
         Ok(Some(session))
+    }
+
+    /// A session from before the restart will not come back, so nobody waits for it.
+    fn give_up(&self, id: SessionId, who: &Identity, hello: &Hello) -> Result<()> {
+        let gone = {
+            let mut grace = lock(&self.grace);
+            let Some(grace) = grace.as_mut() else { return Ok(()) };
+            let is_theirs = |record: &SessionRecord| record.user == who.user && record.node == hello.node;
+            if !grace.absent.get(&id).is_some_and(is_theirs) {
+                return Ok(());
+            }
+            grace.absent.remove(&id)
+        };
+        self.forget_absent(&gone.map(|record| (id, record)).into_iter().collect())
     }
 
     /// A session from before the restart: it has again what it says it holds, unless somebody else has it.

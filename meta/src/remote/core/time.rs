@@ -104,13 +104,10 @@ impl Core {
         }
     }
 
-    /// Asks for the end of the session; `false`: there is no connection.
-    pub fn leave(&self) -> bool {
+    /// Asks for the end of the session, on this connection or the next.
+    pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
-        self.with_calls(|calls| {
-            calls.leave();
-            calls.is_greeted()
-        })
+        self.with_calls(|calls| calls.leave());
     }
 
     pub fn is_leaving(&self) -> bool {

@@ -361,3 +361,30 @@ fn a_client_that_leaves_is_waited_for_by_nobody() {
         rig.end().await;
     });
 }
+
+/// A service that was started anew would wait for it.
+#[test]
+fn who_leaves_while_the_service_is_away_says_so_when_it_is_back() {
+    runtime().block_on(async {
+        for restarts in [false, true] {
+            let rig = Rig::start().await;
+            let ((client, a), (_cb, b)) = (rig.space().await, rig.space().await);
+            let before = rig.service().stats().sessions;
+            create(&a, Ino::ROOT, "f").await.unwrap();
+            rig.proxy.close().await;
+            drop(a);
+            let leaving = tokio::spawn(async move { client.close().await });
+            tokio::task::yield_now().await;
+            assert!(!leaving.is_finished());
+            match restarts {
+                true => rig.kill_service().await,
+                false => rig.proxy.heal(),
+            }
+            soon(leaving).await.unwrap();
+            // In the grace time its answer waits until nobody is missing.
+            soon(b.lookup(Ino::ROOT, name("f"))).await.unwrap();
+            assert_eq!((rig.service().stats().sessions, rig.service().stats().in_grace), (before - 1, false));
+            rig.end().await;
+        }
+    });
+}

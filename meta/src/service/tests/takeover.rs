@@ -86,9 +86,14 @@ fn after_a_restart_of_the_service_too_or_for_others_there_is_a_new_session() {
         let hello = Hello { anew: true, ..hello(node, Some(a.greeting.session)) };
         let other = Client::greet(&rig.service, identity(user, &["g"], Rights::ReadWrite), hello).unwrap();
         assert!(!other.greeting.resumed && other.greeting.had.is_empty(), "{:?}", other.greeting);
+        other.connection.leave();
     }
     rig.restart();
+    let hello = Hello { anew: true, ..hello(1, Some(a.greeting.session)) };
+    Client::greet(&rig.service, identity("b", &["g"], Rights::ReadWrite), hello).unwrap();
+    assert!(rig.service.stats().in_grace, "it is not theirs to give up");
     let next = anew(&rig, &a);
+    assert!(!rig.service.stats().in_grace, "nobody else can come back with it");
     assert!(!next.greeting.resumed && next.greeting.session != a.greeting.session);
     assert_eq!((next.greeting.next_call, next.greeting.had.len()), (0, 0));
 }
