@@ -51,9 +51,10 @@
 //! also after a restart, the call is not done again. An error changed nothing and is not remembered. No answer goes out
 //! before what it tells of is in the engine, its own changes or others': what anybody saw survives the end of this process.
 //!
-//! **Restart.** Sessions are records of the volume. After a start there is a grace time in which only sessions from before
-//! come back and say what they hold ([`crate::call::Held`]); all calls wait until it is over, which is at once when all
-//! are back. What nobody claimed is free then, and files without a name that nobody has open are freed.
+//! **Restart.** Sessions are records of the volume, each from its first call that reaches or makes a namespace on. After a start there
+//! is a grace time in which only sessions from before come back and say what they hold ([`crate::call::Held`]); all calls wait until
+//! it is over, which is at once when all are back. What nobody claimed is free then, and files without a name that nobody has open are
+//! freed. A session that is not on record has nothing: nobody waits for it, and it begins anew.
 //!
 //! Locks, in the order in which they are taken; none is held across `.await`:
 //!

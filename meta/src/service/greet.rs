@@ -16,7 +16,6 @@ use super::space::{Job, Space};
 use super::{Connection, Service, grace, lock, stops};
 use crate::api::Metadata;
 use crate::call::{Greeting, Had, Held, Hello, Recall};
-use crate::engine::Write;
 use crate::lease::{LeaseKind, Scope};
 use crate::record::session::{self as records, SessionRecord};
 
@@ -197,6 +196,7 @@ impl Service {
             return Ok(None);
         }
         let session = self.new_session(id, who, hello);
+        session.is_recorded();
         self.sessions.insert(session.clone());
         for held in &hello.held {
             if let Err(e) = self.reclaim(&session, who, held) {
@@ -262,13 +262,6 @@ impl Service {
                 break id;
             }
         };
-        let record = SessionRecord {
-            node: hello.node,
-            name: hello.name.clone(),
-            user: who.user.clone(),
-            token: who.token.clone(),
-        };
-        self.volume.put_records(vec![Write::Put(records::session_key(id), record.encode())], true)?;
         let session = self.new_session(id, who, hello);
         self.sessions.insert(session.clone());
         Ok(session)
@@ -360,7 +353,9 @@ impl Service {
             let silent = session.silent(self.clock.monotonic());
             seen.heard = self.clock.monotonic().saturating_sub(silent);
         }
-        if let Err(e) = self.volume.put_records(grace::forget(session.id).into(), false) {
+        if session.end_record()
+            && let Err(e) = self.volume.put_records(grace::forget(session.id).into(), false)
+        {
             tracing::warn!("session {} stays on record until the next start: {e}", session.id);
         }
         true

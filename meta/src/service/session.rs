@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use granary_core::{Error, Kind, NamespaceId, NodeId, SessionId};
+use granary_core::{Error, Kind, NamespaceId, NodeId, Result, SessionId};
 
 use super::identity::{Identity, Rights};
 use super::leases::Member;
 use super::outgoing::Queue;
 use super::space::Space;
+use crate::record::session::SessionRecord;
 
 /// A session from its greeting to its end.
 #[derive(Debug)]
@@ -26,8 +27,19 @@ pub(super) struct Session {
     ended: OnceLock<Error>,
     /// Who it is and what it reaches. Held for a few instructions.
     about: Mutex<About>,
+    /// Held while the record is written, so that none is left of a session that is over.
+    record: Mutex<Recorded>,
     pub leases: AtomicU64,
     pub opens: AtomicU64,
+}
+
+/// Whether a session's record is in the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Not,
+    There,
+    /// The session is over: never again.
+    Over,
 }
 
 #[derive(Debug)]
@@ -55,6 +67,7 @@ impl Session {
             heard: AtomicU64::new(0),
             ended: OnceLock::new(),
             about: Mutex::new(about),
+            record: Mutex::new(Recorded::Not),
             leases: AtomicU64::new(0),
             opens: AtomicU64::new(0),
         }
@@ -62,6 +75,39 @@ impl Session {
 
     pub fn about(&self) -> MutexGuard<'_, About> {
         self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `write` put its record into the volume, unless it is there; a session that is over gets none.
+    pub fn record(&self, write: impl FnOnce(SessionRecord) -> Result<()>) -> Result<()> {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        match *record {
+            Recorded::There => return Ok(()),
+            Recorded::Over => return Err(Error::new(Kind::Fenced, "the session is over")),
+            Recorded::Not => {}
+        }
+        let about = {
+            let About { who, name, .. } = &*self.about();
+            SessionRecord {
+                node: self.node,
+                name: name.clone(),
+                user: who.user.clone(),
+                token: who.token.clone(),
+            }
+        };
+        write(about)?;
+        *record = Recorded::There;
+        Ok(())
+    }
+
+    /// It was in the volume before.
+    pub fn is_recorded(&self) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Recorded::There;
+    }
+
+    /// None is written from now on; whether there is one.
+    pub fn end_record(&self) -> bool {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *record, Recorded::Over) == Recorded::There
     }
 
     pub fn granted(&self, ns: NamespaceId) -> Option<Granted> {

@@ -174,6 +174,7 @@ impl Service {
             }
             return Err(missing());
         };
+        self.record(session)?;
         let space = self.space(crate::record::volume::decode_id(&bytes)?)?;
         let granted = Granted { rights, space };
         session.about().granted.insert(granted.space.id, granted.clone());
@@ -191,6 +192,14 @@ impl Service {
         Ok(Answer::Namespaces(all))
     }
 
+    /// From here on the session has something that it may come back to after a restart: it is on record, durably.
+    fn record(&self, session: &Session) -> Result<()> {
+        session.record(|record| {
+            let put = Write::Put(records::session_key(session.id), record.encode());
+            self.volume.put_records(vec![put], true)
+        })
+    }
+
     /// What this call of the session did, if it was done.
     fn answered(&self, session: &Session, id: u64) -> Result<Option<AnsweredNamespace>> {
         let bytes = self.volume.get_record(&records::answered_key(session.id, id))?;
@@ -201,6 +210,7 @@ impl Service {
         if let Some(AnsweredNamespace::Made(ns)) = self.answered(session, id)? {
             return self.volume.namespace_by_id(ns)?.info().map(Answer::Namespace);
         }
+        self.record(session)?;
         let key = records::answered_key(session.id, id);
         let note = |ns| Some(Write::Put(key, AnsweredNamespace::Made(ns).encode()));
         self.volume.create_namespace_noting(new, note).map(Answer::Namespace)

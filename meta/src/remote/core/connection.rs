@@ -33,7 +33,9 @@ impl Core {
         if hello.anew && resumed {
             self.take_over(greeting.next_call, std::mem::take(&mut greeting.had))?;
         }
-        if before.is_some() && !resumed {
+        // One that reached no namespace had nothing to lose; a service that was started anew does not know it.
+        let had_something = hello.anew || !hello.held.is_empty();
+        if before.is_some() && !resumed && had_something {
             self.fenced("the session was ended while its node was not heard of".into());
         } else if restarted {
             // The service knows of no lease but those that it was told of, and of them only that state is held back.

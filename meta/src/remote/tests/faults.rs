@@ -388,3 +388,18 @@ fn who_leaves_while_the_service_is_away_says_so_when_it_is_back() {
         }
     });
 }
+
+/// It had nothing to lose, so it is not told of as lost.
+#[test]
+fn a_client_that_reached_nothing_begins_anew_after_a_restart() {
+    runtime().block_on(async {
+        let rig = Rig::start().await;
+        let client = rig.client("bob").await;
+        let session = client.status().session;
+        rig.kill_service().await;
+        assert_eq!(soon(client.namespaces()).await.unwrap().len(), 1);
+        let status = client.status();
+        assert!(status.fenced.is_none() && status.session != session, "{status:?}");
+        rig.end().await;
+    });
+}

@@ -232,6 +232,35 @@ fn who_does_not_come_back_is_forgotten_when_the_grace_time_is_over() {
     assert_eq!(space.check().unwrap(), []);
 }
 
+/// It has nothing that others could wait for.
+#[test]
+fn a_session_that_reached_nothing_is_not_waited_for() {
+    let mut rig = Rig::new();
+    let admin = || identity("root", &[], Rights::Admin);
+    let mut idle = rig.greet(identity("a", &["g"], Rights::ReadWrite), 1);
+    assert!(matches!(idle.ask(Call::Namespaces), Ok(Answer::Namespaces(all)) if !all.is_empty()));
+    assert_eq!(idle.error(Call::Namespace { name: "user/none".parse().unwrap() }), Kind::NotFound);
+    rig.restart();
+    assert!(!rig.service.stats().in_grace);
+    assert!(!back(&rig, &idle, vec![]).greeting.resumed);
+    // One that made a namespace comes back, and is told again what came of it.
+    let mut maker = rig.greet(admin(), 1);
+    let new = Call::CreateNamespace { new: new_namespace("group/made") };
+    let Ok(Answer::Namespace(made)) = maker.ask(new.clone()) else { panic!("not made") };
+    let id = maker.next_id - 1;
+    rig.restart();
+    assert!(rig.service.stats().in_grace);
+    let again = Client::greet(&rig.service, admin(), hello(1, Some(maker.greeting.session))).unwrap();
+    assert!(again.greeting.resumed && !rig.service.stats().in_grace);
+    again.again(id, new);
+    let Ok(Answer::Namespace(told)) = again.response(id).result else { panic!("made twice") };
+    assert_eq!(told.id, made.id);
+    // No record is left of one that is over.
+    again.connection.leave();
+    rig.restart();
+    assert!(!rig.service.stats().in_grace);
+}
+
 #[test]
 fn a_session_cannot_be_taken_over_by_somebody_else() {
     let mut rig = Rig::new();
