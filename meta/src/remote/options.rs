@@ -48,7 +48,7 @@ impl Default for ClientLimits {
             refused_ms_max: 15_000,
             connect_wait_ms_max: 10_000,
             backoff_ms_min: 50,
-            backoff_ms_max: 2_000,
+            backoff_ms_max: 1_000,
             refused_backoff_ms_max: 10_000,
             leases_max: 400_000,
             cache_bytes_max: 256 << 20,
