@@ -22,8 +22,8 @@ from report import Rounds
 RANGE_BYTES = 15 << 20
 AT_ONCE = 32
 FIRST_BYTE_MS = 30
-# Data are there several times over, so that a round is longer than its start; small files are a part of them.
-COPIES = 4
+# Data are there several times over, so that a round is much longer than its start and its end; small files are a part of them.
+COPIES = 12
 SMALL_FILES = 4000
 
 
