@@ -31,7 +31,7 @@ pub use launcher::{Started, apart, start, start_logged, start_with};
 pub use locker::Locker;
 pub use model::{Entry, Found, Model, read};
 pub use node::{Node, StoreKind, drop_page_cache};
-pub use port::{Port, free_port};
+pub use port::Port;
 pub use program::{Output, run, run_ok, until, until_within};
 pub use proxy::Proxy;
 pub use service::Service;

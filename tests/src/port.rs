@@ -1,6 +1,6 @@
 //! Ports of loopback that nobody else gets.
 
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{
@@ -42,15 +42,9 @@ impl Default for Port {
     }
 }
 
-/// A port that nobody listens at now, and that anybody may get: for what outlives this process.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
-    listener.local_addr().expect("its address").port()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use granary_tests::free_port;
+use granary_tests::Port;
 use serde_json::{Value, json};
 
 use crate::beneath;
@@ -61,7 +61,7 @@ fn images() {
 }
 
 fn values(version: &str) -> Value {
-    static PORT: OnceLock<u16> = OnceLock::new();
+    static PORT: OnceLock<Port> = OnceLock::new();
     let sidecar = |name: &str| format!("granary.test/csi-{name}:1");
     let path = |name: &str| folder(name).display().to_string();
     let mut values = json!({
@@ -78,7 +78,7 @@ fn values(version: &str) -> Value {
             "settings": {"cache_free_percent_min": 0, "small_period_ms": "500ms", "large_period_ms": "1s"},
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "4Gi"}},
         },
-        "csi": {"livenessPort": *PORT.get_or_init(free_port)},
+        "csi": {"livenessPort": PORT.get_or_init(Port::new).number()},
         // Without kube-proxy only the host's network reaches the API server.
         "controller": {"hostNetwork": true},
         "access": ACCESS,
