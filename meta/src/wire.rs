@@ -31,6 +31,8 @@ pub mod answer;
 pub mod attr;
 pub mod bounds;
 pub mod codec;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kind;
 pub mod lists;
 pub mod lock;

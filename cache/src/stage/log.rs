@@ -171,18 +171,7 @@ impl Log {
             .map_err(|e| Error::io(format!("cannot examine {}", path.display()), e))?
             .len();
         let info = SegmentInfo { id, len, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(
-            id,
-            Segment {
-                info,
-                sealed: false,
-                gaps: Vec::new(),
-                inodes: HashSet::new(),
-                verified: 0,
-                damaged: Vec::new(),
-                file: None,
-            },
-        );
+        lock(&self.segments).by_id.insert(id, Segment::new(info, None));
         Ok(())
     }
 
@@ -192,10 +181,8 @@ impl Log {
         let info = SegmentInfo { id, len, payload, files, first_at: self.clock.monotonic() };
         self.payload_bytes.fetch_add(payload, Ordering::Relaxed);
         self.files.fetch_add(files, Ordering::Relaxed);
-        lock(&self.segments).by_id.insert(
-            id,
-            Segment { info, sealed: true, gaps, inodes, verified: 0, damaged: Vec::new(), file: None },
-        );
+        let segment = Segment { sealed: true, gaps, inodes, ..Segment::new(info, None) };
+        lock(&self.segments).by_id.insert(id, segment);
     }
 
     /// Inodes that it has records of, each once.

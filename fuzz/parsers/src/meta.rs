@@ -3,7 +3,7 @@
 use granary_core::NamespaceId;
 use granary_maintain::backup::Decoder;
 use granary_meta::record::{Key, Value};
-use granary_meta::wire::{codec, pb, request, response, session};
+use granary_meta::wire::fuzzing;
 
 /// Backups of metadata: what is accepted is whole, and has the records that its end says.
 pub fn meta_backup(data: &[u8]) {
@@ -65,26 +65,5 @@ pub fn meta_record(data: &[u8]) {
 /// Frames of the metadata service's wire, as a client or a service would hear them: refused or understood, and what is
 /// understood can be said again.
 pub fn meta_wire(data: &[u8]) {
-    if let Ok(frame) = codec::decode::<pb::ClientFrame>(data) {
-        let _ = frame.hello.map(session::decode_hello);
-        for item in frame.items {
-            if let Some(pb::client_item::Item::Request(wire)) = item.item
-                && let Ok(heard) = request::decode(wire)
-            {
-                let again =
-                    request::decode(request::encode(&heard)).expect("what was understood can be said again");
-                assert_eq!(again, heard);
-            }
-        }
-    }
-    if let Ok(frame) = codec::decode::<pb::ServerFrame>(data) {
-        let _ = frame.greeting.map(session::decode_greeting);
-        for item in frame.items {
-            match item.item {
-                Some(pb::server_item::Item::Response(wire)) => drop(response::decode(wire)),
-                Some(pb::server_item::Item::Recall(wire)) => drop(response::decode_recall(wire)),
-                _ => {}
-            }
-        }
-    }
+    fuzzing::hear(data);
 }

@@ -10,6 +10,7 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 
+use super::fuzzing::hear;
 use super::*;
 use crate::call::*;
 use crate::lease::{LeaseKind, Lock, LockKind, LockOwner, LockRequest, PeerInfo, Scope};
@@ -473,30 +474,6 @@ proptest! {
         bytes[at] = to;
         hear(&bytes);
         hear(&bytes[..cut.index(bytes.len())]);
-    }
-}
-
-/// What a server does with a frame, and a client.
-pub(crate) fn hear(bytes: &[u8]) {
-    if let Ok(frame) = codec::decode::<pb::ClientFrame>(bytes) {
-        let _ = frame.hello.map(session::decode_hello);
-        for item in frame.items {
-            if let Some(pb::client_item::Item::Request(wire)) = item.item
-                && let Ok(heard) = request::decode(wire)
-            {
-                assert_eq!(request::decode(request::encode(&heard)).expect("said again"), heard);
-            }
-        }
-    }
-    if let Ok(frame) = codec::decode::<pb::ServerFrame>(bytes) {
-        let _ = frame.greeting.map(session::decode_greeting);
-        for item in frame.items {
-            match item.item {
-                Some(pb::server_item::Item::Response(wire)) => drop(response::decode(wire)),
-                Some(pb::server_item::Item::Recall(wire)) => drop(response::decode_recall(wire)),
-                _ => {}
-            }
-        }
     }
 }
 

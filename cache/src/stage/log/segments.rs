@@ -58,6 +58,12 @@ pub(super) struct Segments {
 }
 
 impl Segment {
+    /// One that records are appended to, or of which nothing but its length is known yet.
+    pub fn new(info: SegmentInfo, file: Option<Arc<File>>) -> Segment {
+        let (gaps, damaged) = (Vec::new(), Vec::new());
+        Segment { info, sealed: false, gaps, inodes: HashSet::new(), verified: 0, damaged, file }
+    }
+
     pub fn has(&self, bytes: &Range<u64>) -> bool {
         let lost = |gap: &Range<u64>| gap.start < bytes.end && bytes.start < gap.end;
         bytes.end <= self.info.len && !self.gaps.iter().any(lost)

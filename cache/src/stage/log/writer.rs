@@ -132,18 +132,7 @@ impl Log {
         w.new_entries = true;
         let file = Arc::new(file);
         let info = SegmentInfo { id, len: 0, payload: 0, files: 0, first_at: self.clock.monotonic() };
-        lock(&self.segments).by_id.insert(
-            id,
-            Segment {
-                info,
-                sealed: false,
-                gaps: Vec::new(),
-                inodes: HashSet::new(),
-                verified: 0,
-                damaged: Vec::new(),
-                file: Some(file.clone()),
-            },
-        );
+        lock(&self.segments).by_id.insert(id, Segment::new(info, Some(file.clone())));
         Ok(Active { file, info, inodes: HashSet::new() })
     }
 
