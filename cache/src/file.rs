@@ -15,6 +15,7 @@ mod ahead;
 mod change;
 mod commit;
 mod copy;
+mod cut;
 pub mod explain;
 mod fence;
 mod gather;

@@ -4,6 +4,7 @@
 //! happens in the file's turn, so that no commit of newer bytes comes between the look at what is touched and the move.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -183,7 +184,10 @@ async fn store_group(
     let (task, owner) = (shared.clone(), file.clone());
     let built =
         blocking(&shared.runtime, move || Ok(build(&task, &owner, &descriptor, &extents, version))).await?;
-    let mut uploaded = built?;
+    let (mut uploaded, missing) = built?;
+    if let Some(at) = lost(&untouched(file, &uploaded.moves), &missing) {
+        return Err(Failure::Disk(file.cut_short(at)));
+    }
     paced.begin(uploaded.sealed.info.total_len);
     shared.put(&uploaded.sealed).await?;
     measured.bytes += uploaded.sealed.info.payload_len;
@@ -200,19 +204,24 @@ async fn store_group(
     Ok(())
 }
 
+/// The object, and ranges of the extents that the stage file did not have: a truncation since the snapshot cut them, and
+/// they are not moved; or the disk lost them.
 fn build(
     shared: &Shared,
     file: &File,
     descriptor: &std::fs::File,
     extents: &[Extent],
     version: u64,
-) -> Result<Uploaded, Failure> {
+) -> Result<(Uploaded, Vec<Range<u64>>), Failure> {
     let ino = file.ino();
-    let read = |e: &Extent| {
+    let mut missing = Vec::new();
+    let mut read = |e: &Extent| {
         let mut bytes =
             read_up_to(descriptor, e.offset, e.len as usize).map_err(|err| unreadable(ino, err))?;
-        // Cut by a truncation since the snapshot: the missing bytes are not moved.
-        bytes.resize(e.len as usize, 0);
+        if (bytes.len() as u64) < e.len {
+            missing.push(e.offset + bytes.len() as u64..e.end());
+            bytes.resize(e.len as usize, 0);
+        }
         Ok::<_, Failure>(Bytes::from(bytes))
     };
     let (id, codec) = (shared.new_object(), shared.policy().compression);
@@ -235,7 +244,16 @@ fn build(
         }
         pack.seal_with(codec)?
     };
-    Ok(Uploaded { sealed, moves, copies: Copies::default() })
+    Ok((Uploaded { sealed, moves, copies: Copies::default() }, missing))
+}
+
+/// Where the first of what is to be moved begins that is missing.
+fn lost(moves: &[Move], missing: &[Range<u64>]) -> Option<u64> {
+    let of = |m: &Move| {
+        let here = missing.iter().filter(|gap| gap.start < m.from.end() && m.from.offset < gap.end);
+        here.map(|gap| gap.start.max(m.from.offset)).min()
+    };
+    moves.iter().filter_map(of).min()
 }
 
 fn unreadable(ino: Ino, e: io::Error) -> Failure {

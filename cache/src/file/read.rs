@@ -144,6 +144,15 @@ fn on_peers(plan: &[Source]) -> Vec<Extent> {
     plan.iter().filter_map(part).collect()
 }
 
+fn join(mut parts: Vec<Bytes>) -> Bytes {
+    if parts.len() == 1 {
+        return parts.pop().unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|p| all.extend_from_slice(p));
+    all.freeze()
+}
+
 impl File {
     /// Where the bytes of `offset..offset+len` are; nothing at and after the end of file.
     fn plan(&self, s: &mut State, offset: u64, len: u64) -> Result<Vec<Source>> {
@@ -189,10 +198,15 @@ impl File {
         read_record(&self.shared, self.ino, part, whole)
     }
 
-    fn read_stage(&self, file: &fs::File, offset: u64, len: u64) -> Result<Bytes> {
-        let bytes = read_up_to(file, offset, len as usize)
-            .map_err(|e| Error::io(format!("cannot read the stage file of inode {}", self.ino), e))?;
-        Ok(bytes.into())
+    /// `None`: it changed meanwhile.
+    fn read_stage(&self, file: &Arc<fs::File>, offset: u64, len: u64) -> Option<Result<Bytes>> {
+        match read_up_to(file, offset, len as usize) {
+            Ok(bytes) if (bytes.len() as u64) < len => {
+                self.after_short_read(file, offset..offset + len, bytes)
+            }
+            Ok(bytes) => Some(Ok(bytes.into())),
+            Err(e) => Some(Err(Error::io(format!("cannot read the stage file of inode {}", self.ino), e))),
+        }
     }
 
     /// An extent's bytes without waiting for the store.
@@ -210,7 +224,7 @@ impl File {
     fn at_hand(&self, source: &Source) -> Option<Result<Bytes>> {
         match source {
             Source::Zeros(len) => Some(Ok(vec![0; *len as usize].into())),
-            Source::Stage { file, offset, len } => Some(self.read_stage(file, *offset, *len)),
+            Source::Stage { file, offset, len } => self.read_stage(file, *offset, *len),
             Source::Log { part, whole } => self.read_log(part, whole).transpose(),
             Source::Object { id, offset, len, .. } => {
                 let info = self.shared.objects.known(*id)?;
@@ -243,26 +257,7 @@ impl File {
         for (source, bytes) in plan.iter().zip(&parts) {
             self.shared.served.count(source.tier_at_hand(), bytes.len());
         }
-        self.join(&plan, parts)
-    }
-
-    /// Puts the parts together. `None` when a stage file was cut while it was read: the caller looks again.
-    fn join(&self, plan: &[Source], mut parts: Vec<Bytes>) -> Option<Result<Bytes>> {
-        let whole_stage = plan.len() == 1;
-        let short = plan.iter().zip(&parts).any(|(source, bytes)| match source {
-            Source::Stage { len, .. } => (bytes.len() as u64) < *len,
-            _ => false,
-        });
-        if short && !whole_stage {
-            return None;
-        }
-        // A whole stage file that is shorter than a moment ago was truncated: what it had is the answer.
-        if parts.len() == 1 {
-            return parts.pop().map(Ok);
-        }
-        let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-        parts.iter().for_each(|p| all.extend_from_slice(p));
-        Some(Ok(all.freeze()))
+        Some(Ok(join(parts)))
     }
 
     /// `None`: the bytes moved away.
@@ -422,10 +417,8 @@ impl File {
                 }
                 fetched => fetched?,
             };
-            if let Some(parts) = fetched
-                && let Some(result) = self.join(&plan, parts)
-            {
-                return result.map(|bytes| (bytes, kept));
+            if let Some(parts) = fetched {
+                return Ok((join(parts), kept));
             }
             if attempt > 0 {
                 self.refresh_anew().await?;

@@ -4,13 +4,19 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
 use granary_core::limits::Limits;
-use granary_core::{Kind, Result};
+use granary_core::{Ino, Kind, Result};
 use granary_meta::types::Durability;
 use granary_meta::{NamespaceChange, PolicyChange};
 
 use super::world::{World, limits, pattern};
 use crate::room::Space;
 use crate::util::lock;
+
+/// The disk keeps the first `len` bytes of a stage file.
+fn cut(w: &World, folder: &str, ino: Ino, len: u64) {
+    let path = w.stage_dir().join(folder).join(format!("{ino}"));
+    std::fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();
+}
 
 /// The log's segments, oldest first.
 fn segments(w: &World) -> Vec<PathBuf> {
@@ -134,4 +140,48 @@ async fn a_stage_file_that_lost_bytes_is_told_and_makes_no_other_file_wait() {
     assert_eq!(w.tree_ref().shared.dirty.sums((0, 0)).drainable(), 0);
     w.unlink("large.ckpt").await;
     assert_eq!(w.tree_ref().status().damage, None, "gone with its file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_file_that_was_cut_is_neither_read_as_a_shorter_one_nor_stored_as_zeros() {
+    let w = World::new().await;
+    let file = w.create("large.ckpt", true).await;
+    file.write(0, &pattern(1, 50_000), false).await.unwrap();
+    file.fsync().await.unwrap();
+    cut(&w, "files", file.ino(), 20_000);
+    assert_eq!(file.read_ready(10_000, 30_000).unwrap().unwrap_err().kind(), Kind::Corrupt);
+    let e = file.read(10_000, 30_000).await.unwrap_err();
+    assert!(e.kind() == Kind::Corrupt && e.to_string().contains("ends at byte 20000"), "{e}");
+    assert_eq!(file.read(10_000, 10_000).await.unwrap(), pattern(1, 50_000)[10_000..20_000], "what is there");
+    w.close(file).await;
+    assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(w.memory_store.count(), 0, "no zeros in the place of what was lost");
+    assert!(w.tree_ref().status().damage.is_some_and(|told| told.contains("another copy")), "it is told");
+    // Who makes it shorter than what is left has a whole file again.
+    let file = w.open("large.ckpt").await;
+    file.truncate(15_000).await.unwrap();
+    w.close(file).await;
+    w.tree_ref().sync().await.unwrap();
+    assert_eq!(w.content("large.ckpt").await, pattern(1, 50_000)[..15_000]);
+    assert_eq!(w.tree_ref().status().damage, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_sparse_stage_file_is_an_error_where_it_was_written_and_nowhere_else() {
+    let mut w = World::new().await;
+    let file = w.create("large.ckpt", true).await;
+    file.write(0, &pattern(1, 50_000), false).await.unwrap();
+    w.close(file).await;
+    w.tree_ref().sync().await.unwrap();
+    w.restart_from_the_store().await;
+    let objects = w.memory_store.count();
+    let file = w.open("large.ckpt").await;
+    file.write(30_000, &pattern(2, 5_000), false).await.unwrap();
+    cut(&w, "sparse", file.ino(), 32_000);
+    assert_eq!(file.read(30_000, 5_000).await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(file.read(0, 50_000).await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(file.read(0, 30_000).await.unwrap(), pattern(1, 50_000)[..30_000]);
+    w.close(file).await;
+    assert_eq!(w.tree_ref().sync().await.unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(w.memory_store.count(), objects);
 }
