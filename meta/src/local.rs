@@ -47,6 +47,7 @@ use crate::types::{NamespaceChange, NamespaceInfo, NewNamespace, VolumeInfo};
 mod bell;
 mod cache;
 mod committer;
+mod coverage;
 mod maintenance;
 mod namespace;
 mod overlay;
@@ -57,6 +58,7 @@ mod trash;
 
 use bell::Bell;
 pub(crate) use bell::Waiter;
+use coverage::Coverage;
 pub use maintenance::Inventory;
 pub use namespace::LocalNamespace;
 pub(crate) use served::{Keep, Verdict};
@@ -86,8 +88,8 @@ struct Shared {
     bell: Bell,
     /// Who waits until what was changed is in the engine.
     through: Through,
-    /// Batches were written that no sync has followed.
-    unsynced: AtomicBool,
+    /// Whether batches were written that no sync has covered.
+    coverage: Coverage,
     /// Sessions wait for writes: a sync must not hold them up.
     served: AtomicBool,
     /// Inodes without a name may be open in sessions that will come back: none is freed for being found so.
@@ -233,7 +235,7 @@ impl Volume {
             tuning,
             bell: Bell::default(),
             through: Through::default(),
-            unsynced: AtomicBool::new(false),
+            coverage: Coverage::default(),
             served: AtomicBool::new(served),
             keep_orphans: AtomicBool::new(served),
             round: Mutex::new(()),

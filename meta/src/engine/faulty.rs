@@ -16,9 +16,20 @@ pub struct FaultyEngine {
     reads_left: AtomicI64,
     syncs: AtomicU64,
     writes: AtomicU64,
+    /// What is done in the middle of the next write; guarded to be taken once.
+    midway: Mutex<Midway>,
     /// Guards whether syncs are held back, and how many wait.
     gate: Mutex<Gate>,
     moved: Condvar,
+}
+
+#[derive(Default)]
+struct Midway(Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Midway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Midway").field(&self.0.is_some()).finish()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +46,7 @@ impl FaultyEngine {
             reads_left: AtomicI64::new(i64::MAX),
             syncs: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            midway: Mutex::default(),
             gate: Mutex::default(),
             moved: Condvar::new(),
         })
@@ -58,6 +70,11 @@ impl FaultyEngine {
     /// Batches that reached the engine below.
     pub fn writes(&self) -> u64 {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// Does `what` when the next batch is on its way, and not there yet.
+    pub fn midway(&self, what: impl FnOnce() + Send + 'static) {
+        self.midway.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(Box::new(what));
     }
 
     /// While shut, whoever writes or syncs waits.
@@ -108,6 +125,10 @@ impl Engine for FaultyEngine {
 
     fn write(&self, batch: Vec<Write>, sync: bool) -> Result<()> {
         self.pass()?;
+        let midway = self.midway.lock().unwrap_or_else(PoisonError::into_inner).0.take();
+        if let Some(what) = midway {
+            what();
+        }
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.syncs.fetch_add(u64::from(sync), Ordering::SeqCst);
         self.inner.write(batch, sync)

@@ -81,12 +81,16 @@ fn write_taken(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
     for (space, changes) in &taken {
         changes.encode(space.id(), &mut batch);
     }
-    if !sync {
-        // Before anybody is told: a sync that is asked for then must not think that there is nothing to do.
-        shared.unsynced.store(true, Ordering::SeqCst);
-    }
     Failpoint::EngineBeforeBatch.reach();
     shared.engine.write(batch, sync)?;
+    // Not before it is there: a sync that runs beside the write does not cover it.
+    if shared.coverage.wrote() && !sync {
+        // The committer counts the time to the next sync.
+        shared.bell.nudge();
+    }
+    if sync {
+        shared.coverage.end(shared.coverage.begin());
+    }
     Failpoint::EngineAfterBatch.reach();
     if sync {
         Failpoint::EngineAfterSync.reach();
@@ -95,6 +99,23 @@ fn write_taken(shared: &Shared, spaces: &Spaces, sync: bool) -> Result<bool> {
         space.committed(&changes);
     }
     Ok(true)
+}
+
+/// Makes what was written before the call durable, while others may write.
+pub(super) fn sync_written(shared: &Shared, spaces: &Spaces) -> Result<()> {
+    if let Some(e) = shared.bell.failure() {
+        return Err(e);
+    }
+    let begun = shared.coverage.begin();
+    if shared.coverage.is_behind() {
+        if let Err(e) = shared.engine.sync() {
+            fail(shared, spaces, &e);
+            return Err(e);
+        }
+        shared.coverage.end(begun);
+    }
+    Failpoint::EngineAfterSync.reach();
+    Ok(())
 }
 
 /// Until it is mended nothing is written and all changes are refused.
@@ -119,7 +140,7 @@ fn mend(shared: &Shared, spaces: &Spaces) -> Result<()> {
         }
         return Err(e.duplicate());
     }
-    shared.unsynced.store(false, Ordering::SeqCst);
+    shared.coverage.end(shared.coverage.begin());
     tracing::info!("metadata can be written again, and nothing of it was lost");
     // Under the lock: who loads a namespace meanwhile sees the failure, or is accepted here.
     let spaces = lock(spaces);
@@ -158,7 +179,7 @@ fn refuse(spaces: &Spaces, e: &Error) {
 impl Committer {
     fn run(mut self) {
         loop {
-            let unsynced = self.shared.unsynced.load(Ordering::SeqCst);
+            let unsynced = self.shared.coverage.is_behind();
             let watch = self.watches_trash().then_some(TRASH_INTERVAL);
             let Call { waiters, tick, stop } = self.shared.bell.wait(self.interval, unsynced, watch);
             let shared = self.shared.clone();
@@ -195,7 +216,6 @@ impl Committer {
     fn commit(&mut self, sync: bool) -> Result<()> {
         let wrote = write_pending(&self.shared, &self.spaces, sync)?;
         if sync && wrote {
-            self.shared.unsynced.store(false, Ordering::SeqCst);
             self.ticks = 0;
         } else if sync {
             self.sync()?;
@@ -203,21 +223,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes what was written durable, while others may write.
     fn sync(&mut self) -> Result<()> {
         self.ticks = 0;
-        if let Some(e) = self.shared.bell.failure() {
-            return Err(e);
-        }
-        // First: what is written during the sync may not be covered by it.
-        if self.shared.unsynced.swap(false, Ordering::SeqCst)
-            && let Err(e) = self.shared.engine.sync()
-        {
-            fail(&self.shared, &self.spaces, &e);
-            return Err(e);
-        }
-        Failpoint::EngineAfterSync.reach();
-        Ok(())
+        sync_written(&self.shared, &self.spaces)
     }
 
     /// Whether something is in a trash that is purged here: of a served volume, the service does it.

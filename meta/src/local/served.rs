@@ -185,7 +185,11 @@ impl Volume {
             return Err(e);
         }
         self.shared.bell.refuse_when_stopped()?;
-        self.shared.engine.write(batch, sync)
+        self.shared.engine.write(batch, sync)?;
+        if !sync && self.shared.coverage.wrote() {
+            self.shared.bell.nudge();
+        }
+        Ok(())
     }
 
     /// The volume's records that begin with `prefix`.

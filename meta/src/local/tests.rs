@@ -582,3 +582,24 @@ fn unused_namespaces_are_let_go() {
     assert!(weak.upgrade().is_none());
     assert_eq!(listing(&user_a(&volume), Ino::ROOT, 10).unwrap().len(), 1);
 }
+
+#[test]
+fn what_is_on_its_way_during_a_sync_is_durable_after_the_next() {
+    let memory = Arc::new(MemoryEngine::default());
+    let engine = FaultyEngine::new(memory.clone());
+    let volume = volume_on(engine.clone(), Arc::default(), &quiet(), Tuning::default());
+    // Then syncs run beside writes.
+    volume.begin_service();
+    let space = user_a(&volume);
+    create(&space, "before").unwrap();
+    block_on(space.written()).unwrap();
+    create(&space, "f").unwrap();
+    let (shared, spaces) = (volume.shared.clone(), volume.spaces.clone());
+    engine.midway(move || committer::sync_written(&shared, &spaces).unwrap());
+    block_on(space.written()).unwrap();
+    block_on(space.sync()).unwrap();
+    assert_eq!(memory.unsynced_batches(), 0);
+    let clock = Arc::new(TestClock::default());
+    let survivor = Volume::open(Arc::new(memory.crash(0)), clock, &quiet()).unwrap();
+    block_on(user_a(&survivor).lookup(Ino::ROOT, name("f"))).unwrap();
+}

@@ -81,14 +81,8 @@ impl Shared {
         }
         for round in 1.. {
             let held = lock(&self.round);
-            let unsynced = self.unsynced.load(Ordering::SeqCst);
-            // A failure is told to the waiters.
-            let wrote: Result<bool> = write_pending(self, spaces, false);
+            let _told_to_the_waiters: Result<bool> = write_pending(self, spaces, false);
             drop(held);
-            if wrote.is_ok_and(|wrote| wrote) && !unsynced {
-                // The committer counts the time to the next sync.
-                self.bell.nudge();
-            }
             let tired = round >= ROUNDS_MAX;
             if self.through.leave(tired) {
                 if tired {
