@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::os::unix::fs::PermissionsExt;
+
 use common::{CannedS3, World, exists};
 use granary_tests::Port;
 
@@ -28,6 +30,16 @@ fn a_volume_is_made_once() {
             .refused(1, &["already has another volume", &url, "--meta"]);
     }
     assert!(!exists(&world.path("other")));
+}
+
+#[test]
+fn what_a_volume_has_in_folders_is_closed_to_others() {
+    let world = World::empty();
+    world.run(&["init", "--store", &world.store_url()]).unwrap_ok();
+    for folder in ["store", "meta"] {
+        let mode = std::fs::metadata(world.path(folder)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{folder}");
+    }
 }
 
 /// A cluster's secrets are made before anything runs in it.

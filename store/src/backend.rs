@@ -21,6 +21,8 @@ use crate::api::Store;
 pub struct Options {
     /// `file:` only: make the folder when it is missing. For `granary init`; elsewhere a missing folder is an unmounted disk.
     pub create: bool,
+    /// The mode of the folder that is made, less the umask. A volume's has everybody's bytes in it, past all rights of the files.
+    pub mode: u32,
     /// `s3:` only, this and the rest: the servers, each as `http://HOST:PORT`; with none, the one of the environment.
     pub endpoints: Vec<String>,
     /// How long making a connection may take.
@@ -42,6 +44,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             create: false,
+            mode: 0o777,
             endpoints: Vec::new(),
             connect_ms_max: 5_000,
             first_byte_ms_max: 15_000,
@@ -89,7 +92,7 @@ pub(crate) fn open_each(url: &str, options: &Options) -> Result<Vec<(String, Arc
                 return Err(bad("it names a host; three slashes follow `file:`"));
             }
             let path = parsed.to_file_path().map_err(|()| bad("it has no path"))?;
-            let store = FolderStore::open(path, options.create)?;
+            let store = FolderStore::open(path, options.create.then_some(options.mode))?;
             Ok(vec![(String::new(), Arc::new(store))])
         }
         "s3" => {

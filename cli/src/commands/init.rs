@@ -104,7 +104,7 @@ async fn init(
         ));
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = granary_store::Options { create: true, ..volume::store_options(settings) };
+    let options = granary_store::Options { create: true, mode: 0o700, ..volume::store_options(settings) };
     let registry = &mut Registry::default();
     let mut limits = settings.limits.clone();
     if !settings.is_given("retry_ms_max") {

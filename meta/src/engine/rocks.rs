@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -62,11 +63,10 @@ impl std::fmt::Debug for RocksEngine {
 }
 
 impl RocksEngine {
-    /// Opens the database in `dir`, made if it is missing. `Busy` when another process has it.
+    /// Opens the database in `dir`, made if it is missing and closed to others: all names and some bytes are in it. `Busy` when another process has it.
     pub fn open(dir: impl AsRef<Path>) -> Result<Arc<dyn Engine>> {
         let dir = dir.as_ref().to_path_buf();
-        std::fs::create_dir_all(&dir)
-            .map_err(|e| Error::io(format!("cannot make metadata directory {}", dir.display()), e))?;
+        make(&dir).map_err(|e| Error::io(format!("cannot make metadata directory {}", dir.display()), e))?;
         let db = DB::open(&options(), &dir).map_err(|e| opening(&dir, e))?;
         let acknowledged = AtomicU64::new(db.latest_sequence_number());
         Ok(Arc::new(RocksEngine {
@@ -118,6 +118,16 @@ impl State {
             State::Unopened(e) => Err(e.duplicate()),
             State::Closed => Err(closed()),
         }
+    }
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

@@ -6,10 +6,10 @@
 
 mod walk;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,8 @@ use crate::key::{check_key, check_range, too_short};
 /// Holds files that are being written. No key begins with it.
 const TEMPORARY: &str = ".granary-tmp";
 const LEFTOVER_AGE_SECS: u64 = 3600;
+/// Of directories, less the umask: who may read what is in the store, its topmost folder says.
+const DIRECTORY_MODE: u32 = 0o777;
 
 /// `file:///path`.
 #[derive(Clone, Debug)]
@@ -35,8 +37,10 @@ pub struct FolderStore {
 }
 
 impl FolderStore {
+    /// `create`: the mode of the folder that is made when it is missing.
+    ///
     /// Errors: `NotFound` when the folder is missing and is not to be made; what the disk says.
-    pub fn open(root: PathBuf, create: bool) -> Result<FolderStore> {
+    pub fn open(root: PathBuf, create: Option<u32>) -> Result<FolderStore> {
         let store = FolderStore { root: root.into(), next: Arc::default() };
         match fs::metadata(&store.root) {
             Ok(meta) if !meta.is_dir() => {
@@ -46,18 +50,20 @@ impl FolderStore {
                 ));
             }
             Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound && create => {
-                make_dirs(&store.root).map_err(|e| store.error("make the folder of", "", e))?;
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::new(
-                    Kind::NotFound,
-                    format!(
-                        "{} is not there; is its disk mounted? `granary init` makes the folder of a new volume",
-                        store.describe()
-                    ),
-                ));
-            }
+            Err(e) if e.kind() == ErrorKind::NotFound => match create {
+                Some(mode) => {
+                    make_dirs(&store.root, mode).map_err(|e| store.error("make the folder of", "", e))?;
+                }
+                None => {
+                    return Err(Error::new(
+                        Kind::NotFound,
+                        format!(
+                            "{} is not there; is its disk mounted? `granary init` makes the folder of a new volume",
+                            store.describe()
+                        ),
+                    ));
+                }
+            },
             Err(e) => return Err(store.error("open", "", e)),
         }
         store.drop_leftovers();
@@ -129,7 +135,7 @@ impl FolderStore {
             }
             file.sync_all()?;
             let parent = path.parent().unwrap_or(&self.root);
-            make_dirs(parent)?;
+            make_dirs(parent, DIRECTORY_MODE)?;
             fs::rename(&temporary, path)?;
             File::open(parent)?.sync_all()
         })();
@@ -156,14 +162,15 @@ impl FolderStore {
     }
 }
 
-/// Makes a directory and those above it, each synced into its parent.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
+/// Makes a directory of this mode, and those above it that are missing, each synced into its parent.
+fn make_dirs(path: &Path, mode: u32) -> io::Result<()> {
+    let make = || DirBuilder::new().mode(mode).create(path);
+    match make() {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let parent = path.parent().ok_or(e)?;
-            make_dirs(parent)?;
-            if let Err(e) = fs::create_dir(path)
+            make_dirs(parent, DIRECTORY_MODE)?;
+            if let Err(e) = make()
                 && e.kind() != ErrorKind::AlreadyExists
             {
                 return Err(e);
@@ -268,19 +275,24 @@ impl Store for FolderStore {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
     fn a_missing_folder_is_made_only_when_asked_and_a_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let e = FolderStore::open(path.clone(), false).unwrap_err();
+        let e = FolderStore::open(path.clone(), None).unwrap_err();
         assert_eq!(e.kind(), Kind::NotFound);
         assert!(e.to_string().contains("is its disk mounted?"), "{e}");
-        FolderStore::open(path.clone(), true).unwrap();
-        FolderStore::open(path, false).unwrap();
+        FolderStore::open(path.clone(), Some(0o700)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o077;
+        assert_eq!(mode(&path), 0, "closed to others");
+        assert_ne!(mode(&dir.path().join("a")), 0, "what was missing above it is not");
+        FolderStore::open(path, None).unwrap();
         fs::write(dir.path().join("file"), b"").unwrap();
-        let e = FolderStore::open(dir.path().join("file"), true).unwrap_err();
+        let e = FolderStore::open(dir.path().join("file"), Some(0o777)).unwrap_err();
         assert!(e.to_string().contains("not a folder"), "{e}");
     }
 
@@ -295,14 +307,14 @@ mod tests {
         let past = fs::metadata(&temporary).unwrap().modified().unwrap()
             - std::time::Duration::from_secs(LEFTOVER_AGE_SECS + 60);
         file.set_modified(past).unwrap();
-        FolderStore::open(dir.path().to_owned(), false).unwrap();
+        FolderStore::open(dir.path().to_owned(), None).unwrap();
         assert!(!old.exists() && new.exists());
     }
 
     #[tokio::test]
     async fn a_put_leaves_no_temporary_file_and_no_object_lies_among_them() {
         let dir = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(dir.path().to_owned(), false).unwrap();
+        let store = FolderStore::open(dir.path().to_owned(), None).unwrap();
         store.put("a/b", vec![Bytes::from_static(b"x")]).await.unwrap();
         // `a` is a folder: the put fails, and cleans up.
         assert!(store.put("a", vec![Bytes::from_static(b"x")]).await.is_err());
@@ -315,7 +327,7 @@ mod tests {
     #[tokio::test]
     async fn an_unmounted_folder_is_unavailable_not_empty() {
         let dir = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(dir.path().join("mnt"), true).unwrap();
+        let store = FolderStore::open(dir.path().join("mnt"), Some(0o777)).unwrap();
         fs::remove_dir_all(dir.path().join("mnt")).unwrap();
         let e = store.put("a/b", vec![Bytes::from_static(b"x")]).await.unwrap_err();
         assert_eq!(e.kind(), Kind::Unavailable);
