@@ -11,8 +11,10 @@
 //! <stage_dir>/sums/<inode>.<content version>             checksums of a clean copy
 //! <stage_dir>/tmp/<inode>                                a stage file being filled; removed at start
 //! <stage_dir>/tmp/<inode>.<content version>              the same of a clean copy
+//! <stage_dir>/aside/<inode>                              changes that were refused, for a person
 //! ```
 
+pub(crate) mod aside;
 pub(crate) mod disk;
 pub(crate) mod files;
 pub(crate) mod log;

@@ -1,19 +1,13 @@
 //! Changes that may not be committed any more: the service ended the session, so the file belongs to others. They are kept
 //! aside for a person, every later call on the file fails, and who opens it anew gets what the metadata has.
 
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-use granary_core::{Error, Result};
+use granary_core::{Error, Kind, Result};
 use granary_meta::{Extent, Place};
 
 use super::{File, Stage, State};
 use crate::stage::Shape;
-use crate::stage::disk::read_up_to;
+use crate::stage::aside::Aside;
 use crate::util::blocking;
-
-/// Bytes copied at once.
-const PIECE_BYTES: u64 = 1 << 20;
 
 impl File {
     /// Refuses what is held back, for ever. Nothing when nothing is.
@@ -27,7 +21,7 @@ impl File {
             s.lease.fenced = Some(self.refusal(&s, why));
             held
         };
-        let kept = self.keep_aside(held).await;
+        let kept = self.keep_aside(held, false).await;
         let mut guard = self.state();
         let s = &mut *guard;
         let mut message = s.lease.fenced.as_ref().map_or_else(String::new, ToString::to_string);
@@ -43,7 +37,7 @@ impl File {
 
     /// Found at start: these were never committed, and another node changed the file meanwhile.
     pub(crate) async fn refuse_overtaken(&self, extents: Vec<Extent>) -> Result<()> {
-        let kept = self.keep_aside(extents).await?;
+        let kept = self.keep_aside(extents, true).await?;
         self.shared.note_overtaken(self.ino, &kept);
         Ok(())
     }
@@ -84,45 +78,37 @@ impl File {
         self.shared.table.retire(&successor);
     }
 
-    /// Writes the extents, at their offsets, to a file beside the stage, and returns its path.
-    async fn keep_aside(&self, held: Vec<Extent>) -> Result<String> {
-        let (path, file) = self.shared.files.begin_aside(self.ino)?;
-        let text = path.display().to_string();
-        let Some(me) = self.me.upgrade() else { return Ok(text) };
-        blocking(&self.shared.runtime, move || {
-            for extent in &held {
-                me.copy_aside(extent, &file, &path)?;
+    /// Writes the extents, at their offsets, to a file beside the stage, and returns its path. When that fails a part is better
+    /// than nothing, unless it `stays` where it is to be tried again.
+    async fn keep_aside(&self, held: Vec<Extent>, stays: bool) -> Result<String> {
+        let Some(me) = self.me.upgrade() else {
+            return Err(Error::new(Kind::Bug, format!("inode {} is gone while it is kept aside", self.ino)));
+        };
+        let path = blocking(&self.shared.runtime, move || {
+            let aside = me.shared.files.begin_aside(me.ino)?;
+            match held.iter().try_for_each(|extent| me.copy_aside(extent, &aside)) {
+                Ok(()) => aside.keep(),
+                Err(e) if stays => Err(e),
+                Err(e) => Err(e.context(format_args!("a part of it lies in {}", aside.leave().display()))),
             }
-            file.sync_all().map_err(|e| Error::io(format!("cannot keep {}", path.display()), e))
-        })
-        .await?;
-        Ok(text)
+        });
+        Ok(path.await?.display().to_string())
     }
 
-    fn copy_aside(&self, extent: &Extent, to: &std::fs::File, path: &Path) -> Result<()> {
-        let failed = |e| Error::io(format!("cannot write {}", path.display()), e);
-        let source = match extent.place {
+    fn copy_aside(&self, extent: &Extent, to: &Aside) -> Result<()> {
+        match extent.place {
             Place::StageFile { node } if node == self.shared.node => {
-                Some(self.stage_file(&mut self.state())?)
+                let stage = self.stage_file(&mut self.state())?;
+                to.copy_range(&stage, extent.offset, extent.end())
             }
-            _ => None,
-        };
-        let mut at = extent.offset;
-        while at < extent.end() {
-            let len = PIECE_BYTES.min(extent.end() - at);
-            let bytes = match (&source, extent.place) {
-                (Some(stage), _) => read_up_to(stage, at, len as usize).map_err(failed)?,
-                (None, Place::Log { node, segment, offset }) if node == self.shared.node => self
-                    .shared
-                    .log
-                    .read(segment, offset + (at - extent.offset), len as usize)?
-                    .unwrap_or_default(),
-                _ => return Ok(()), // already in the store
-            };
-            to.write_all_at(&bytes, at).map_err(failed)?;
-            at += len;
+            Place::Log { node, segment, offset } if node == self.shared.node => {
+                match self.shared.log.read(segment, offset, extent.len as usize)? {
+                    Some(bytes) => to.write(&bytes, extent.offset),
+                    None => Ok(()), // the drain has given it to the store
+                }
+            }
+            _ => Ok(()), // already in the store
         }
-        Ok(())
     }
 }
 

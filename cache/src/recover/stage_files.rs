@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use granary_core::{Error, Failpoint, Ino, Result};
+use granary_core::{Failpoint, Ino, Result};
 
 use super::replay::first_lost;
 use super::{RecoveryStep, Telling, attr_of, unless_gone};
@@ -62,10 +62,9 @@ pub(super) async fn find_stage_files(shared: &Arc<Shared>) -> Result<Staged> {
 async fn keep_overtaken(shared: &Arc<Shared>, ino: Ino) -> Result<Shape> {
     let task = shared.clone();
     let kept = blocking(&shared.runtime, move || {
-        let (path, mut aside) = task.files.begin_aside(ino)?;
-        let mut stage = task.files.open_existing(ino, Shape::Whole)?;
-        std::io::copy(&mut stage, &mut aside)
-            .map_err(|e| Error::io(format!("cannot keep {}", path.display()), e))?;
+        let aside = task.files.begin_aside(ino)?;
+        aside.copy(&task.files.open_existing(ino, Shape::Whole)?)?;
+        let path = aside.keep()?;
         task.files.reshape(ino, Shape::Whole, Shape::Sparse)?;
         Ok(path.display().to_string())
     })

@@ -5,16 +5,16 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::aside::Aside;
 use super::disk::{Disk, in_place, make_dirs, write_all};
 use super::sums::Sums;
 use crate::room::moved_away;
 use crate::util::lock;
-use granary_core::{Error, Ino, Kind, Result, Timestamp};
+use granary_core::{Error, Ino, Result, Timestamp};
 use rustix::fs::{FallocateFlags, SeekFrom, Timespec, Timestamps};
 
 /// What a stage file has of its file.
@@ -149,25 +149,9 @@ impl StageFiles {
         Ok(file)
     }
 
-    /// Makes a file beside the stage for bytes that may not go where they were to go: `aside/<inode>`, or with a number
-    /// behind it. Nothing reads it but a person.
-    pub fn begin_aside(&self, ino: Ino) -> Result<(PathBuf, File)> {
-        let dir = self.dir.join("aside");
-        let failed = |path: &Path, e| Error::io(format!("cannot make {}", path.display()), e);
-        fs::create_dir_all(&dir).map_err(|e| failed(&dir, e))?;
-        for n in 0_u32.. {
-            let path = if n == 0 { dir.join(format!("{ino}")) } else { dir.join(format!("{ino}.{n}")) };
-            let mut options = fs::OpenOptions::new();
-            match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => return Ok((path, file)),
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(failed(&path, e)),
-            }
-        }
-        Err(Error::new(
-            Kind::NoSpace,
-            format!("{} is full of files; look at them, and remove them", dir.display()),
-        ))
+    /// Begins a file beside the stage for bytes that may not go where they were to go.
+    pub fn begin_aside(&self, ino: Ino) -> Result<Aside> {
+        Aside::begin(&self.dir, self.disk.clone(), ino)
     }
 
     /// Makes one that becomes visible as [`Shape::Whole`] by [`StageFiles::publish`].
