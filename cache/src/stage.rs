@@ -4,6 +4,7 @@
 //! <stage_dir>/log/<first sequence, 16 hex digits>.log    segments, in order
 //! <stage_dir>/log/sequence                               a bound no sequence number was above
 //! <stage_dir>/log/recovered                              a bound below which no segment is replayed again
+//! <stage_dir>/log/durable                                a bound below which nothing is lost with the power
 //! <stage_dir>/log/boot                                   the start of the machine it was recovered in
 //! <stage_dir>/files/<inode, 16 hex digits>               whole content of a large file, changed since it was uploaded
 //! <stage_dir>/sparse/<inode>                             changed ranges of a large file whose rest is in objects

@@ -74,7 +74,6 @@ pub struct Cx {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
-    /// What is to be taken off the mode of what is made; 0 where the kernel has done it.
     /// Still to be taken off the modes of what is made; 0 where the kernel did that.
     pub umask: u32,
 }

@@ -20,6 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use granary_core::limits::FRAME_BYTES;
 use granary_core::{Clock, Kind, NamespaceId, ObjectId, Result};
 
 use super::share::CacheShare;
@@ -33,6 +34,9 @@ pub(super) use key::ChunkKey;
 
 /// Chunks side by side that lie on one disk: as many as are fetched by one GET.
 const RUN_CHUNKS: u32 = 4;
+/// What an entry counts at least against the budget, so that the number of entries (about 200 bytes of memory each) is
+/// bounded by it too.
+const ENTRY_BYTES_MIN: u64 = FRAME_BYTES;
 
 /// A folder beside the node's own one, perhaps on another disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,11 @@ struct Common {
     clock: Arc<dyn Clock>,
     /// Guards what people asked to keep; taken after a folder's lock.
     pins: Arc<Mutex<Pins>>,
+}
+
+/// What a file counts against the budget.
+fn charge(len: u64) -> u64 {
+    len.next_multiple_of(4096).max(ENTRY_BYTES_MIN)
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use granary_core::limits::{CHUNK_BYTES, FRAME_BYTES, FreeMin};
+use granary_core::limits::{CHUNK_BYTES, FreeMin};
 use granary_core::{Error, Kind, NamespaceId, ObjectId, Result};
 
 use super::chunk_file::{self, BadCopy, ChunkFile};
@@ -39,7 +39,7 @@ use super::health::Health;
 use super::key::mix;
 use super::pins::Pins;
 use super::unread::Unread;
-use super::{ChunkKey, Common, RUN_CHUNKS};
+use super::{ChunkKey, Common, RUN_CHUNKS, charge};
 use crate::read::lru::Lru;
 use crate::read::policy::S3Fifo;
 use crate::read::share::CacheShare;
@@ -48,10 +48,6 @@ use crate::read::sums::FrameSums;
 use files::scan;
 use life::identity;
 use state::State;
-
-/// What an entry counts at least against the budget, so that the number of entries (about 200 bytes of memory each) is
-/// bounded by it too.
-const ENTRY_BYTES_MIN: u64 = FRAME_BYTES;
 
 /// Settings of [`Folder`].
 #[derive(Clone, Copy, Debug)]
@@ -347,11 +343,6 @@ impl Folder {
 /// The FNV-1a hash (Fowler, Noll, Vo).
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// What a file counts against the budget.
-pub(super) fn charge(len: u64) -> u64 {
-    len.next_multiple_of(4096).max(ENTRY_BYTES_MIN)
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use std::ops::Range;
 use granary_core::limits::CHUNK_BYTES;
 use granary_core::{Error, Kind, ObjectId, Result};
 
-use super::folder::charge;
-use super::{ChunkKey, chunk_file};
+use super::{ChunkKey, charge, chunk_file};
 
 /// Pinned chunks may take one part in so many of the cache: the rest is for what is read meanwhile.
 const SHARE: u64 = 2;

@@ -1,7 +1,9 @@
 mod shares;
 
 use super::*;
+use crate::read::disk::ENTRY_BYTES_MIN;
 use granary_core::TestClock;
+use granary_core::limits::FRAME_BYTES;
 
 fn disk(dir: &Path, bytes_max: u64) -> Folder {
     let limits = DiskLimits { bytes_max, free_min: FreeMin { bytes: 0, percent: 0 }, open_files_max: 4 };
