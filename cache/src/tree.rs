@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 
 use granary_core::limits::Limits;
 use granary_core::policy::WritePolicy;
+use granary_core::waits::{self, Cause};
 use granary_core::{ByteBudget, Clock, Error, Ino, Kind, NodeId, Result};
 use granary_meta::lease::{LeaseKind, Lost};
 use granary_meta::{Attr, Metadata};
@@ -235,6 +236,14 @@ impl Tree {
         let file = self.shared.table.acquire(attr.ino, || File::new(attr.ino, self.shared.clone()));
         file.begin_new(attr, hint, large);
         Ok(file)
+    }
+
+    /// Returns when a write of `len` bytes would not wait for the store or the disk: near the limits it is slowed, no more. Nothing is
+    /// reserved. May be given up at any time, which a write may not.
+    ///
+    /// Errors: `NoSpace` when waiting would not help.
+    pub async fn wait_for_room(&self, len: u64) -> Result<()> {
+        waits::on(|| Cause::Room, self.shared.wait_for_room(len)).await
     }
 
     /// Gives one use back. The last one commits held state. Errors were or will be told by fsync.

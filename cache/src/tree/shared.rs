@@ -355,9 +355,28 @@ impl Shared {
         }
     }
 
+    /// Returns when neither the dirty limits nor the disk would keep a write of `len` bytes waiting without an end. It is still to be
+    /// admitted. May be given up at any time. `NoSpace` when waiting would not help.
+    pub async fn wait_for_room(&self, len: u64) -> Result<()> {
+        self.wait_at_limit(len).await;
+        self.admit_to_disk(len).await.map(drop)
+    }
+
+    async fn wait_at_limit(&self, len: u64) {
+        while self.decide(len) == Admit::Wait {
+            let mut freed = std::pin::pin!(self.dirty.freed.notified());
+            freed.as_mut().enable();
+            self.drain.wake();
+            if self.decide(len) == Admit::Wait {
+                let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
+            }
+        }
+    }
+
     async fn admit_dirty(&self, len: u64) {
         loop {
-            let mut freed = std::pin::pin!(self.dirty.freed.notified());
+            self.wait_at_limit(len).await;
+            let freed = self.dirty.freed.notified();
             match self.decide(len) {
                 Admit::Go => return,
                 Admit::Delay(delay) => {
@@ -366,13 +385,7 @@ impl Shared {
                     let _ = tokio::time::timeout(delay, freed).await;
                     return;
                 }
-                Admit::Wait => {
-                    freed.as_mut().enable();
-                    self.drain.wake();
-                    if self.decide(len) == Admit::Wait {
-                        let _ = tokio::time::timeout(LOOK_AGAIN, freed).await;
-                    }
-                }
+                Admit::Wait => {}
             }
         }
     }

@@ -123,8 +123,10 @@ impl Adapter {
         if self.shared.vfs.is_shared() {
             // It may wait when it has been done already: it is not made again.
             let (vfs, data) = (self.vfs(), data.to_vec());
+            let (room, len) = (vfs.clone(), data.len() as u64);
+            let room = async move { room.wait_for_room(len).await };
             let work = async move { vfs.write(ino, fh, offset, &data, flags).await };
-            return self.answer(Op::Write, ino, reply, work, reply_written);
+            return self.answer_after(Op::Write, ino, reply, room, work, reply_written);
         }
         let serving = self.shared.begin(Op::Write, ino);
         let polled = {
@@ -136,8 +138,10 @@ impl Adapter {
             // It has to wait, and the buffer is the next request's: the same write again, from a copy.
             Poll::Pending => {
                 let (vfs, data) = (self.vfs(), data.to_vec());
+                let (room, len) = (vfs.clone(), data.len() as u64);
+                let room = async move { room.wait_for_room(len).await };
                 let work = async move { vfs.write(ino, fh, offset, &data, flags).await };
-                self.spawn(serving, reply, work, reply_written);
+                self.spawn_after(serving, reply, room, work, reply_written);
             }
         }
     }

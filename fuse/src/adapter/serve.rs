@@ -157,7 +157,67 @@ impl Adapter {
         });
     }
 
-    /// The same for work that may wait for ever: an interrupted program gets EINTR. Work that is dropped while it waits
+    /// As `answer`, where `first` may wait for ever: of a program that is being killed it is given up, and `work` never begins. Both are
+    /// polled here once, one after the other.
+    pub(super) fn answer_after<T: Send + 'static>(
+        &self,
+        op: Op,
+        ino: Ino,
+        reply: Reply,
+        first: impl Future<Output = Result<()>> + Send + 'static,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        ok: impl FnOnce(&Shared, Reply, T) + Send + 'static,
+    ) {
+        let serving = self.shared.begin(op, ino);
+        let (mut first, mut work) = (Box::pin(first), Box::pin(work));
+        match self.poll_here(&serving, first.as_mut()) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(e)) => return self.shared.finish(&serving, Err(e), reply, ok),
+            Poll::Pending => return self.spawn_after(serving, reply, first, work, ok),
+        }
+        match self.poll_here(&serving, work.as_mut()) {
+            Poll::Ready(result) => self.shared.finish(&serving, result, reply, ok),
+            Poll::Pending => self.spawn(serving, reply, work, ok),
+        }
+    }
+
+    /// The same in a task.
+    pub(super) fn spawn_after<T: Send + 'static>(
+        &self,
+        mut serving: Serving,
+        reply: Reply,
+        first: impl Future<Output = Result<()>> + Send + 'static,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        ok: impl FnOnce(&Shared, Reply, T) + Send + 'static,
+    ) {
+        let shared = self.shared.clone();
+        let waits = shared.waits(&mut serving);
+        // Of too many the others wait as long as it takes.
+        let waiting = reply.waits(true).or_else(|TooMany| reply.waits(false));
+        self.runtime.spawn(async move {
+            let killed = async {
+                match &waiting {
+                    Ok(waiting) => waiting.killed().await,
+                    Err(TooMany) => std::future::pending().await,
+                }
+            };
+            let work = async {
+                tokio::select! {
+                    biased;
+                    ready = first => ready?,
+                    () = killed => {
+                        return Err(Error::new(Kind::Interrupted, "the program was killed while it waited for room"));
+                    }
+                }
+                work.await
+            };
+            let result = noted(waits, work).await;
+            shared.finish(&serving, result, reply, ok);
+            drop(waiting);
+        });
+    }
+
+    /// As `answer` for work that may wait for ever: an interrupted program gets EINTR. Work that is dropped while it waits
     /// must have done nothing.
     pub(super) fn answer_or_interrupt<T: Send + 'static>(
         &self,

@@ -204,6 +204,14 @@ impl Waiting {
     }
 }
 
+impl Waiting {
+    /// Returns when the program is being killed. Never, for a request that may not be interrupted, or of a program that cannot be seen.
+    pub async fn killed(&self) {
+        self.interrupted().await;
+        caller::is_being_killed(self.caller).await;
+    }
+}
+
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.channel.interrupts().over(self.unique);

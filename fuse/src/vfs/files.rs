@@ -319,6 +319,11 @@ impl Vfs {
         }
     }
 
+    /// Returns when a write of so many bytes would not wait for the store, which may be away. May be given up at any time.
+    pub async fn wait_for_room(&self, len: u64) -> Result<()> {
+        self.tree.wait_for_room(len).await
+    }
+
     /// Writes all of `data` at `offset`. Doing it twice is the same as doing it once, so a call that is dropped while it
     /// waits may be made again.
     pub async fn write(&self, ino: Ino, fh: u64, offset: u64, data: &[u8], flags: WriteFlags) -> Result<u32> {

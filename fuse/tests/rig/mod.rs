@@ -14,6 +14,7 @@ use granary_fuse::{Metrics, Mode, MountOptions, Mounted, Op, Stop, Vfs, mount};
 use granary_meta::engine::memory::MemoryEngine;
 use granary_meta::local::Volume;
 use granary_meta::{Durability, Metadata, NewNamespace, VolumeInfo};
+use granary_store::FaultStore;
 use granary_store::memory::MemoryStore;
 
 pub struct Rig {
@@ -22,6 +23,7 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub tree: Arc<Tree>,
     pub volume: Arc<Volume>,
+    pub store: Arc<FaultStore>,
     pub runtime: tokio::runtime::Runtime,
     dir: tempfile::TempDir,
 }
@@ -103,7 +105,7 @@ impl Rig {
         let namespace = volume.create_namespace(new).unwrap();
         let meta = wrap(volume.namespace_by_id(namespace.id).unwrap());
 
-        let store = Arc::new(MemoryStore::new(clock.clone()));
+        let store = Arc::new(FaultStore::new(Arc::new(MemoryStore::new(clock.clone())), 1));
         let memory = ByteBudget::new(limits.memory_bytes_max);
         let tree = runtime.block_on(async {
             let reads = ReadCache::open(
@@ -153,7 +155,7 @@ impl Rig {
         };
         let mounted = mount(parts).unwrap();
         assert_eq!(mounted.carrier().name(), transport());
-        Rig { mounted: Some(mounted), metrics, tree, volume, runtime, dir }
+        Rig { mounted: Some(mounted), metrics, tree, volume, store, runtime, dir }
     }
 
     pub fn mounted(&self) -> &Mounted {
