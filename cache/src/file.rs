@@ -42,6 +42,7 @@ use crate::stage::files;
 use crate::tree::Shared;
 use crate::util::lock;
 
+pub use copy::PIECE_BYTES as COPIED_AT_ONCE;
 pub use recall::{NoPages, PageCache};
 pub(crate) use state::{Stage, State};
 

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::os::unix::thread::JoinHandleExt;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -29,11 +29,27 @@ fn full(mode: Mode) -> Rig {
     rig
 }
 
-/// Writes that wait now.
-fn waiting(rig: &Rig) -> u64 {
+/// Calls of this kind that wait now.
+fn waiting(rig: &Rig, op: Op) -> u64 {
     let all = rig.metrics.snapshot(SystemClock.monotonic());
-    let write = all.iter().find(|snapshot| snapshot.op == Op::Write);
-    write.map_or(0, |write| write.in_flight)
+    all.iter().find(|snapshot| snapshot.op == op).map_or(0, |snapshot| snapshot.in_flight)
+}
+
+fn is_full(rig: &Rig) -> bool {
+    rig.tree.status().dirty_bytes >= 1 << 20
+}
+
+/// Kills a program whose call `nth` of this kind waits; it must end while the store is away.
+fn kill(rig: &Rig, op: Op, nth: u64, mut program: Child) {
+    until("it waits", || rig.metrics.count(op) == nth && waiting(rig, op) == 1 && is_full(rig));
+    program.kill().unwrap();
+    let mut ended = None;
+    until("it ends", || {
+        ended = program.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().signal(), Some(libc::SIGKILL));
+    until("its request is answered", || waiting(rig, op) == 0);
 }
 
 fn create(rig: &Rig, name: &str) -> File {
@@ -55,17 +71,41 @@ fn a_program_that_waits_for_the_store_can_be_killed() {
         let rig = full(mode);
         let mut dd = Command::new("dd");
         dd.args(["if=/dev/zero", "bs=64k", "count=32"]).arg(format!("of={}", rig.at("f").display()));
-        let mut child = start(dd).child;
-        until("it waits", || waiting(&rig) == 1 && rig.tree.status().dirty_bytes >= 1 << 20);
-        child.kill().unwrap();
-        let mut ended = None;
-        until("it ends", || {
-            ended = child.try_wait().unwrap();
-            ended.is_some()
-        });
-        assert_eq!(ended.unwrap().signal(), Some(libc::SIGKILL));
-        until("its request is answered", || waiting(&rig) == 0);
+        kill(&rig, Op::Write, 17, start(dd).child);
     }
+}
+
+#[test]
+fn a_program_that_copies_can_be_killed_too() {
+    let rig = full(Mode::Work);
+    let script = "import os, sys
+source = os.open(sys.argv[1] + '/source', os.O_RDWR | os.O_CREAT)
+os.write(source, bytes(range(256)) * 1024)
+for n in range(9):
+    os.copy_file_range(source, os.open(sys.argv[1] + f'/{n}', os.O_WRONLY | os.O_CREAT), 1 << 18, 0)
+";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(rig.root());
+    kill(&rig, Op::CopyFileRange, 4, start(python).child);
+}
+
+/// What the store has is shared, which takes no room.
+#[test]
+fn what_is_in_the_store_is_copied_at_the_limit() {
+    let rig = full(Mode::Work);
+    rig.store.heal();
+    std::fs::write(rig.at("stored"), [5; 100_000]).unwrap();
+    rig.runtime.block_on(rig.tree.sync()).unwrap();
+    rig.store.chance(Operation::Put, Fault::Before(Kind::Unavailable), 1);
+    let mut dd = Command::new("dd");
+    dd.args(["if=/dev/zero", "bs=64k", "count=32"]).arg(format!("of={}", rig.at("f").display()));
+    let program = start(dd).child;
+    until("it waits", || rig.metrics.count(Op::Write) > 16 && waiting(&rig, Op::Write) == 1 && is_full(&rig));
+    let (from, to) = (File::open(rig.at("stored")).unwrap(), create(&rig, "copy"));
+    assert_eq!(rustix::fs::copy_file_range(&from, None, &to, None, 100_000), Ok(100_000));
+    assert_eq!(std::fs::read(rig.at("copy")).unwrap(), [5; 100_000]);
+    let waits = rig.metrics.count(Op::Write);
+    kill(&rig, Op::Write, waits, program);
 }
 
 extern "C" fn nothing(_: i32) {}
@@ -90,7 +130,7 @@ fn a_signal_that_kills_nobody_interrupts_no_write() {
             result
         }
     });
-    until("it waits", || waiting(&rig) == 1 && rig.tree.status().dirty_bytes >= 1 << 20);
+    until("it waits", || waiting(&rig, Op::Write) == 1 && is_full(&rig));
     // Longer than anybody takes to look whether it is being killed.
     let end = SystemClock.monotonic() + Duration::from_millis(700);
     until("it had signals", || {

@@ -15,7 +15,7 @@ use super::{File, Stage, State};
 use crate::stage::{RecordKind, Shape};
 
 /// Bytes copied here with one read and one write.
-const PIECE_BYTES: u64 = 1 << 20;
+pub const PIECE_BYTES: u64 = 1 << 20;
 /// Bytes copied here in one call, so that nobody waits long: the caller asks again for the rest.
 const CALL_BYTES: u64 = 16 << 20;
 
@@ -74,6 +74,11 @@ impl File {
         };
         self.install_shared(&turn, copy.to_offset + copied.len).await?;
         Ok(copied.len)
+    }
+
+    /// Whether a copy from `offset` on would have to copy bytes, as far as is known.
+    pub fn is_staged_at(&self, offset: u64) -> bool {
+        !self.begins_shareable(offset)
     }
 
     /// Whether the byte at `offset` is in an object, or none.
@@ -160,6 +165,10 @@ impl File {
         while done < len {
             let at = from_offset + done;
             let left = len - done;
+            // Who waits for room must be able to give up, which is done between two calls.
+            if done > 0 && self.shared.would_wait(left.min(PIECE_BYTES)) {
+                break;
+            }
             let hole = match from.seek(at, true) {
                 Some(data) => (data - at).min(left),
                 None => left.min(from.size().saturating_sub(at)),

@@ -362,6 +362,11 @@ impl Shared {
         self.admit_to_disk(len).await.map(drop)
     }
 
+    /// Whether a write of `len` bytes would wait for the store now.
+    pub fn would_wait(&self, len: u64) -> bool {
+        self.decide(len) == Admit::Wait || self.reads.room().ask(len) == Level::Short
+    }
+
     async fn wait_at_limit(&self, len: u64) {
         while self.decide(len) == Admit::Wait {
             let mut freed = std::pin::pin!(self.dirty.freed.notified());

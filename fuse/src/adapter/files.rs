@@ -202,26 +202,27 @@ impl Adapter {
 
     /// Where nothing can be shared the answer is EOPNOTSUPP, and the kernel copies by itself.
     pub(super) fn copy_file_range(&self, ino: Ino, copy: &CopyFileRange, reply: Reply) {
-        let (vfs, copy) = (self.vfs(), *copy);
+        let (vfs, room) = (self.vfs(), self.vfs());
+        let (flags, wide) = (copy.flags, copy.wide);
+        let copy = CopyRange {
+            from: ino,
+            from_fh: copy.fh,
+            from_offset: copy.offset,
+            to: Ino(copy.to),
+            to_fh: copy.to_fh,
+            to_offset: copy.to_offset,
+            // The answer's width bounds what one call does; the kernel goes on from there.
+            len: if wide { copy.len } else { copy.len.min(u64::from(u32::MAX) & !0xfff) },
+        };
+        let room = async move { room.wait_to_copy(copy).await };
         let work = async move {
-            if copy.flags != 0 {
+            if flags != 0 {
                 return Err(Error::new(Kind::Invalid, "copy_file_range has no flags"));
             }
-            // The answer's width bounds what one call does; the kernel goes on from there.
-            let len = if copy.wide { copy.len } else { copy.len.min(u64::from(u32::MAX) & !0xfff) };
-            vfs.copy_file_range(CopyRange {
-                from: ino,
-                from_fh: copy.fh,
-                from_offset: copy.offset,
-                to: Ino(copy.to),
-                to_fh: copy.to_fh,
-                to_offset: copy.to_offset,
-                len,
-            })
-            .await
+            vfs.copy_file_range(copy).await
         };
-        self.answer(Op::CopyFileRange, ino, reply, work, move |_, reply, copied| {
-            let body = if copy.wide { answer::count_64(copied) } else { answer::count(copied as u32) };
+        self.answer_after(Op::CopyFileRange, ino, reply, room, work, move |_, reply, copied| {
+            let body = if wide { answer::count_64(copied) } else { answer::count(copied as u32) };
             reply.body(&body);
         });
     }

@@ -20,6 +20,21 @@ pub struct CopyRange {
 }
 
 impl Vfs {
+    /// Returns when the beginning of a copy would not wait for the store, which may be away; at once where it is shared. May be given up
+    /// at any time.
+    pub async fn wait_to_copy(&self, copy: CopyRange) -> Result<()> {
+        let from = match self.mode() {
+            Mode::Work => self.handles.file(copy.from_fh),
+            Mode::Data => self.recent.get(copy.from, self.clock.monotonic()).map(|loaded| loaded.0.clone()),
+        };
+        match from {
+            Some(from) if from.is_staged_at(copy.from_offset) => {
+                self.wait_for_room(copy.len.min(granary_cache::file::COPIED_AT_ONCE)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// How many bytes were copied: 0 at the end of `from`, else perhaps fewer than were asked for. `Invalid` for ranges of
     /// one file that overlap.
     pub async fn copy_file_range(&self, copy: CopyRange) -> Result<u64> {
