@@ -39,6 +39,9 @@ impl File {
             self.append(s, &mut head, &[])?;
         }
         s.set_size(size);
+        // Whatever comes of the rest of the call: this is done, and replay would do it again.
+        s.change(self.shared.clock.now(), self.shared.next_version());
+        self.settle(s);
         Ok(())
     }
 

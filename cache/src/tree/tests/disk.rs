@@ -1,5 +1,7 @@
 //! The node's disk becomes full, of our own and of others' files.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use granary_core::Kind;
 use granary_core::limits::Limits;
 use granary_meta::types::Durability;
@@ -66,17 +68,38 @@ async fn a_write_that_finds_no_byte_left_is_told_where_and_leaves_nothing_behind
     let mut w = world().await;
     let file = w.create("f", false).await;
     file.write(0, &pattern(1, 1000), false).await.unwrap();
-    w.disk.limited.store(true, std::sync::atomic::Ordering::SeqCst);
+    w.disk.limited.store(true, SeqCst);
     let e = file.write(1000, &pattern(2, 1000), false).await.unwrap_err();
     let stage = w.stage_dir().display().to_string();
     assert!(e.kind() == Kind::NoSpace && e.to_string().contains(&stage), "{e}");
     assert!(w.tree_ref().status().disk_error.is_some_and(|told| told.contains(&stage)));
-    w.disk.limited.store(false, std::sync::atomic::Ordering::SeqCst);
+    w.disk.limited.store(false, SeqCst);
     w.tree_ref().shared.look_at_disk();
     assert_eq!(w.tree_ref().status().disk_error, None);
     file.write(1000, &pattern(2, 1000), false).await.unwrap();
     file.fsync().await.unwrap();
     w.kill().await;
     assert_eq!(w.content("f").await, [pattern(1, 1000), pattern(2, 1000)].concat());
+    w.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grew_before_the_disk_was_full_has_one_size() {
+    let mut w = World::new().await;
+    let file = w.create("f", false).await;
+    file.write(0, &pattern(1, 1000), false).await.unwrap();
+    w.tree_ref().flush().await.unwrap();
+    // Room for the record of the new size, and none for that of the zeros.
+    w.disk.room.store(100, SeqCst);
+    w.disk.limited.store(true, SeqCst);
+    assert_eq!(file.zero(2000, 1000, false).await.unwrap_err().kind(), Kind::NoSpace);
+    w.disk.limited.store(false, SeqCst);
+    let size = file.size();
+    assert_eq!(w.attr("f").await.unwrap().size, size);
+    w.close(file).await;
+    assert_eq!(w.attr("f").await.unwrap().size, size);
+    w.kill().await;
+    assert_eq!(w.content("f").await[..1000], pattern(1, 1000));
+    assert_eq!(w.attr("f").await.unwrap().size, size);
     w.check().await;
 }
