@@ -18,6 +18,9 @@ use crate::order::{self, Identity, Order, Skipped};
 use crate::shards::{ShardStore, Shards, file_names};
 use crate::tree::{Owner, Tree};
 
+/// Look-ups in a mounted tree go to any of its indexes: those of some million files stay mapped.
+const INDEX_RESIDENT_BYTES_MAX: u64 = 256 << 20;
+
 /// Indexes that are fetched at once.
 const FETCHES_MAX: usize = 8;
 /// Shards of one mount: each index is a mapping, of which Linux allows a process 65,530.
@@ -78,7 +81,11 @@ pub async fn open(
     let index_folder = dir.join(INDEXES);
     std::fs::create_dir_all(&index_folder)
         .map_err(|e| Error::io(format!("cannot make {}", index_folder.display()), e))?;
-    let options = Options { index_folder: Some(index_folder.clone()), index_bytes_max: u64::MAX };
+    let options = Options {
+        index_folder: Some(index_folder.clone()),
+        index_bytes_max: u64::MAX,
+        index_resident_bytes_max: INDEX_RESIDENT_BYTES_MAX,
+    };
     let data = DataSet::of_manifest(place.clone(), manifest, options);
     let manifest = data.manifest().clone();
     let shards = 0..manifest.shards().len() as u32;

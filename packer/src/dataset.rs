@@ -5,6 +5,7 @@
 
 mod fetch;
 mod indexes;
+mod keeping;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use granary_core::{Error, Kind, Result};
 
 use crate::index::Index;
+use crate::limits::INDEX_RESIDENT_BYTES_MAX;
 use crate::manifest::{self, Manifest, Shard};
 use crate::place::Place;
 use indexes::Indexes;
@@ -26,11 +28,17 @@ pub struct Options {
     pub index_folder: Option<PathBuf>,
     /// Bytes of indexes that are kept open; the one that was not used for longest leaves.
     pub index_bytes_max: u64,
+    /// Bytes of those that are mapped and resident at once.
+    pub index_resident_bytes_max: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { index_folder: None, index_bytes_max: 1 << 30 }
+        Options {
+            index_folder: None,
+            index_bytes_max: 1 << 30,
+            index_resident_bytes_max: INDEX_RESIDENT_BYTES_MAX,
+        }
     }
 }
 

@@ -73,8 +73,8 @@
 //! # What is checked when
 //!
 //! The header's checksum covers that of the sums, which cover all else. Header and sums are checked when an index is opened, each
-//! 64 KiB when it is first touched, all of it by [`Index::verify`]. What a large index has mapped only because it was checked or searched
-//! is given back, so that memory is taken by what is used. Whatever the bytes say, an access gives an error and nothing
+//! 64 KiB when it is first touched, all of it by [`Index::verify`]. What is mapped is given back when it becomes too much ([`Resident`]), so
+//! that memory is taken by what was used last, however large an index is and however many are open. Whatever the bytes say, an access gives an error and nothing
 //! worse. Only a file that is cut short while it is mapped would end the process (SIGBUS): indexes are replaced by renaming, never
 //! written over.
 
@@ -84,6 +84,7 @@ mod frames;
 mod header;
 mod put;
 mod record;
+mod resident;
 mod spool;
 #[cfg(test)]
 mod tests;
@@ -100,16 +101,15 @@ pub use frames::{Summed, Summing, sums_at};
 pub use header::Header;
 pub use put::put;
 pub use record::{File, Other};
+pub use resident::Resident;
 
 use crate::key::Grouping;
+use crate::limits::INDEX_RESIDENT_BYTES_MAX;
 use body::Body;
 use record::{FILE_BYTES, FileRecord, OTHER_BYTES, OtherRecord};
 
 /// The newest format this program reads, and the one it writes.
 pub const VERSION: u8 = 1;
-
-/// Of a binary search, after which what it mapped is given back. Each touches three places that nobody else is likely to.
-const SEARCH_STEPS: u32 = 2;
 
 /// An open index. Clones share it.
 #[derive(Clone, Debug)]
@@ -119,17 +119,26 @@ pub struct Index {
 }
 
 impl Index {
-    /// Maps a file.
+    /// Maps a file; of it [`INDEX_RESIDENT_BYTES_MAX`] are resident at most.
     ///
     /// Errors: `NotFound`; `Corrupt` when it is no index, is cut or damaged; `Unsupported` when a newer program wrote it.
     pub fn open(path: &Path) -> Result<Index> {
+        Index::open_within(path, &Resident::new(INDEX_RESIDENT_BYTES_MAX))
+    }
+
+    /// The same within a bound that others share.
+    ///
+    /// Errors: as [`Index::open`].
+    pub fn open_within(path: &Path, within: &Arc<Resident>) -> Result<Index> {
         let name = path.display().to_string();
-        Index::new(Body::map(path)?).map_err(|e| e.context(name))
+        Index::new(Body::map(path, within)?).map_err(|e| e.context(name))
     }
 
     /// The same of an open file, whose name errors do not have.
-    pub fn of_file(file: &std::fs::File) -> Result<Index> {
-        Index::new(Body::map_file(file)?)
+    ///
+    /// Errors: as [`Index::open`].
+    pub fn of_file(file: &std::fs::File, within: &Arc<Resident>) -> Result<Index> {
+        Index::new(Body::map_file(file, within)?)
     }
 
     /// The same of bytes in memory.
@@ -138,6 +147,7 @@ impl Index {
     }
 
     fn new(mut body: Body) -> Result<Index> {
+        body.touch(&(0..body.all().len().min(header::HEADER_BYTES) as u64));
         let header = Header::decode(body.all())?;
         body.set_sums(header.layout().body(), header.layout().sums(), header.sums_crc)?;
         Ok(Index { header, body: Arc::new(body) })
@@ -271,19 +281,14 @@ impl Index {
     ///
     /// Errors: `Corrupt`.
     pub fn lower_bound(&self, path: &[u8]) -> Result<u32> {
-        let (mut low, mut high, mut steps) = (0, self.header.files, 0);
+        let (mut low, mut high) = (0, self.header.files);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.path(self.sorted(middle)?)? < path {
                 true => low = middle + 1,
                 false => high = middle,
             }
-            steps += 1;
-            if steps % SEARCH_STEPS == 0 {
-                self.body.give_back();
-            }
         }
-        self.body.give_back();
         Ok(low)
     }
 
@@ -340,13 +345,11 @@ impl Index {
         })
     }
 
-    /// Reads all of it: every checksum, and that its parts fit each other.
+    /// Reads all of it: every checksum, and that its parts fit each other. Meanwhile all of it may be resident.
     ///
     /// Errors: `Corrupt`.
     pub fn verify(&self) -> Result<()> {
-        let verified = self.verify_all();
-        self.body.give_back();
-        verified
+        self.body.sweep(|| self.verify_all())
     }
 
     fn verify_all(&self) -> Result<()> {

@@ -14,6 +14,8 @@ pub const OWNERS_MAX: usize = u16::MAX as usize;
 pub const INDEX_BYTES_MAX: u64 = 8 << 30;
 /// Bytes of an index that stays in memory when there is no folder for it.
 pub const INDEX_MEMORY_BYTES_MAX: u64 = 4 << 20;
+/// Bytes that are resident of an index that is mapped, or of all those of a data set that is open.
+pub const INDEX_RESIDENT_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one manifest.
 pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 /// Shards of one data set.

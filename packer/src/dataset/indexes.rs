@@ -7,7 +7,7 @@ use granary_core::{Error, Kind, Result};
 use tokio::sync::OnceCell;
 
 use super::{Options, fetch};
-use crate::index::Index;
+use crate::index::{Index, Resident};
 use crate::manifest::Shard;
 use crate::place::Place;
 
@@ -17,6 +17,7 @@ const OPEN_MAX: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Indexes {
     options: Options,
+    resident: Arc<Resident>,
     /// Guards the table only: an index is got outside of it.
     open: Mutex<Open>,
 }
@@ -31,7 +32,8 @@ struct Open {
 
 impl Indexes {
     pub fn new(options: Options) -> Indexes {
-        Indexes { options, open: Mutex::default() }
+        let resident = Resident::new(options.index_resident_bytes_max);
+        Indexes { options, resident, open: Mutex::default() }
     }
 
     /// One fetch, however many ask.
@@ -43,15 +45,7 @@ impl Indexes {
                     return Ok(index);
                 }
                 let folder = self.options.index_folder.as_deref();
-                match fetch::index(place, shard, folder).await {
-                    // Without room on disk it is kept in memory.
-                    Err(fetch::Failed::Disk(e)) => {
-                        tracing::warn!("an index is not kept on disk: {e}");
-                        fetch::into_memory(place, shard).await
-                    }
-                    Err(fetch::Failed::Other(e)) => Err(e),
-                    Ok(index) => Ok(index),
-                }
+                fetch::index(place, shard, folder, &self.resident).await
             })
             .await?;
         Ok(index.clone())
@@ -76,12 +70,13 @@ impl Indexes {
                 Error::new(Kind::Corrupt, format!("{place}: a shard cannot be called {:?}", shard.path))
             })?;
             let name = path.display().to_string();
-            let index = Index::open(&path)?;
+            let index = Index::open_within(&path, &self.resident)?;
             return checked(index, shard).map(Some).map_err(|e| e.context(name));
         }
         let Some(folder) = &self.options.index_folder else { return Ok(None) };
         // A damaged one, or none, is fetched again.
-        Ok(Index::open(&folder.join(index_file_name(shard))).and_then(|index| checked(index, shard)).ok())
+        let path = folder.join(index_file_name(shard));
+        Ok(Index::open_within(&path, &self.resident).and_then(|index| checked(index, shard)).ok())
     }
 
     fn cell(&self, number: u32, shard: &Shard) -> Arc<OnceCell<Index>> {

@@ -4,24 +4,21 @@ use std::fmt;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use granary_core::{Error, Kind, Result};
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 
 use super::corrupt;
+use super::resident::{Mapping, Resident};
 
 /// Bytes under one checksum.
 pub const BLOCK_BYTES: u64 = 64 << 10;
-/// After so many blocks were checked, what is mapped is given back. Linux maps more than the page that is touched: 64 KiB, and from some version
-/// on the whole of what it has in one piece in the page cache, up to 2 MiB.
-const CHECKED_BLOCKS: u64 = 4;
-/// Smaller ones stay mapped.
-const LARGE_BYTES: usize = 8 << 20;
 
 enum Bytewise {
-    Mapped(Mmap),
+    Mapped(Arc<Mapping>),
     Owned(Bytes),
 }
 
@@ -32,13 +29,11 @@ pub struct Body {
     sums: Range<u64>,
     /// A bit for each block that was found good. Relaxed: who misses a bit checks once more.
     good: Box<[AtomicU64]>,
-    /// How many were. Relaxed: one more or less does not matter.
-    checked: AtomicU64,
 }
 
 impl Body {
     /// Errors: `NotFound`; what the disk says.
-    pub fn map(path: &Path) -> Result<Body> {
+    pub fn map(path: &Path, within: &Arc<Resident>) -> Result<Body> {
         let cannot = |e: std::io::Error| match e.kind() {
             std::io::ErrorKind::NotFound => Error::new(
                 Kind::NotFound,
@@ -46,22 +41,22 @@ impl Body {
             ),
             _ => Error::io(format!("cannot open the index {}", path.display()), e),
         };
-        Body::map_opened(&File::open(path).map_err(cannot)?).map_err(cannot)
+        Body::map_opened(&File::open(path).map_err(cannot)?, within).map_err(cannot)
     }
 
     /// Errors: what the disk says.
-    pub fn map_file(file: &File) -> Result<Body> {
-        Body::map_opened(file).map_err(|e| Error::io("cannot map an index", e))
+    pub fn map_file(file: &File, within: &Arc<Resident>) -> Result<Body> {
+        Body::map_opened(file, within).map_err(|e| Error::io("cannot map an index", e))
     }
 
-    fn map_opened(file: &File) -> std::io::Result<Body> {
+    fn map_opened(file: &File, within: &Arc<Resident>) -> std::io::Result<Body> {
         if file.metadata()?.len() == 0 {
             return Ok(Body::owned(Bytes::new()));
         }
         // SAFETY: the file is not written while it is mapped: indexes are replaced by renaming another one over them. If
         // somebody else cuts it, a read of the lost pages ends the process by a signal, which is no undefined behaviour.
         let map = unsafe { Mmap::map(file) }?;
-        Ok(Body::new(Bytewise::Mapped(map)))
+        Ok(Body::new(Bytewise::Mapped(Mapping::new(map, within))))
     }
 
     pub fn owned(bytes: Bytes) -> Body {
@@ -69,12 +64,13 @@ impl Body {
     }
 
     fn new(bytes: Bytewise) -> Body {
-        Body { bytes, body: 0..0, sums: 0..0, good: Box::default(), checked: AtomicU64::new(0) }
+        Body { bytes, body: 0..0, sums: 0..0, good: Box::default() }
     }
 
+    /// All of it, not checked: what is looked at was [`touch`](Body::touch)ed before.
     pub fn all(&self) -> &[u8] {
         match &self.bytes {
-            Bytewise::Mapped(map) => map,
+            Bytewise::Mapped(mapping) => mapping.bytes(),
             Bytewise::Owned(bytes) => bytes,
         }
     }
@@ -83,6 +79,7 @@ impl Body {
     ///
     /// Errors: `Corrupt` when the sums do not match their own checksum.
     pub fn set_sums(&mut self, body: Range<u64>, sums: Range<u64>, crc: u32) -> Result<()> {
+        self.touch(&sums);
         if crc32c::crc32c(&self.all()[sums.start as usize..sums.end as usize]) != crc {
             return Err(corrupt("the checksum of its sums does not match"));
         }
@@ -109,6 +106,8 @@ impl Body {
         let first = (range.start - self.body.start) / BLOCK_BYTES;
         let last = (range.end - 1 - self.body.start) / BLOCK_BYTES;
         for block in first..=last {
+            let start = self.body.start + block * BLOCK_BYTES;
+            self.touch(&(range.start.max(start)..range.end.min(start + BLOCK_BYTES)));
             let (word, bit) = (&self.good[(block / 64) as usize], 1u64 << (block % 64));
             if word.load(Ordering::Relaxed) & bit == 0 {
                 self.check_block(block)?;
@@ -123,24 +122,29 @@ impl Body {
         let start = self.body.start + block * BLOCK_BYTES;
         let end = (start + BLOCK_BYTES).min(self.body.end);
         let at = (self.sums.start + block * 4) as usize;
+        self.touch(&(at as u64..at as u64 + 4));
+        self.touch(&(start..end));
         let sum = &self.all()[at..at + 4];
         if crc32c::crc32c(&self.all()[start as usize..end as usize]).to_le_bytes() != sum {
             return Err(corrupt(format!("its bytes {start}..{end} do not match their checksum")));
         }
-        if (self.checked.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(CHECKED_BLOCKS) {
-            self.give_back();
-        }
         Ok(())
     }
 
-    /// What is mapped of a large one is in the page cache alone, until it is touched again.
-    pub fn give_back(&self) {
-        if let Bytewise::Mapped(map) = &self.bytes
-            && map.len() > LARGE_BYTES
+    /// These bytes, which are within it, are going to be looked at.
+    pub fn touch(&self, range: &Range<u64>) {
+        if let Bytewise::Mapped(mapping) = &self.bytes
+            && range.start < range.end
         {
-            // SAFETY: pages of a file that is mapped for reading come back with the same bytes when they are touched, whoever reads them now.
-            // It cannot fail on a mapping of ours; if it did, nothing would be given back.
-            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+            mapping.touch(range);
+        }
+    }
+
+    /// Does what looks at all of it here and there: all that is mapped is resident meanwhile, whatever the bound.
+    pub fn sweep<T>(&self, work: impl FnOnce() -> T) -> T {
+        match &self.bytes {
+            Bytewise::Mapped(mapping) => mapping.sweep(work),
+            Bytewise::Owned(_) => work(),
         }
     }
 }
