@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `policy` | what leaves when room is needed; decides only |
 //! | `share` | a namespace's part of it |
+//! | `readers` | those who say when they come again |
 //! | `disk` | the files, their budget, open descriptors |
 //! | `memory` | frames read last |
 //! | `look` | what is here, without touching it |
@@ -28,6 +29,7 @@ pub(crate) mod lru;
 mod memory;
 mod parts;
 mod policy;
+mod readers;
 mod share;
 mod stats;
 pub(crate) mod sums;
@@ -57,6 +59,7 @@ use crate::room::Room;
 pub use disk::CacheFolder;
 pub use fetch::LentChunk;
 pub use look::Look;
+pub use readers::{NextUse, Reader};
 pub use share::CacheShare;
 pub use stats::{ReadSnapshot, ReadStats};
 
@@ -88,6 +91,8 @@ pub struct ReadCache {
     /// Guards the list of objects behind whose end reads go on; and whether there are any.
     beyond: Mutex<Vec<(NamespaceId, ObjectId)>>,
     has_beyond: AtomicBool,
+    /// Those who know their order.
+    readers: readers::Readers,
     /// The disk's, which the stages of all namespaces share.
     room: Arc<Room>,
     /// Bytes of clean copies of whole files: a part of the cache's.
@@ -146,6 +151,7 @@ impl ReadCache {
             ahead: Mutex::new(Objects::new(guess)),
             beyond: Mutex::default(),
             has_beyond: AtomicBool::new(false),
+            readers: readers::Readers::default(),
             room,
             clean_bytes,
             gathering: tokio::sync::Mutex::new(()),

@@ -9,6 +9,7 @@
 //! | `line` | the batches of one rank and worker as numbers from 0, over all epochs |
 //! | `progress` | which of them were given |
 //! | `ahead` | what is asked for together |
+//! | `again` | when it is wanted again |
 //! | `bounds` | how much is under way |
 //! | `engine` | making batches ahead: the driver |
 //! | `decoding` | files of a batch to arrays, by several threads |
@@ -23,6 +24,7 @@
 //! Threads and sockets belong to one process. In a child made by `fork` everything is made anew when the child first asks, and goes on from where
 //! the parent was. (A thread of the parent that is within a call in the moment of `fork` may leave a lock held in the child: fork between calls.)
 
+mod again;
 pub(crate) mod ahead;
 pub(crate) mod bounds;
 mod decoding;

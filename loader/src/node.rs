@@ -13,6 +13,7 @@
 //! | [`pass`] | bytes and descriptors over a socket |
 //! | `hello` | a connection that is opened: HTTP until both say that it is this protocol |
 //! | `link` | a connection: many questions under way, answers as they come |
+//! | `next_uses` | when what is asked for is wanted again |
 //! | `store` | the node as a [`Store`](granary_store::Store), and what is done while it is away |
 //! | `parts` | reading what was lent |
 //!
@@ -28,6 +29,10 @@
 //! **Every byte is verified by the loader**, as from a bucket: what is lent is not verified by the node again. A sample that does not match
 //! its checksum is asked for once more, and then the node verifies what it has, and fetches again what is damaged.
 //!
+//! *What stays in the node's cache.* The order is known, so each question for bytes says of each mebibyte when the loader comes to it again, and
+//! the node lets what is wanted last leave first, among what its namespace has of the cache (`cache/src/read/policy/wanted.rs`). All ranks and
+//! workers of an order are taken for loaders of this machine. What a loader said is forgotten with its connection.
+//!
 //! *Bounds.* A question is for at most 8 MiB and has at most 16 descriptors in its answer; 16 questions are under way on a connection, and a
 //! loader process has one connection a data set, so at most 256 descriptors, closed as soon as they are read. What the node evicts
 //! meanwhile stays readable for who has it open.
@@ -38,6 +43,7 @@
 
 mod hello;
 mod link;
+mod next_uses;
 mod parts;
 pub mod pass;
 mod store;
@@ -45,7 +51,9 @@ pub mod wire;
 
 use std::time::Duration;
 
+pub(crate) use next_uses::pieces;
 pub(crate) use store::{NodeStore, NodeStoreParts};
+pub(crate) use wire::{NEVER, PIECE_BYTES};
 
 /// Where a node listens unless it is told otherwise.
 pub const SOCKET: &str = "/run/granary/node.sock";

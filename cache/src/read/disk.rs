@@ -23,6 +23,7 @@ use bytes::Bytes;
 use granary_core::limits::FRAME_BYTES;
 use granary_core::{Clock, Kind, NamespaceId, ObjectId, Result};
 
+use super::policy::ReaderId;
 use super::share::CacheShare;
 use super::stats::{ReadStats, add};
 use super::sums::FrameSums;
@@ -191,6 +192,18 @@ impl Disk {
     /// A descriptor of the chunk's file for another process; `None` when the chunk is not here.
     pub fn lend(&self, ns: NamespaceId, key: ChunkKey) -> Option<File> {
         self.folder(key)?.lend(ns, key)
+    }
+
+    /// A reader has read a chunk, if it is here, and comes to it again at `at`, by a clock of which it is `now`.
+    pub fn want(&self, key: ChunkKey, reader: ReaderId, at: u64, now: u64) {
+        if let Some(folder) = self.folder(key) {
+            folder.want(key, reader, at, now);
+        }
+    }
+
+    /// A reader is gone.
+    pub fn forget_reader(&self, reader: ReaderId) {
+        self.folders.iter().for_each(|folder| folder.forget_reader(reader));
     }
 
     /// The chunk's bytes are written from where they are. False when they could not be kept. `ahead`: nobody asked yet.

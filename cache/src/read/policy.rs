@@ -20,6 +20,9 @@
 //! of an owner who has no more than its minimum goes round again, in main. An owner at its maximum makes room among its own
 //! entries, by the same two queues and rules as if its maximum were the budget; there its oldest is not in front but somewhere in
 //! the queue, and is looked for from where the last one was found.
+//!
+//! Where readers told when they want entries again ([`wanted`]), one of the same owner that is wanted later leaves in the place of the one whose
+//! turn it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
@@ -30,9 +33,13 @@ use granary_core::NamespaceId;
 use super::share::CacheShare;
 use line::Line;
 use owners::{NOBODY, Owner, Owners};
+use wanted::Wanted;
 
 mod line;
 mod owners;
+mod wanted;
+
+pub(crate) use wanted::ReaderId;
 
 /// A frame read twice in a row counts as read again when that many other reads of other entries lie between.
 const APART: u64 = 64;
@@ -79,6 +86,8 @@ pub(crate) struct S3Fifo<K> {
     small: Line<K>,
     main: Line<K>,
     owners: Owners,
+    /// All are in `entries`.
+    wanted: Wanted<K>,
     /// With the stay that ended, and `S3Fifo::reads` at its last read.
     ghost: BTreeMap<K, (u64, u64)>,
     ghost_order: VecDeque<(K, u64)>,
@@ -99,6 +108,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             small: Line::new(),
             main: Line::new(),
             owners,
+            wanted: Wanted::new(),
             ghost: BTreeMap::new(),
             ghost_order: VecDeque::new(),
             next_stay: 0,
@@ -324,9 +334,27 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         true
     }
 
+    /// A reader has read an entry, if it is there, and comes to it again at `at`, by a clock of which it is `now`.
+    pub fn want(&mut self, key: &K, reader: ReaderId, at: u64, now: u64) {
+        if let Some(entry) = self.entries.get(key) {
+            self.wanted.tell(*key, entry.owner, reader, at, now);
+        }
+    }
+
+    /// Somebody else reads the entry: it leaves as others do.
+    pub fn unwant(&mut self, key: &K) {
+        self.wanted.forget(key);
+    }
+
+    /// A reader is gone; see [`Wanted::forget_reader`].
+    pub fn forget_reader(&mut self, reader: ReaderId, after: Option<K>, many: usize) -> Option<K> {
+        self.wanted.forget_reader(reader, after, many)
+    }
+
     /// Takes an entry out, wherever it is. Nothing is remembered of it.
     pub fn remove(&mut self, key: &K) -> Option<Queue> {
         let entry = self.entries.remove(key)?;
+        self.wanted.forget(key);
         self.uncount(&entry);
         Some(entry.queue)
     }
@@ -354,7 +382,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             let Some((key, entry)) = oldest else { break };
             let fits = self.owners.all().main_bytes + entry.size <= main_max;
             let stays = self.owners.is_guarded(entry.owner);
-            gone.extend(self.turn(key, entry, stays, fits));
+            gone.extend(self.turn(key, entry, stays, fits, budget));
         }
         self.tidy();
         gone
@@ -403,7 +431,8 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             let small_first = own.small_bytes > 0 && own.main_bytes <= main_max || own.main_bytes == 0;
             let queue = if small_first { Queue::Small } else { Queue::Main };
             let Some((key, entry)) = self.pop_of(queue, owner, &mut looks) else { break };
-            gone.extend(self.turn(key, entry, false, own.main_bytes + entry.size <= main_max));
+            let fits = own.main_bytes + entry.size <= main_max;
+            gone.extend(self.turn(key, entry, false, fits, keep));
         }
         self.tidy();
         gone
@@ -423,8 +452,8 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
 
     /// One turn of an entry that was taken out of its queue. Of the small one it moves to main, when it was used, `stays`, or fits
     /// there; or leaves and is remembered. Of the main one it goes round again, for one of its hits or because it `stays`; or
-    /// leaves.
-    fn turn(&mut self, key: K, mut entry: Entry, stays: bool, fits: bool) -> Option<(K, u64)> {
+    /// leaves, if no other does that is wanted later.
+    fn turn(&mut self, key: K, mut entry: Entry, stays: bool, fits: bool, budget: u64) -> Option<(K, u64)> {
         self.uncount(&entry);
         let is_small = entry.queue == Queue::Small;
         if stays || entry.count > 0 || is_small && fits {
@@ -436,7 +465,16 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             self.push(key, entry);
             return None;
         }
+        let is_main = |other: &K| self.entries.get(other).is_some_and(|entry| entry.queue == Queue::Main);
+        if let Some(other) = self.wanted.instead_of(&key, budget, is_main) {
+            let size = self.size(&other).unwrap_or(0);
+            self.remove(&other);
+            (entry.queue, entry.count) = (Queue::Main, 0);
+            self.push(key, entry);
+            return Some((other, size));
+        }
         self.entries.remove(&key);
+        self.wanted.forget(&key);
         if is_small {
             self.ghost.insert(key, (entry.stay, entry.last_read));
             self.ghost_order.push_back((key, entry.stay));

@@ -20,8 +20,8 @@ use granary_meta::{Attr, Extent, Place};
 use super::{Shared, Tree};
 use crate::extent_map::Piece;
 use crate::file::explain::Known;
-use crate::read::LentChunk;
 use crate::read::sums::chunk_range;
+use crate::read::{LentChunk, NextUse, Reader};
 use crate::stage::Shape;
 
 /// A stretch of what was asked for.
@@ -42,6 +42,17 @@ pub struct LendLimits {
     pub parts_max: usize,
     /// Of what cannot be lent.
     pub copy_bytes_max: u64,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct LendWish<'a> {
+    /// Of the file.
+    pub range: Range<u64>,
+    /// What was lent before was damaged: chunks are verified first now, and a clean copy is dropped.
+    pub check: bool,
+    /// When who asks comes to it again, if that is known.
+    pub next: Option<NextUse<'a>>,
 }
 
 /// How a stretch of a file is had.
@@ -128,12 +139,13 @@ impl Shared {
         Some(file)
     }
 
+    /// `at`: where in the file the first of these bytes is.
     async fn lend_chunks(
         &self,
         object: ObjectId,
         within: &Range<u64>,
         own: &Range<u64>,
-        check: bool,
+        (at, wish): (u64, &LendWish<'_>),
         parts: &mut Vec<Part>,
     ) -> Result<()> {
         let info = self.object(object).await?;
@@ -141,10 +153,14 @@ impl Shared {
         if before > 0 {
             parts.push(Part::Copy(before));
         }
-        let lent = self.reads.lend(self.ns, &info, chunks.clone(), check).await?;
+        let lent = self.reads.lend(self.ns, &info, chunks.clone(), wish.check).await?;
         for (index, chunk) in chunks.zip(lent) {
             let of = chunk_range(index, info.payload_len);
             let (from, to) = (of.start.max(within.start) - of.start, of.end.min(within.end) - of.start);
+            if let Some(next) = &wish.next {
+                let start = (at + of.start).saturating_sub(within.start);
+                next.tell(object, index, start..start + (of.end - of.start), to - from);
+            }
             parts.push(Part::Ready(match chunk {
                 LentChunk::File(file) => Lent::File { file, offset: from, len: to - from },
                 LentChunk::Bytes(bytes) => Lent::Bytes(bytes.slice(from as usize..to as usize)),
@@ -171,19 +187,18 @@ fn merged(parts: Vec<Part>, parts_max: usize) -> Vec<Part> {
 }
 
 impl Tree {
+    /// One that asks for what is lent, and says when it comes again.
+    pub fn reader(&self) -> Reader {
+        self.shared().reads.reader()
+    }
+
     /// The first of these bytes of a regular file, in order, or all: in no more parts, and no more of them copied, than `limits` says; at
     /// least one byte. What is not on this node is fetched, as for a reader. That the asker may read the file is the caller's to know.
-    /// `check`: what was lent before was damaged: chunks are verified first now, and a clean copy is dropped. Opens files.
+    /// Opens files.
     ///
     /// Errors: `Invalid` when the file ends before the range does; those of a read.
-    pub async fn lend(
-        &self,
-        attr: &Attr,
-        range: Range<u64>,
-        limits: LendLimits,
-        check: bool,
-    ) -> Result<Vec<Lent>> {
-        let shared = self.shared();
+    pub async fn lend(&self, attr: &Attr, wish: LendWish<'_>, limits: LendLimits) -> Result<Vec<Lent>> {
+        let (shared, range, check) = (self.shared(), wish.range.clone(), wish.check);
         let mut known = shared.known(attr.ino).await?;
         if check && matches!(known.shape, Some(Shape::Clean(_))) {
             // Unless somebody has it open, the store is read.
@@ -202,17 +217,20 @@ impl Tree {
         {
             return Ok(vec![Lent::File { file, offset: range.start, len: range.end - range.start }]);
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut behind) = (Vec::new(), range.start);
         for way in ways(&known, &range) {
+            let at = behind;
             let (object, within, own) = match way {
                 Way::Chunks { object, within, own } => (object, within, own),
                 Way::Copy { len } => {
+                    behind += len;
                     parts.push(Part::Copy(len));
                     continue;
                 }
             };
             let (before, len) = (parts.len(), within.end - within.start);
-            match shared.lend_chunks(object, &within, &own, check, &mut parts).await {
+            behind += len;
+            match shared.lend_chunks(object, &within, &own, (at, &wish), &mut parts).await {
                 // The bytes moved to another object meanwhile: who reads the file follows them.
                 Err(e) if e.kind() == Kind::NotFound => {
                     parts.truncate(before);

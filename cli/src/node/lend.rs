@@ -78,14 +78,14 @@ pub async fn serve(ground: Arc<Ground>, connection: Connection, begun: Bytes) {
 
 async fn said(ground: &Ground, ask: Ask) -> Result<(Said, Vec<Lent>)> {
     match ask {
-        Ask::Bytes { name, range, check } => {
+        Ask::Bytes { name, range, check, next } => {
             if range.start >= range.end || range.end - range.start > RANGE_BYTES_MAX {
                 return Err(Error::new(
                     Kind::Invalid,
                     format!("bytes {range:?} are none, or too many at once"),
                 ));
             }
-            let lent = ground.bytes(&name, range, LIMITS, check).await?;
+            let lent = ground.bytes(&name, range, LIMITS, check, &next).await?;
             Ok((Said::Parts(lent.iter().map(part).collect()), lent))
         }
         Ask::Length { name } => Ok((Said::Files(vec![ground.length(&name).await?]), Vec::new())),

@@ -44,6 +44,8 @@ pub(crate) struct Step<T> {
     pub wishes: Vec<Vec<Wish>>,
     /// Of each data set, how many wishes are the stretch's.
     pub own: Vec<usize>,
+    /// Places in the endless line of all wishes.
+    pub asked: HashSet<u64>,
 }
 
 /// `T`: what there is of a sample that was asked for before its batch began.
@@ -92,7 +94,7 @@ impl<T> Ahead<T> {
                 self.later(line, source, places.end, wishes, &mut asked);
             }
         }
-        Step { batches, wishes, own }
+        Step { batches, wishes, own, asked }
     }
 
     /// Adds what lies in the parts of these and comes at `from` or later, in this epoch.
@@ -115,6 +117,11 @@ impl<T> Ahead<T> {
                 }
             }
         }
+    }
+
+    /// Whether the sample at a place of the endless line was asked for before its batch began.
+    pub fn has(&self, at: u64) -> bool {
+        self.kept.contains_key(&at)
     }
 
     /// A sample that comes later was asked for.

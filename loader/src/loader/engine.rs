@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
+use super::again::Again;
 use super::ahead::{Ahead, Given};
 use super::bounds::{Bounds, threads};
 use super::decoding::Decoding;
@@ -201,6 +202,18 @@ async fn begin(
         }
     }
     requests.sort_by_key(|&(batch, ..)| batch);
+    let options = &work.shared.options;
+    let again = Again {
+        line,
+        ahead: &*ahead,
+        asked: &step.asked,
+        now: line.stream().place(from.epoch, from.positions.start),
+        end: place + batches,
+        loaders: u64::from(options.ranks) * u64::from(options.workers),
+    };
+    for &(_, source, request) in &requests {
+        groups[source].tell(work, &again, request);
+    }
     let mut requests = requests.into_iter().peekable();
     for (place, (part, given)) in (place..).zip(step.batches) {
         while let Some((_, source, request)) = requests.next_if(|&(batch, ..)| batch <= place) {
@@ -241,6 +254,15 @@ impl Group {
         let plan = fetch::planned(&items, &rules);
         let asked = vec![None; plan.requests.len()];
         Group { source, wants, items: items.into_iter().map(Some).collect(), plan, asked }
+    }
+
+    /// Whoever keeps the bytes of a request learns when they are wanted again.
+    fn tell(&self, work: &Work, again: &Again<'_, Getting>, number: usize) {
+        let (home, request) = (&work.homes[self.source], &self.plan.requests[number]);
+        if let (true, Ok(shard)) = (home.is_kept_elsewhere(), home.data().shard(request.shard)) {
+            let next = again.next(self.source, request.shard, shard.bytes, &request.range);
+            home.wanted_again(request.shard, &request.range, &next);
+        }
     }
 
     /// `place`: of the first batch that waits for it.

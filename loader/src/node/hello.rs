@@ -8,7 +8,7 @@ use std::time::Duration;
 use granary_core::{Error, Kind, Result};
 use serde::Deserialize;
 
-use super::wire::{PATH, PROTOCOL, SOURCE_HEADER};
+use super::wire::{PATH, PROTOCOL, QUESTION_VERSION, SOURCE_HEADER, VERSION_HEADER};
 
 /// The node answers at once; it reads a manifest at most.
 const HELLO_WAIT: Duration = Duration::from_secs(20);
@@ -21,6 +21,8 @@ pub(super) struct Opened {
     pub socket: UnixStream,
     /// Where the packed data set itself is.
     pub source: Option<String>,
+    /// Of questions that the node knows.
+    pub version: u8,
 }
 
 /// The node's words for why it refuses.
@@ -48,7 +50,8 @@ pub(super) fn open(path: &Path, root: &str) -> Result<Opened> {
     let bounded = |time| socket.set_read_timeout(time).and_then(|()| socket.set_write_timeout(time));
     bounded(Some(HELLO_WAIT)).map_err(away)?;
     let hello = format!(
-        "GET {PATH}?root={} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\n\r\n",
+        "GET {PATH}?root={} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\n\
+         {VERSION_HEADER}: {QUESTION_VERSION}\r\n\r\n",
         escaped(root)
     );
     socket.write_all(hello.as_bytes()).map_err(away)?;
@@ -62,7 +65,8 @@ pub(super) fn open(path: &Path, root: &str) -> Result<Opened> {
     }
     // Writes stay bounded: questions are short, and a node that takes none for so long is away.
     socket.set_read_timeout(None).map_err(away)?;
-    Ok(Opened { source: header(&head, SOURCE_HEADER).map(str::to_owned), socket })
+    let version = header(&head, VERSION_HEADER).and_then(|version| version.parse().ok()).unwrap_or(1);
+    Ok(Opened { source: header(&head, SOURCE_HEADER).map(str::to_owned), version, socket })
 }
 
 /// Up to the empty line, and what came after it.
@@ -143,7 +147,10 @@ mod tests {
     fn the_node_says_yes_or_why_not() {
         let (opened, asked) =
             answered("HTTP/1.1 101 Switching Protocols\r\nGranary-Source: s3://b/p\r\n\r\n");
-        assert_eq!(opened.unwrap().source.as_deref(), Some("s3://b/p"));
+        let opened = opened.unwrap();
+        assert_eq!((opened.source.as_deref(), opened.version), (Some("s3://b/p"), 1));
+        let (opened, _) = answered("HTTP/1.1 101 Switching Protocols\r\nGranary-Lend-Version: 2\r\n\r\n");
+        assert_eq!(opened.unwrap().version, 2);
         assert!(asked.starts_with("GET /v1/lend?root=group/a%20b/s HTTP/1.1\r\n"), "{asked}");
         let (refused, _) = answered(
             "HTTP/1.1 404 Not Found\r\ncontent-length: 36\r\n\r\n{\"kind\":\"NotFound\",\"message\":\"gone\"}",

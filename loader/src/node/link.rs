@@ -46,6 +46,8 @@ pub(super) struct Link {
     inner: Arc<Inner>,
     /// Questions under way. Those whose asker gave up count until they are answered or this is dropped: no longer than the node has them.
     room: Semaphore,
+    /// Of questions that the node knows.
+    version: u8,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Link {
     /// Errors: a thread that cannot be started.
     pub fn new(opened: Opened) -> Result<Link> {
         let waiting = Mutex::new(Waiting { next: 0, askers: Some(HashMap::new()) });
+        let version = opened.version;
         let inner = Arc::new(Inner { socket: opened.socket, writing: Mutex::default(), waiting });
         let reading = inner.clone();
         std::thread::Builder::new()
@@ -90,7 +93,7 @@ impl Link {
                 let _ = reading.socket.shutdown(Shutdown::Both);
             })
             .map_err(|e| Error::io("cannot start the thread that listens to the node", e))?;
-        Ok(Link { inner, room: Semaphore::new(QUESTIONS_MAX) })
+        Ok(Link { inner, room: Semaphore::new(QUESTIONS_MAX), version })
     }
 
     pub fn has_ended(&self) -> bool {
@@ -110,7 +113,7 @@ impl Link {
             askers.insert(number, tell);
             number
         };
-        let frame = Question { number, ask }.encode().map_err(Silence::Wrong)?;
+        let frame = Question { number, ask }.encode(self.version).map_err(Silence::Wrong)?;
         {
             let _one = lock(&self.inner.writing);
             if let Err(e) = (&self.inner.socket).write_all(&frame) {

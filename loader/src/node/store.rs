@@ -20,6 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use super::link::{Heard, Link, Silence};
+use super::next_uses::NextUses;
 use super::parts::{self, Came};
 use super::wire::{Ask, FILES_MAX, RANGE_BYTES_MAX, Said};
 use super::{NODE_WAIT, hello};
@@ -51,6 +52,7 @@ pub(crate) struct NodeStore {
     connecting: tokio::sync::Mutex<()>,
     /// Guards the state, for a look.
     state: Mutex<State>,
+    next_uses: NextUses,
     counters: Counters,
 }
 
@@ -109,7 +111,7 @@ impl NodeStore {
             registry.register(format!("granary_loader_node_{name}"), help, counter.clone());
         }
         let state = Mutex::new(State { was_there: parts.known, ..State::default() });
-        NodeStore { parts, connecting: Default::default(), state, counters }
+        NodeStore { parts, connecting: Default::default(), state, next_uses: NextUses::default(), counters }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -123,6 +125,11 @@ impl NodeStore {
             state.doubts.remove(0);
         }
         state.doubts.push((name.to_owned(), range));
+    }
+
+    /// When bytes that will be asked for are wanted again; see [`NextUses::tell`].
+    pub fn wanted_again(&self, name: &str, range: &Range<u64>, next: &[u32]) {
+        self.next_uses.tell(name, range, next);
     }
 
     fn is_doubted(&self, name: &str, range: &Range<u64>) -> bool {
@@ -261,7 +268,8 @@ impl NodeStore {
         while (all.len() as u64) < len {
             let from = range.start + all.len() as u64;
             let end = range.end.min(from + RANGE_BYTES_MAX);
-            let ask = Ask::Bytes { name: name.to_owned(), range: from..end, check };
+            let next = self.next_uses.of(name, &(from..end));
+            let ask = Ask::Bytes { name: name.to_owned(), range: from..end, check, next };
             let heard = match self.turn(&ask, &mut since).await? {
                 Turn::Node(heard) => heard,
                 Turn::Own(own) => {

@@ -1,15 +1,15 @@
-//! What a loader asks the node and what it answers, version 1. Integers are little-endian.
+//! What a loader asks the node and what it answers, versions 1 and 2. Integers are little-endian.
 //!
 //! A connection begins as HTTP: `GET /v1/lend?root=ROOT` with `Upgrade: granary-lend-1`. The node answers 101, with the header
-//! `granary-source: URL` when the root is a packed data set, or refuses as it refuses other requests. Then frames go both ways; answers
-//! come in any order.
+//! `granary-source: URL` when the root is a packed data set, and with `granary-lend-version: 2` when it knows questions of version 2 and the
+//! loader said by the same header that it does; or refuses as it refuses other requests. Then frames go both ways; answers come in any order.
 //!
 //! A question:
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | bytes that follow, at most 8 KiB |
-//! | 4 | 1 | version, 1 |
+//! | 4 | 1 | version, 1 or 2 |
 //! | 5 | 1 | 1: bytes of a file; 2: its length; 3: the files of a folder |
 //! | 6 | 1 | 1: verify what is cached first (of bytes); else 0 |
 //! | 7 | 1 | 0 |
@@ -18,6 +18,7 @@
 //! | 20 | 8 | byte behind the last; else 0 |
 //! | 28 | 2, n | name below the root; of a folder with a slash at its end |
 //! | 30 + n | 2, m | of a folder: only names behind this one; empty: all |
+//! | | 1, 4 k | version 2, of bytes: for each mebibyte of the file that the range touches, after how many mebibytes that this loader reads meanwhile it comes to it again; 2^32 - 1: not in its next epoch, either. None: it is not said |
 //! | | 4 | crc32c of everything before |
 //!
 //! An answer:
@@ -46,6 +47,16 @@ use granary_core::{Error, Kind, Result};
 pub const PROTOCOL: &str = "granary-lend-1";
 /// The header that says where a packed data set itself is.
 pub const SOURCE_HEADER: &str = "granary-source";
+/// The header that says which questions are known.
+pub const VERSION_HEADER: &str = "granary-lend-version";
+/// The newest of them.
+pub const QUESTION_VERSION: u8 = 2;
+/// Pieces of which a question says when they are wanted again.
+pub const PIECE_BYTES: u64 = 1 << 20;
+/// Such pieces of one question.
+pub const NEXT_MAX: usize = (RANGE_BYTES_MAX / PIECE_BYTES) as usize + 1;
+/// Of a piece that is not wanted again as far as can be seen.
+pub const NEVER: u32 = u32::MAX;
 /// The path of the request that begins a connection.
 pub const PATH: &str = "/v1/lend";
 /// Bytes of one question.
@@ -66,9 +77,21 @@ const CRC_BYTES: usize = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    Bytes { name: String, range: Range<u64>, check: bool },
-    Length { name: String },
-    Files { folder: String, after: String, max: u64 },
+    /// `next`: of each piece when it is wanted again; empty: nothing is said.
+    Bytes {
+        name: String,
+        range: Range<u64>,
+        check: bool,
+        next: Vec<u32>,
+    },
+    Length {
+        name: String,
+    },
+    Files {
+        folder: String,
+        after: String,
+        max: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,10 +179,12 @@ fn text(r: &mut Reader<'_>) -> Result<String> {
 }
 
 impl Question {
+    /// `version`: what the node knows. What it does not know is left out.
+    ///
     /// Errors: `Invalid` for names that are too long.
-    pub fn encode(&self) -> Result<Vec<u8>> {
+    pub fn encode(&self, version: u8) -> Result<Vec<u8>> {
         let (op, check, start, end, name, after) = match &self.ask {
-            Ask::Bytes { name, range, check } => (1, *check, range.start, range.end, name, ""),
+            Ask::Bytes { name, range, check, .. } => (1, *check, range.start, range.end, name, ""),
             Ask::Length { name } => (2, false, 0, 0, name, ""),
             Ask::Files { folder, after, max } => (3, false, *max, 0, folder, &after[..]),
         };
@@ -167,12 +192,19 @@ impl Question {
             return Err(Error::new(Kind::Invalid, format!("{name:?} is too long for a name")));
         }
         Ok(framed(|out| {
-            out.extend_from_slice(&[VERSION, op, u8::from(check), 0]);
+            out.extend_from_slice(&[version.clamp(VERSION, QUESTION_VERSION), op, u8::from(check), 0]);
             out.put_u32(self.number);
             out.put_u64(start);
             out.put_u64(end);
             out.put_bytes16(name.as_bytes());
             out.put_bytes16(after.as_bytes());
+            if let Ask::Bytes { next, .. } = &self.ask
+                && version >= 2
+            {
+                let next = &next[..next.len().min(NEXT_MAX)];
+                out.put_u8(next.len() as u8);
+                next.iter().for_each(|after| out.put_u32(*after));
+            }
         }))
     }
 
@@ -181,13 +213,20 @@ impl Question {
     /// Errors: `Corrupt`; `Unsupported` of a later version.
     pub fn decode(frame: &[u8]) -> Result<Question> {
         let mut r = checked(frame, "a question for the node")?;
-        r.version(VERSION)?;
+        let version = r.version(QUESTION_VERSION)?;
         let (op, check) = (r.u8()?, r.u8()? != 0);
         r.take(1)?;
         let (number, start, end) = (r.u32()?, r.u64()?, r.u64()?);
         let (name, after) = (text(&mut r)?, text(&mut r)?);
         let ask = match op {
-            1 => Ask::Bytes { name, range: start..end, check },
+            1 => {
+                let count = if version >= 2 { usize::from(r.u8()?) } else { 0 };
+                if count > NEXT_MAX {
+                    return Err(r.corrupt("it says too much of when it comes again"));
+                }
+                let next = (0..count).map(|_| r.u32()).collect::<Result<_>>()?;
+                Ask::Bytes { name, range: start..end, check, next }
+            }
             2 => Ask::Length { name },
             3 => Ask::Files { folder: name, after, max: start },
             _ => return Err(r.corrupt("it asks for something unknown")),
@@ -305,8 +344,19 @@ mod tests {
 
     fn question() -> impl Strategy<Value = Question> {
         let ask = prop_oneof![
-            ("[a-z/]{1,60}", any::<u64>(), any::<u64>(), any::<bool>())
-                .prop_map(|(name, start, end, check)| Ask::Bytes { name, range: start..end, check }),
+            (
+                "[a-z/]{1,60}",
+                any::<u64>(),
+                any::<u64>(),
+                any::<bool>(),
+                proptest::collection::vec(any::<u32>(), 0..=NEXT_MAX)
+            )
+                .prop_map(|(name, start, end, check, next)| Ask::Bytes {
+                    name,
+                    range: start..end,
+                    check,
+                    next
+                }),
             "[a-zé/]{1,60}".prop_map(|name| Ask::Length { name }),
             ("[a-z]{0,9}/", "[a-z]{0,9}", any::<u64>()).prop_map(|(folder, after, max)| Ask::Files {
                 folder,
@@ -343,7 +393,13 @@ mod tests {
         fn frames_come_back_and_damage_is_seen(
             question in question(), answer in answer(), at: prop::sample::Index, bit in 0_u8..8,
         ) {
-            let mut frame = question.encode().unwrap();
+            let old = Question::decode(&question.encode(1).unwrap()).unwrap();
+            let unsaid = match question.ask.clone() {
+                Ask::Bytes { name, range, check, .. } => Ask::Bytes { name, range, check, next: Vec::new() },
+                ask => ask,
+            };
+            prop_assert_eq!(old, Question { number: question.number, ask: unsaid });
+            let mut frame = question.encode(QUESTION_VERSION).unwrap();
             let bytes = frame_bytes(length(&frame), QUESTION_FRAME_BYTES_MAX).unwrap();
             prop_assert_eq!(bytes + LENGTH_BYTES, frame.len());
             prop_assert_eq!(Question::decode(&frame).unwrap(), question);
@@ -369,6 +425,6 @@ mod tests {
         assert_eq!(said, Said::Refused { kind: Kind::Io, message: "oh".to_owned() });
         assert!(frame_bytes([0; 4], 100).is_err() && frame_bytes([101, 0, 0, 0], 100).is_err());
         let name = "x".repeat(QUESTION_FRAME_BYTES_MAX);
-        assert!(Question { number: 1, ask: Ask::Length { name } }.encode().is_err());
+        assert!(Question { number: 1, ask: Ask::Length { name } }.encode(QUESTION_VERSION).is_err());
     }
 }

@@ -118,6 +118,18 @@ impl Home {
         !self.is_folder() && self.node.is_none()
     }
 
+    /// Whether somebody keeps what is asked for, and likes to know when it is wanted again.
+    pub fn is_kept_elsewhere(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// When bytes of a shard that will be asked for are wanted again: of each piece, as [`Ask::Bytes`](node::wire::Ask::Bytes) has it.
+    pub fn wanted_again(&self, shard: u32, range: &Range<u64>, next: &[u32]) {
+        if let (Some(node), Ok(shard)) = (&self.node, self.data.shard(shard)) {
+            node.wanted_again(&shard.path, range, next);
+        }
+    }
+
     /// Bytes of a shard were not what they should be.
     pub fn doubt(&self, shard: u32, range: Range<u64>) {
         if let (Some(node), Ok(shard)) = (&self.node, self.data.shard(shard)) {

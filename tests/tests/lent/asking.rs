@@ -33,7 +33,7 @@ impl Asking {
 
     /// What is said, the descriptors, and the bytes that are not lent.
     pub fn ask(&mut self, ask: Ask) -> (Said, Vec<OwnedFd>, Vec<u8>) {
-        let frame = Question { number: 5, ask }.encode().expect("a question");
+        let frame = Question { number: 5, ask }.encode(1).expect("a question");
         self.0.write_all(&frame).expect("the node listens");
         let mut descriptors = VecDeque::new();
         let mut take = |len: usize| {

@@ -156,7 +156,7 @@ fn a_packed_data_set_is_read_without_the_node_while_it_is_away() {
 
 /// A shard's chunk files, as they are lent.
 fn lent(asking: &mut Asking, name: &str, check: bool) -> (Vec<(Part, File)>, Vec<u8>) {
-    let ask = Ask::Bytes { name: name.to_owned(), range: 0..RANGE_BYTES_MAX, check };
+    let ask = Ask::Bytes { name: name.to_owned(), range: 0..RANGE_BYTES_MAX, check, next: Vec::new() };
     let (said, descriptors, inline) = asking.ask(ask);
     let Said::Parts(parts) = said else { panic!("{said:?}") };
     let lent = parts.into_iter().filter(|part| matches!(part, Part::Lent { .. }));
@@ -257,19 +257,29 @@ fn nothing_of_others_is_lent() {
     let dir = node.come_back_from_the_store(&dir, NAME, "");
     let mut asking = Asking::start(&node.path("node.sock"), "group/asr");
     // A small file lies in a pack with others: its bytes come alone.
-    let (said, descriptors, inline) =
-        asking.ask(Ask::Bytes { name: "mine/small".to_owned(), range: 0..5000, check: false });
+    let (said, descriptors, inline) = asking.ask(Ask::Bytes {
+        name: "mine/small".to_owned(),
+        range: 0..5000,
+        check: false,
+        next: Vec::new(),
+    });
     assert_eq!((said, descriptors.len()), (Said::Parts(vec![Part::Inline { len: 5000 }]), 0));
     assert_eq!(inline, vec![b'm'; 5000]);
     // What is staged is there, too.
     fs::write(dir.join("mine/new"), "fresh").expect("write");
     let (_, descriptors, inline) =
-        asking.ask(Ask::Bytes { name: "mine/new".to_owned(), range: 1..5, check: false });
+        asking.ask(Ask::Bytes { name: "mine/new".to_owned(), range: 1..5, check: false, next: Vec::new() });
     assert_eq!((descriptors.len(), &inline[..]), (0, &b"resh"[..]));
     for (ask, kind) in [
-        (Ask::Bytes { name: "mine/small".to_owned(), range: 0..5001, check: false }, Kind::Invalid),
-        (Ask::Bytes { name: "mine/small".to_owned(), range: 9..9, check: false }, Kind::Invalid),
-        (Ask::Bytes { name: "mine".to_owned(), range: 0..9, check: false }, Kind::NotFound),
+        (
+            Ask::Bytes { name: "mine/small".to_owned(), range: 0..5001, check: false, next: Vec::new() },
+            Kind::Invalid,
+        ),
+        (
+            Ask::Bytes { name: "mine/small".to_owned(), range: 9..9, check: false, next: Vec::new() },
+            Kind::Invalid,
+        ),
+        (Ask::Bytes { name: "mine".to_owned(), range: 0..9, check: false, next: Vec::new() }, Kind::NotFound),
         (Ask::Length { name: "mine/none".to_owned() }, Kind::NotFound),
         (Ask::Length { name: "../asr/mine/small".to_owned() }, Kind::Invalid),
     ] {

@@ -41,13 +41,16 @@ use super::pins::Pins;
 use super::unread::Unread;
 use super::{ChunkKey, Common, RUN_CHUNKS, charge};
 use crate::read::lru::Lru;
-use crate::read::policy::S3Fifo;
+use crate::read::policy::{ReaderId, S3Fifo};
 use crate::read::share::CacheShare;
 use crate::read::sums::FrameSums;
 
 use files::scan;
 use life::identity;
 use state::State;
+
+/// Entries that are looked at under the lock when a reader is gone.
+const FORGET_AT_ONCE: usize = 1024;
 
 /// Settings of [`Folder`].
 #[derive(Clone, Copy, Debug)]
@@ -253,6 +256,23 @@ impl Folder {
     pub fn touch_soon(&self, ns: NamespaceId, key: ChunkKey, frame: u32) {
         if let Ok(mut state) = self.state.try_lock() {
             state.touch(ns, key, frame, &self.common.stats);
+            state.policy.unwant(&key);
+        }
+    }
+
+    /// A reader has read a chunk, if it is here, and comes to it again.
+    pub fn want(&self, key: ChunkKey, reader: ReaderId, at: u64, now: u64) {
+        self.state().policy.want(&key, reader, at, now);
+    }
+
+    /// A reader is gone. Some entries at a time, so that nobody waits for it.
+    pub fn forget_reader(&self, reader: ReaderId) {
+        let mut after = None;
+        loop {
+            after = self.state().policy.forget_reader(reader, after, FORGET_AT_ONCE);
+            if after.is_none() {
+                return;
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use granary_store::Operation;
 
 use super::world::{World, pattern};
-use crate::tree::lend::{LendLimits, Lent};
+use crate::tree::lend::{LendLimits, LendWish, Lent};
 
 const LEN: usize = (5 << 20) + 77;
 const LIMITS: LendLimits = LendLimits { parts_max: 16, copy_bytes_max: 1 << 20 };
@@ -50,7 +50,11 @@ async fn lend(w: &World, range: Range<usize>, check: bool) -> (Vec<u8>, usize) {
     let (mut all, mut files) = (Vec::new(), 0);
     while all.len() < range.len() {
         let rest = (range.start + all.len()) as u64..range.end as u64;
-        let lent = w.tree_ref().lend(&attr, rest, LIMITS, check).await.unwrap();
+        let lent = w
+            .tree_ref()
+            .lend(&attr, LendWish { range: rest, check: check, next: None }, LIMITS)
+            .await
+            .unwrap();
         files += usize::from(lent.iter().any(|part| matches!(part, Lent::File { .. })));
         all.extend(bytes_of(&lent));
     }
@@ -61,7 +65,11 @@ async fn lend(w: &World, range: Range<usize>, check: bool) -> (Vec<u8>, usize) {
 async fn a_clean_copy_is_lent_as_it_is_and_outlives_its_place_in_the_cache() {
     let (w, plain) = written().await;
     let attr = w.attr("f").await.unwrap();
-    let lent = w.tree_ref().lend(&attr, 5..LEN as u64, LIMITS, false).await.unwrap();
+    let lent = w
+        .tree_ref()
+        .lend(&attr, LendWish { range: 5..LEN as u64, check: false, next: None }, LIMITS)
+        .await
+        .unwrap();
     assert!(matches!(lent[..], [Lent::File { offset: 5, .. }]) && lent[0].len() == (LEN - 5) as u64);
     assert_eq!(w.store.calls(Operation::Get), 0);
     w.tree_ref().evict(&[attr.ino]).await.unwrap();
@@ -70,7 +78,12 @@ async fn a_clean_copy_is_lent_as_it_is_and_outlives_its_place_in_the_cache() {
     let (found, files) = lend(&w, 0..LEN, false).await;
     assert!(found == plain && files > 0 && w.store.calls(Operation::Get) > 0, "now from the store");
     let end = LEN as u64;
-    assert!(w.tree_ref().lend(&attr, 9..end + 1, LIMITS, false).await.is_err());
+    assert!(
+        w.tree_ref()
+            .lend(&attr, LendWish { range: 9..end + 1, check: false, next: None }, LIMITS)
+            .await
+            .is_err()
+    );
     w.check().await;
 }
 
@@ -78,7 +91,11 @@ async fn a_clean_copy_is_lent_as_it_is_and_outlives_its_place_in_the_cache() {
 async fn what_is_written_is_copied_until_it_is_in_the_store() {
     let (w, mut plain) = written().await;
     let attr = w.attr("f").await.unwrap();
-    let before = w.tree_ref().lend(&attr, 0..LEN as u64, LIMITS, false).await.unwrap();
+    let before = w
+        .tree_ref()
+        .lend(&attr, LendWish { range: 0..LEN as u64, check: false, next: None }, LIMITS)
+        .await
+        .unwrap();
     let Lent::File { file, .. } = &before[0] else { panic!("{before:?}") };
     assert!(file.write_at(b"x", 0).is_err(), "it is lent for reading");
     let open = w.open("f").await;
@@ -113,6 +130,10 @@ async fn a_copy_that_is_cut_is_not_lent() {
     let attr = w.attr("f").await.unwrap();
     let path = w.tree_ref().shared.files.path(attr.ino, crate::stage::Shape::Clean(attr.version));
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 20).unwrap();
-    let first = w.tree_ref().lend(&attr, 0..1000, LIMITS, false).await.unwrap();
+    let first = w
+        .tree_ref()
+        .lend(&attr, LendWish { range: 0..1000, check: false, next: None }, LIMITS)
+        .await
+        .unwrap();
     assert!(matches!(first[..], [Lent::Bytes(_)]) && bytes_of(&first) == plain[..1000]);
 }

@@ -7,7 +7,7 @@ use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use granary_core::Kind;
-use granary_loader::node::wire::{PROTOCOL, SOURCE_HEADER};
+use granary_loader::node::wire::{PROTOCOL, QUESTION_VERSION, SOURCE_HEADER, VERSION_HEADER};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade;
 use serde::Deserialize;
@@ -40,6 +40,7 @@ pub async fn lend(
             ),
         ));
     }
+    let says_version = request.headers().contains_key(VERSION_HEADER);
     let stop = node.stop.begin.clone();
     let ground = Ground::open(node, peer, &root).await?;
     let source = ground.source().map(HeaderValue::from_str).transpose();
@@ -64,6 +65,9 @@ pub async fn lend(
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    if says_version {
+        headers.insert(VERSION_HEADER, HeaderValue::from(u16::from(QUESTION_VERSION)));
+    }
     if let Some(source) = source {
         headers.insert(SOURCE_HEADER, source);
     }

@@ -5,14 +5,15 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use granary_cache::Tree;
-use granary_cache::tree::lend::{LendLimits, Lent};
+use granary_cache::read::{NextUse, Reader};
+use granary_cache::tree::lend::{LendLimits, LendWish, Lent};
 use granary_core::{Error, Kind, NamespaceName, Result};
 use granary_fuse::vfs::rights::{READ, Rights, SEARCH};
-use granary_loader::node::wire::{FILES_MAX, FileOf};
+use granary_loader::node::wire::{FILES_MAX, FileOf, PIECE_BYTES};
 use granary_meta::{Attr, FileType, Metadata, PackedSource};
 use granary_packed::{SHARDS_NAME, manifest_of};
 use granary_packer::manifest::{self, Manifest};
@@ -42,6 +43,8 @@ pub struct Ground {
     peer: Peer,
     name: NamespaceName,
     root: Root,
+    /// Who asks, as the cache knows them; forgotten with the connection.
+    reader: OnceLock<Reader>,
 }
 
 impl Ground {
@@ -71,7 +74,7 @@ impl Ground {
                 Root::Folder(PathBuf::from(folder))
             }
         };
-        Ok(Ground { node, peer, name, root })
+        Ok(Ground { node, peer, name, root, reader: OnceLock::new() })
     }
 
     /// Where the data set itself is, for those who have keys of their own.
@@ -109,12 +112,14 @@ impl Ground {
         Ok((tree, attr))
     }
 
+    /// `next`: of each piece that the range touches, when it is wanted again; empty: that is not known.
     pub async fn bytes(
         &self,
         name: &str,
         range: Range<u64>,
         limits: LendLimits,
         check: bool,
+        next: &[u32],
     ) -> Result<Vec<Lent>> {
         if let Root::Packed { manifest: (key, bytes), .. } = &self.root
             && key == name
@@ -126,7 +131,11 @@ impl Ground {
             return Ok(vec![Lent::Bytes(bytes.slice(range.start as usize..end as usize))]);
         }
         let (tree, attr) = self.file(name).await?;
-        tree.lend(&attr, range, limits, check).await
+        // All trees of a node have one cache.
+        let reader = self.reader.get_or_init(|| tree.reader());
+        let first = range.start / PIECE_BYTES;
+        let next = (!next.is_empty()).then_some(NextUse { reader, first, after_mib: next });
+        tree.lend(&attr, LendWish { range, check, next }, limits).await
     }
 
     pub async fn length(&self, name: &str) -> Result<FileOf> {

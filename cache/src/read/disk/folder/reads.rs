@@ -42,6 +42,8 @@ impl Folder {
             if !state.touch(ns, key, frames.start, &self.common.stats) {
                 return None;
             }
+            // Who reads it here says nothing of when it comes again.
+            state.policy.unwant(&key);
             state.open.get(&key).cloned()
         };
         let read = || {

@@ -1,0 +1,158 @@
+//! When entries are wanted next, as readers said who know their order (loaders). Decides only.
+//!
+//! Times are places on one clock: the bytes that all such readers read together ([`Readers`](crate::read::readers)). What several wait for is wanted
+//! when the first of them comes to it.
+//!
+//! **What readers say decides which of an owner's entries leaves, never whose:** the queues choose an entry whose turn it is to leave, and only then
+//! another one of the same owner goes in its place, of the main queue, that is wanted later. The small queue is left alone: a reader that follows
+//! close behind another finds there what the first has done with. An entry that is long overdue has been given up by who wanted it, and goes first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Who says it. Never the same twice in a process.
+pub(crate) type ReaderId = u64;
+
+/// Readers of an entry that are remembered.
+const READERS_MAX: usize = 8;
+/// Entries that are looked at to find one that may go.
+const LOOKS_MAX: usize = 64;
+/// What is overdue by this part of the cache's bytes was given up.
+const OVERDUE_SHARE: u64 = 4;
+
+#[derive(Debug)]
+pub(super) struct Wanted<K> {
+    by_key: BTreeMap<K, Told>,
+    /// Each owner's, by when they are wanted.
+    lines: BTreeMap<u16, BTreeSet<(u64, K)>>,
+    /// What the clock was when somebody spoke last.
+    now: u64,
+}
+
+#[derive(Debug)]
+struct Told {
+    owner: u16,
+    /// By readers; not empty.
+    next: Vec<(ReaderId, u64)>,
+}
+
+impl Told {
+    fn first(&self) -> u64 {
+        self.next.iter().map(|(_, at)| *at).min().unwrap_or(u64::MAX)
+    }
+}
+
+impl<K: Ord + Copy> Wanted<K> {
+    pub fn new() -> Wanted<K> {
+        Wanted { by_key: BTreeMap::new(), lines: BTreeMap::new(), now: 0 }
+    }
+
+    /// A reader has read an entry, and comes to it again at `at`.
+    pub fn tell(&mut self, key: K, owner: u16, reader: ReaderId, at: u64, now: u64) {
+        self.now = self.now.max(now);
+        let mut next = self.take(&key).map(|told| told.next).unwrap_or_default();
+        next.retain(|(of, _)| *of != reader);
+        if next.len() == READERS_MAX {
+            next.remove(0);
+        }
+        next.push((reader, at));
+        self.put(key, Told { owner, next });
+    }
+
+    fn take(&mut self, key: &K) -> Option<Told> {
+        let told = self.by_key.remove(key)?;
+        if let Some(line) = self.lines.get_mut(&told.owner) {
+            line.remove(&(told.first(), *key));
+            if line.is_empty() {
+                self.lines.remove(&told.owner);
+            }
+        }
+        Some(told)
+    }
+
+    fn put(&mut self, key: K, told: Told) {
+        self.lines.entry(told.owner).or_default().insert((told.first(), key));
+        self.by_key.insert(key, told);
+    }
+
+    /// Nothing is known of the entry any more.
+    pub fn forget(&mut self, key: &K) {
+        if !self.by_key.is_empty() {
+            self.take(key);
+        }
+    }
+
+    /// A reader is gone: what it said of `many` entries behind `after`. Where to go on; `None`: all is done.
+    pub fn forget_reader(&mut self, reader: ReaderId, after: Option<K>, many: usize) -> Option<K> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let keys: Vec<K> = self.by_key.range((from, Unbounded)).take(many).map(|(key, _)| *key).collect();
+        for key in &keys {
+            if !self.by_key[key].next.iter().any(|(of, _)| *of == reader) {
+                continue;
+            }
+            if let Some(mut told) = self.take(key) {
+                told.next.retain(|(of, _)| *of != reader);
+                if !told.next.is_empty() {
+                    self.put(*key, told);
+                }
+            }
+        }
+        keys.last().copied().filter(|_| keys.len() == many)
+    }
+
+    /// Of the owner of this entry, whose turn it is to leave, another one that `may` go in its place. `budget`: the cache's bytes.
+    pub fn instead_of(&self, key: &K, budget: u64, may: impl Fn(&K) -> bool) -> Option<K> {
+        let told = self.by_key.get(key)?;
+        let is_overdue = |at: u64| at.saturating_add(budget / OVERDUE_SHARE) < self.now;
+        if is_overdue(told.first()) {
+            return None;
+        }
+        let line = self.lines.get(&told.owner)?;
+        let goes = |other: &K| other != key && may(other);
+        let overdue = line.iter().take(LOOKS_MAX).take_while(|(at, _)| is_overdue(*at));
+        let later = line.iter().rev().take(LOOKS_MAX).take_while(|(at, _)| *at > told.first());
+        overdue.chain(later).map(|(_, other)| *other).find(goes)
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        assert_eq!(self.lines.values().map(BTreeSet::len).sum::<usize>(), self.by_key.len());
+        self.by_key.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wanted_last_goes_and_of_the_same_owner_only() {
+        let mut wanted = Wanted::new();
+        for (key, owner, at) in [(1, 7, 100), (2, 7, 300), (3, 7, 200), (4, 8, 900)] {
+            wanted.tell(key, owner, 1, at, 10);
+        }
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
+        assert_eq!(wanted.instead_of(&1, 1000, |key| *key != 2), Some(3));
+        assert_eq!(wanted.instead_of(&2, 1000, |_| true), None);
+        assert_eq!(wanted.instead_of(&4, 1000, |_| true), None);
+        assert_eq!(wanted.instead_of(&5, 1000, |_| true), None);
+        // Another reader comes to it sooner.
+        wanted.tell(2, 7, 2, 50, 10);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
+        // It ends.
+        assert_eq!(wanted.forget_reader(2, None, 3), Some(3));
+        assert_eq!(wanted.forget_reader(2, Some(3), 3), None);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
+        // It has read it, and wants it later.
+        wanted.tell(1, 7, 1, 400, 110);
+        assert_eq!(wanted.instead_of(&2, 1000, |_| true), Some(1));
+        // Nobody came to 3 for long.
+        wanted.tell(2, 7, 1, 800, 451);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
+        assert_eq!(wanted.instead_of(&3, 1000, |_| true), None);
+        wanted.forget(&3);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
+        assert_eq!(wanted.forget_reader(1, None, 100), None);
+        assert_eq!(wanted.len(), 0);
+    }
+}
