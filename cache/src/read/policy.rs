@@ -86,7 +86,7 @@ pub(crate) struct S3Fifo<K> {
     small: Line<K>,
     main: Line<K>,
     owners: Owners,
-    /// All are in `entries`.
+    /// Of entries, and of some that left.
     wanted: Wanted<K>,
     /// With the stay that ended, and `S3Fifo::reads` at its last read.
     ghost: BTreeMap<K, (u64, u64)>,
@@ -353,8 +353,13 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
 
     /// Takes an entry out, wherever it is. Nothing is remembered of it.
     pub fn remove(&mut self, key: &K) -> Option<Queue> {
-        let entry = self.entries.remove(key)?;
+        let queue = self.remove_entry(key)?;
         self.wanted.forget(key);
+        Some(queue)
+    }
+
+    fn remove_entry(&mut self, key: &K) -> Option<Queue> {
+        let entry = self.entries.remove(key)?;
         self.uncount(&entry);
         Some(entry.queue)
     }
@@ -468,13 +473,14 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
         let is_main = |other: &K| self.entries.get(other).is_some_and(|entry| entry.queue == Queue::Main);
         if let Some(other) = self.wanted.instead_of(&key, budget, is_main) {
             let size = self.size(&other).unwrap_or(0);
-            self.remove(&other);
+            self.wanted.leave(other);
+            self.remove_entry(&other);
             (entry.queue, entry.count) = (Queue::Main, 0);
             self.push(key, entry);
             return Some((other, size));
         }
         self.entries.remove(&key);
-        self.wanted.forget(&key);
+        self.wanted.leave(key);
         if is_small {
             self.ghost.insert(key, (entry.stay, entry.last_read));
             self.ghost_order.push_back((key, entry.stay));

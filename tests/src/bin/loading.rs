@@ -1,4 +1,4 @@
-//! A loader in a process of its own, which goes on as it is told: `loading URL SOCKET BATCH`.
+//! A loader in a process of its own, which goes on as it is told: `loading URL SOCKET BATCH [SEED]`.
 //!
 //! A line of standard input is a number of batches, `rest` for those that the epoch still has, or `metrics`. Each batch becomes a line:
 //! its number, and of each sample number and checksum. After the last: `end`; an error: `error: ...`; after each command: `ok`.
@@ -32,10 +32,11 @@ fn next(loader: &Loader) -> Result<bool> {
 }
 
 fn work(args: &[String]) -> Result<()> {
-    let [url, socket, batch] = args else {
-        println!("error: usage: loading URL SOCKET BATCH");
+    let [url, socket, batch, more @ ..] = args else {
+        println!("error: usage: loading URL SOCKET BATCH [SEED]");
         return Ok(());
     };
+    let seed = more.first().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     let options = SourceOptions {
         place: place::Options::from_env(),
         socket: Some(socket.into()),
@@ -45,7 +46,7 @@ fn work(args: &[String]) -> Result<()> {
     let source = Source::open(url, options)?;
     let batch_samples = batch.parse().unwrap_or(1);
     let options =
-        Options { batch_samples, seed: 7, threads: 2, memory_bytes_max: 8 << 20, ..Options::default() };
+        Options { batch_samples, seed, threads: 2, memory_bytes_max: 8 << 20, ..Options::default() };
     let loader = Loader::new(vec![source], options)?;
     for command in std::io::stdin().lock().lines().map_while(|line| line.ok()) {
         match &command[..] {

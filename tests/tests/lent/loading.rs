@@ -21,8 +21,13 @@ pub fn program() -> &'static Path {
 
 impl Loading {
     pub fn start(url: &str, socket: &Path) -> Loading {
+        Loading::with_seed(url, socket, 7)
+    }
+
+    /// Another seed, another order.
+    pub fn with_seed(url: &str, socket: &Path, seed: u64) -> Loading {
         let mut command = Command::new(program());
-        command.arg(url).arg(socket).arg("32");
+        command.arg(url).arg(socket).arg("32").arg(seed.to_string());
         Loading::of(command)
     }
 

@@ -75,7 +75,11 @@ fn got(node: &Node) -> u64 {
 
 /// Every batch of two epochs, as a loader over the folder has it.
 fn expected(node: &Node, folder: &Path) -> Vec<String> {
-    let mut loader = Loading::start(text(folder), &node.path("node.sock"));
+    expected_of(node, folder, 7)
+}
+
+fn expected_of(node: &Node, folder: &Path, seed: u64) -> Vec<String> {
+    let mut loader = Loading::with_seed(text(folder), &node.path("node.sock"), seed);
     let all = [loader.ask("rest"), loader.ask("rest")].concat();
     assert!(all.len() > 2 * FILES / 32 && all.last().is_some_and(|line| line == "end"), "{all:#?}");
     all

@@ -8,6 +8,8 @@ use granary_core::NamespaceId;
 
 use super::S3Fifo;
 
+mod told;
+
 /// A use of a chunk: it is read from its beginning to its end.
 type Trace = Vec<u32>;
 

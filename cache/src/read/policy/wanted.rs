@@ -6,8 +6,11 @@
 //! **What readers say decides which of an owner's entries leaves, never whose:** the queues choose an entry whose turn it is to leave, and only then
 //! another one of the same owner goes in its place, of the main queue, that is wanted later. The small queue is left alone: a reader that follows
 //! close behind another finds there what the first has done with. An entry that is long overdue has been given up by who wanted it, and goes first.
+//!
+//! What was said of an entry that left is remembered for a while, as many of them as there are entries: when one reader brings it back, it is known
+//! when another one wants it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Who says it. Never the same twice in a process.
 pub(crate) type ReaderId = u64;
@@ -18,12 +21,18 @@ const READERS_MAX: usize = 8;
 const LOOKS_MAX: usize = 64;
 /// What is overdue by this part of the cache's bytes was given up.
 const OVERDUE_SHARE: u64 = 4;
+/// Entries that left are remembered, at least.
+const AWAY_MIN: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Wanted<K> {
     by_key: BTreeMap<K, Told>,
     /// Each owner's, by when they are wanted.
     lines: BTreeMap<u16, BTreeSet<(u64, K)>>,
+    /// Those that left, in that order; some have come back or were forgotten since.
+    left: VecDeque<K>,
+    /// How many are not here.
+    away: usize,
     /// What the clock was when somebody spoke last.
     now: u64,
 }
@@ -31,6 +40,7 @@ pub(super) struct Wanted<K> {
 #[derive(Debug)]
 struct Told {
     owner: u16,
+    is_here: bool,
     /// By readers; not empty.
     next: Vec<(ReaderId, u64)>,
 }
@@ -43,7 +53,7 @@ impl Told {
 
 impl<K: Ord + Copy> Wanted<K> {
     pub fn new() -> Wanted<K> {
-        Wanted { by_key: BTreeMap::new(), lines: BTreeMap::new(), now: 0 }
+        Wanted { by_key: BTreeMap::new(), lines: BTreeMap::new(), left: VecDeque::new(), away: 0, now: 0 }
     }
 
     /// A reader has read an entry, and comes to it again at `at`.
@@ -55,12 +65,14 @@ impl<K: Ord + Copy> Wanted<K> {
             next.remove(0);
         }
         next.push((reader, at));
-        self.put(key, Told { owner, next });
+        self.put(key, Told { owner, is_here: true, next });
     }
 
     fn take(&mut self, key: &K) -> Option<Told> {
         let told = self.by_key.remove(key)?;
-        if let Some(line) = self.lines.get_mut(&told.owner) {
+        if !told.is_here {
+            self.away -= 1;
+        } else if let Some(line) = self.lines.get_mut(&told.owner) {
             line.remove(&(told.first(), *key));
             if line.is_empty() {
                 self.lines.remove(&told.owner);
@@ -70,7 +82,11 @@ impl<K: Ord + Copy> Wanted<K> {
     }
 
     fn put(&mut self, key: K, told: Told) {
-        self.lines.entry(told.owner).or_default().insert((told.first(), key));
+        if told.is_here {
+            self.lines.entry(told.owner).or_default().insert((told.first(), key));
+        } else {
+            self.away += 1;
+        }
         self.by_key.insert(key, told);
     }
 
@@ -78,6 +94,20 @@ impl<K: Ord + Copy> Wanted<K> {
     pub fn forget(&mut self, key: &K) {
         if !self.by_key.is_empty() {
             self.take(key);
+        }
+    }
+
+    /// The entry leaves the cache.
+    pub fn leave(&mut self, key: K) {
+        if let Some(told) = self.take(&key) {
+            self.put(key, Told { is_here: false, ..told });
+            self.left.push_back(key);
+        }
+        while self.left.len() > AWAY_MIN.max(self.by_key.len() - self.away) {
+            let Some(oldest) = self.left.pop_front() else { break };
+            if self.by_key.get(&oldest).is_some_and(|told| !told.is_here) {
+                self.take(&oldest);
+            }
         }
     }
 
@@ -102,7 +132,7 @@ impl<K: Ord + Copy> Wanted<K> {
 
     /// Of the owner of this entry, whose turn it is to leave, another one that `may` go in its place. `budget`: the cache's bytes.
     pub fn instead_of(&self, key: &K, budget: u64, may: impl Fn(&K) -> bool) -> Option<K> {
-        let told = self.by_key.get(key)?;
+        let told = self.by_key.get(key).filter(|told| told.is_here)?;
         let is_overdue = |at: u64| at.saturating_add(budget / OVERDUE_SHARE) < self.now;
         if is_overdue(told.first()) {
             return None;
@@ -116,7 +146,8 @@ impl<K: Ord + Copy> Wanted<K> {
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        assert_eq!(self.lines.values().map(BTreeSet::len).sum::<usize>(), self.by_key.len());
+        let here = self.lines.values().map(BTreeSet::len).sum::<usize>();
+        assert_eq!(here + self.away, self.by_key.len());
         self.by_key.len()
     }
 }
@@ -150,9 +181,19 @@ mod tests {
         wanted.tell(2, 7, 1, 800, 451);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
         assert_eq!(wanted.instead_of(&3, 1000, |_| true), None);
+        wanted.leave(3);
+        assert_eq!(wanted.len(), 4);
+        // It comes back by another reader, and the first wants it still.
+        wanted.tell(3, 7, 3, 9000, 451);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
         wanted.forget(&3);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
         assert_eq!(wanted.forget_reader(1, None, 100), None);
         assert_eq!(wanted.len(), 0);
+        for key in 0..100 {
+            wanted.tell(key, 7, 1, 5, 1);
+        }
+        (0..70).for_each(|key| wanted.leave(key));
+        assert_eq!(wanted.len(), 60, "as many as are here");
     }
 }
