@@ -253,6 +253,16 @@ impl Source {
         self.want_number(self.inner.shape.number(spot))
     }
 
+    /// The place in the order's shape of a sample of a shard; `None` when it does not take part.
+    pub(crate) fn spot(&self, shard: u32, sample: u32) -> Option<Spot> {
+        let number = self.inner.manifest.sample_number(shard, sample)?;
+        let nth = match &self.inner.selected {
+            None => number,
+            Some(selected) => selected.binary_search(&number).ok()? as u64,
+        };
+        Some(self.inner.shape.locate(nth))
+    }
+
     fn want_number(&self, nth: u64) -> Result<Want> {
         let number = match &self.inner.selected {
             None => Some(nth),

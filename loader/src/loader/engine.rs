@@ -1,5 +1,6 @@
 //! Making batches ahead of their use.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use granary_core::{ByteBudget, BytePermit, Error, Kind, Result};
@@ -8,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Shared;
-use super::again::Again;
+use super::again::{Again, samples_in};
 use super::ahead::{Ahead, Given};
 use super::bounds::{Bounds, threads};
 use super::decoding::Decoding;
@@ -197,7 +198,7 @@ async fn begin(
         for (request, first) in group.plan.first_items().into_iter().enumerate() {
             // What brings nothing for the stretch itself is asked for when it is wanted.
             if first < step.own[source] {
-                requests.push((step.wishes[source][first].batch, source, request));
+                requests.push((step.wishes[source][first].batch, source, request, first));
             }
         }
     }
@@ -211,12 +212,12 @@ async fn begin(
         end: place + batches,
         loaders: u64::from(options.ranks) * u64::from(options.workers),
     };
-    for &(_, source, request) in &requests {
-        groups[source].tell(work, &again, request);
+    for &(_, source, request, first) in &requests {
+        groups[source].tell(work, &again, request, first);
     }
     let mut requests = requests.into_iter().peekable();
     for (place, (part, given)) in (place..).zip(step.batches) {
-        while let Some((_, source, request)) = requests.next_if(|&(batch, ..)| batch <= place) {
+        while let Some((_, source, request, _)) = requests.next_if(|&(batch, ..)| batch <= place) {
             groups[source].send(work, request, place).await;
         }
         let got = given.into_iter().map(|given| match given {
@@ -256,11 +257,17 @@ impl Group {
         Group { source, wants, items: items.into_iter().map(Some).collect(), plan, asked }
     }
 
-    /// Whoever keeps the bytes of a request learns when they are wanted again.
-    fn tell(&self, work: &Work, again: &Again<'_, Getting>, number: usize) {
+    /// Whoever keeps the bytes of a request learns when they are wanted again. `item`: one of its own.
+    fn tell(&self, work: &Work, again: &Again<'_, Getting>, number: usize, item: usize) {
         let (home, request) = (&work.homes[self.source], &self.plan.requests[number]);
-        if let (true, Ok(shard)) = (home.is_kept_elsewhere(), home.data().shard(request.shard)) {
-            let next = again.next(self.source, request.shard, shard.bytes, &request.range);
+        if let (true, Some(Some(Ok(item)))) = (home.is_kept_elsewhere(), self.items.get(item)) {
+            let source = &work.shared.sources[self.source];
+            let spots = |range: Range<u64>| {
+                // Of a damaged index nothing is said; who reads the sample is told.
+                let samples = samples_in(&item.shard.index, &range).unwrap_or_default();
+                samples.into_iter().filter_map(|sample| source.spot(request.shard, sample)).collect()
+            };
+            let next = again.next(self.source, &request.range, spots);
             home.wanted_again(request.shard, &request.range, &next);
         }
     }

@@ -76,6 +76,7 @@ mod tests {
             assert!(uses.said().pieces <= PIECES_MAX);
         }
         assert!(uses.of("a", &(0..MIB)).is_empty());
-        assert_eq!(uses.of("b", &(70 * MIB..71 * MIB)).len(), 1);
+        let last = PIECES_MAX as u64 - 1;
+        assert_eq!(uses.of("b", &(last * MIB..last * MIB + 1)), [last as u32]);
     }
 }
