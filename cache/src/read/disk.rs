@@ -194,7 +194,7 @@ impl Disk {
         self.folder(key)?.lend(ns, key)
     }
 
-    /// A reader has read a chunk, if it is here, and comes to it again at `at`, by a clock of which it is `now`.
+    /// A reader reads a chunk, which may have to come first, and comes to it again at `at`, by a clock of which it is `now`.
     pub fn want(&self, key: ChunkKey, reader: ReaderId, at: u64, now: u64) {
         if let Some(folder) = self.folder(key) {
             folder.want(key, reader, at, now);

@@ -86,7 +86,7 @@ pub(crate) struct S3Fifo<K> {
     small: Line<K>,
     main: Line<K>,
     owners: Owners,
-    /// Of entries, and of some that left.
+    /// Of entries, and of some that are not here.
     wanted: Wanted<K>,
     /// With the stay that ended, and `S3Fifo::reads` at its last read.
     ghost: BTreeMap<K, (u64, u64)>,
@@ -271,6 +271,7 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             owner,
         };
         self.push(key, entry);
+        self.wanted.arrive(key, owner);
         self.tidy();
     }
 
@@ -330,15 +331,15 @@ impl<K: Ord + Copy + Debug> S3Fifo<K> {
             entry.owner = self.owners.number(ns);
             self.owners.subtract(NOBODY, entry.queue, entry.size);
             self.owners.add(entry.owner, entry.queue, entry.size);
+            self.wanted.arrive(*key, entry.owner);
         }
         true
     }
 
-    /// A reader has read an entry, if it is there, and comes to it again at `at`, by a clock of which it is `now`.
+    /// A reader reads an entry, which may have to come first, and comes to it again at `at`, by a clock of which it is `now`.
     pub fn want(&mut self, key: &K, reader: ReaderId, at: u64, now: u64) {
-        if let Some(entry) = self.entries.get(key) {
-            self.wanted.tell(*key, entry.owner, reader, at, now);
-        }
+        let owner = self.entries.get(key).map(|entry| entry.owner);
+        self.wanted.tell(*key, owner, reader, at, now);
     }
 
     /// Somebody else reads the entry: it leaves as others do.

@@ -58,7 +58,7 @@ impl NextUse<'_> {
         Some(if soonest == u32::MAX { u64::MAX } else { u64::from(soonest) * MIB })
     }
 
-    /// The reader has so many bytes of a chunk of an object, which is `range` of the file.
+    /// The reader is about to have so many bytes of a chunk of an object, which is `range` of the file.
     pub(crate) fn tell(&self, object: ObjectId, index: u32, range: std::ops::Range<u64>, bytes: u64) {
         let Some(after) = self.after(range) else { return };
         let readers = &self.reader.cache.readers;

@@ -153,14 +153,19 @@ impl Shared {
         if before > 0 {
             parts.push(Part::Copy(before));
         }
+        let of = |index| chunk_range(index, info.payload_len);
+        let part = |of: &Range<u64>| of.start.max(within.start) - of.start..of.end.min(within.end) - of.start;
+        // Before they are here: others come meanwhile, and room is made for them.
+        if let Some(next) = &wish.next {
+            for index in chunks.clone() {
+                let (of, part) = (of(index), part(&of(index)));
+                let start = (at + of.start).saturating_sub(within.start);
+                next.tell(object, index, start..start + (of.end - of.start), part.end - part.start);
+            }
+        }
         let lent = self.reads.lend(self.ns, &info, chunks.clone(), wish.check).await?;
         for (index, chunk) in chunks.zip(lent) {
-            let of = chunk_range(index, info.payload_len);
-            let (from, to) = (of.start.max(within.start) - of.start, of.end.min(within.end) - of.start);
-            if let Some(next) = &wish.next {
-                let start = (at + of.start).saturating_sub(within.start);
-                next.tell(object, index, start..start + (of.end - of.start), to - from);
-            }
+            let Range { start: from, end: to } = part(&of(index));
             parts.push(Part::Ready(match chunk {
                 LentChunk::File(file) => Lent::File { file, offset: from, len: to - from },
                 LentChunk::Bytes(bytes) => Lent::Bytes(bytes.slice(from as usize..to as usize)),

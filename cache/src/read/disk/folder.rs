@@ -260,7 +260,7 @@ impl Folder {
         }
     }
 
-    /// A reader has read a chunk, if it is here, and comes to it again.
+    /// A reader reads a chunk, which may have to come first, and comes to it again.
     pub fn want(&self, key: ChunkKey, reader: ReaderId, at: u64, now: u64) {
         self.state().policy.want(&key, reader, at, now);
     }

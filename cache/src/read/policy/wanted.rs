@@ -7,10 +7,12 @@
 //! another one of the same owner goes in its place, of the main queue, that is wanted later. The small queue is left alone: a reader that follows
 //! close behind another finds there what the first has done with. An entry that is long overdue has been given up by who wanted it, and goes first.
 //!
-//! What was said of an entry that left is remembered for a while, as many of them as there are entries: when one reader brings it back, it is known
+//! What was said of an entry that is not here is remembered for a while, of as many as there are here: when one reader brings it back, it is known
 //! when another one wants it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::owners::NOBODY;
 
 /// Who says it. Never the same twice in a process.
 pub(crate) type ReaderId = u64;
@@ -22,14 +24,16 @@ const LOOKS_MAX: usize = 64;
 /// What is overdue by this part of the cache's bytes was given up.
 const OVERDUE_SHARE: u64 = 4;
 /// Entries that left are remembered, at least.
-const AWAY_MIN: usize = 16;
+const AWAY_MIN: usize = 64;
+/// Of those, places in the order in which they left, at most: an entry that came and left again has two.
+const PLACES: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Wanted<K> {
     by_key: BTreeMap<K, Told>,
     /// Each owner's, by when they are wanted.
     lines: BTreeMap<u16, BTreeSet<(u64, K)>>,
-    /// Those that left, in that order; some have come back or were forgotten since.
+    /// Those that left or did not come yet, in that order; some have come or were forgotten since.
     left: VecDeque<K>,
     /// How many are not here.
     away: usize,
@@ -56,8 +60,8 @@ impl<K: Ord + Copy> Wanted<K> {
         Wanted { by_key: BTreeMap::new(), lines: BTreeMap::new(), left: VecDeque::new(), away: 0, now: 0 }
     }
 
-    /// A reader has read an entry, and comes to it again at `at`.
-    pub fn tell(&mut self, key: K, owner: u16, reader: ReaderId, at: u64, now: u64) {
+    /// A reader reads an entry, and comes to it again at `at`. `owner`: if it is here.
+    pub fn tell(&mut self, key: K, owner: Option<u16>, reader: ReaderId, at: u64, now: u64) {
         self.now = self.now.max(now);
         let mut next = self.take(&key).map(|told| told.next).unwrap_or_default();
         next.retain(|(of, _)| *of != reader);
@@ -65,7 +69,11 @@ impl<K: Ord + Copy> Wanted<K> {
             next.remove(0);
         }
         next.push((reader, at));
-        self.put(key, Told { owner, is_here: true, next });
+        let told = Told { owner: owner.unwrap_or(NOBODY), is_here: owner.is_some(), next };
+        self.put(key, told);
+        if owner.is_none() {
+            self.is_away(key);
+        }
     }
 
     fn take(&mut self, key: &K) -> Option<Told> {
@@ -97,13 +105,27 @@ impl<K: Ord + Copy> Wanted<K> {
         }
     }
 
+    /// The entry came, or has another owner.
+    pub fn arrive(&mut self, key: K, owner: u16) {
+        if !self.by_key.is_empty()
+            && let Some(told) = self.take(&key)
+        {
+            self.put(key, Told { owner, is_here: true, ..told });
+        }
+    }
+
     /// The entry leaves the cache.
     pub fn leave(&mut self, key: K) {
         if let Some(told) = self.take(&key) {
             self.put(key, Told { is_here: false, ..told });
-            self.left.push_back(key);
+            self.is_away(key);
         }
-        while self.left.len() > AWAY_MIN.max(self.by_key.len() - self.away) {
+    }
+
+    fn is_away(&mut self, key: K) {
+        self.left.push_back(key);
+        let most = AWAY_MIN.max(self.by_key.len() - self.away);
+        while self.away > most || self.left.len() > PLACES * most {
             let Some(oldest) = self.left.pop_front() else { break };
             if self.by_key.get(&oldest).is_some_and(|told| !told.is_here) {
                 self.take(&oldest);
@@ -160,7 +182,7 @@ mod tests {
     fn what_is_wanted_last_goes_and_of_the_same_owner_only() {
         let mut wanted = Wanted::new();
         for (key, owner, at) in [(1, 7, 100), (2, 7, 300), (3, 7, 200), (4, 8, 900)] {
-            wanted.tell(key, owner, 1, at, 10);
+            wanted.tell(key, Some(owner), 1, at, 10);
         }
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
         assert_eq!(wanted.instead_of(&1, 1000, |key| *key != 2), Some(3));
@@ -168,32 +190,34 @@ mod tests {
         assert_eq!(wanted.instead_of(&4, 1000, |_| true), None);
         assert_eq!(wanted.instead_of(&5, 1000, |_| true), None);
         // Another reader comes to it sooner.
-        wanted.tell(2, 7, 2, 50, 10);
+        wanted.tell(2, Some(7), 2, 50, 10);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
         // It ends.
         assert_eq!(wanted.forget_reader(2, None, 3), Some(3));
         assert_eq!(wanted.forget_reader(2, Some(3), 3), None);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
         // It has read it, and wants it later.
-        wanted.tell(1, 7, 1, 400, 110);
+        wanted.tell(1, Some(7), 1, 400, 110);
         assert_eq!(wanted.instead_of(&2, 1000, |_| true), Some(1));
         // Nobody came to 3 for long.
-        wanted.tell(2, 7, 1, 800, 451);
+        wanted.tell(2, Some(7), 1, 800, 451);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
         assert_eq!(wanted.instead_of(&3, 1000, |_| true), None);
         wanted.leave(3);
         assert_eq!(wanted.len(), 4);
-        // It comes back by another reader, and the first wants it still.
-        wanted.tell(3, 7, 3, 9000, 451);
+        // Another reader brings it back, and the first wants it still.
+        wanted.tell(3, None, 3, 9000, 451);
+        assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
+        wanted.arrive(3, 7);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(3));
         wanted.forget(&3);
         assert_eq!(wanted.instead_of(&1, 1000, |_| true), Some(2));
         assert_eq!(wanted.forget_reader(1, None, 100), None);
         assert_eq!(wanted.len(), 0);
-        for key in 0..100 {
-            wanted.tell(key, 7, 1, 5, 1);
+        for key in 0..1000 {
+            wanted.tell(key, Some(7), 1, 5, 1);
         }
-        (0..70).for_each(|key| wanted.leave(key));
-        assert_eq!(wanted.len(), 60, "as many as are here");
+        (0..700).for_each(|key| wanted.leave(key));
+        assert_eq!(wanted.len(), 600, "as many as are here");
     }
 }

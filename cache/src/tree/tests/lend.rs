@@ -52,7 +52,7 @@ async fn lend(w: &World, range: Range<usize>, check: bool) -> (Vec<u8>, usize) {
         let rest = (range.start + all.len()) as u64..range.end as u64;
         let lent = w
             .tree_ref()
-            .lend(&attr, LendWish { range: rest, check: check, next: None }, LIMITS)
+            .lend(&attr, LendWish { range: rest, check, next: None }, LIMITS)
             .await
             .unwrap();
         files += usize::from(lent.iter().any(|part| matches!(part, Lent::File { .. })));

@@ -37,12 +37,11 @@ fn here(uses: &Uses, told: bool) -> f64 {
     let next = next_uses(uses, |reader, key| (reader, key));
     let mut cache = Ours(S3Fifo::new());
     let mut access = |(at, &(reader, key)): (usize, &(u64, u32))| {
-        let hit = cache.access(key);
         if told {
             let after = next[at].map_or(u64::MAX, |next| (own[next] - own[at]) * readers);
             cache.0.want(&key, reader, (at as u64).saturating_add(after), at as u64);
         }
-        hit
+        cache.access(key)
     };
     percent(&uses.iter().enumerate().map(&mut access).collect::<Vec<bool>>())
 }
