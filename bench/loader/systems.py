@@ -156,7 +156,9 @@ def granary_decode(at: Path, threads: int) -> Epoch:
     import granary
     import numpy as np
 
-    loader = granary.Loader(str(at), BATCH, tail="uneven", decode={"png": "rgb8"}, threads=threads)
+    # One file of openclipart-png has 105 million pixels. Pillow only warns of so many.
+    image = granary.Image(mode="rgb8", pixels_max=2 * 89_478_485)
+    loader = granary.Loader(str(at), BATCH, tail="uneven", decode={"png": image}, threads=threads)
 
     def epoch() -> tuple[int, int]:
         samples = size = 0
