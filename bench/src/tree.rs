@@ -73,7 +73,11 @@ impl Tree {
             } else if kind.is_file() {
                 let bytes = fs::read(root.join(&path))?;
                 self.bytes += bytes.len() as u64;
-                self.files.push(TreeFile { path, size: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) });
+                self.files.push(TreeFile {
+                    path,
+                    size: bytes.len() as u64,
+                    crc32c: granary_core::crc32c(&bytes),
+                });
             }
         }
         Ok(())
@@ -120,7 +124,7 @@ mod tests {
         run(Command::new("tar").arg("-xf").arg(&tree.tar).arg("-C").arg(&out)).unwrap();
         for f in &tree.files {
             let bytes = fs::read(out.join(&f.path)).unwrap();
-            assert_eq!((bytes.len() as u64, crc32c::crc32c(&bytes)), (f.size, f.crc32c));
+            assert_eq!((bytes.len() as u64, granary_core::crc32c(&bytes)), (f.size, f.crc32c));
         }
         let mean = tree.bytes / 700;
         assert!((10_000..40_000).contains(&mean), "{mean}");

@@ -18,8 +18,10 @@ pub fn sign_header(bytes: &[u8], segment: u64) -> Option<Vec<u8>> {
     let signed = len.checked_sub(4)?;
     let mut out = bytes.to_vec();
     let header = bytes.get(..signed)?;
-    let crc =
-        crc32c::crc32c_append(crc32c::crc32c(&[segment.to_le_bytes(), 0_u64.to_le_bytes()].concat()), header);
+    let crc = granary_core::crc32c_append(
+        granary_core::crc32c(&[segment.to_le_bytes(), 0_u64.to_le_bytes()].concat()),
+        header,
+    );
     out.get_mut(signed..len)?.copy_from_slice(&crc.to_le_bytes());
     Some(out)
 }

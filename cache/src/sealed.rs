@@ -29,7 +29,7 @@ impl Sealed {
         out.put_u32(self.magic);
         out.put_u8(self.version);
         put(&mut out);
-        let crc = crc32c::crc32c(&out);
+        let crc = granary_core::crc32c(&out);
         out.put_u32(crc);
         out
     }
@@ -40,7 +40,7 @@ impl Sealed {
             return Err(Reader::new(bytes, self.what).corrupt("it ends too early"));
         };
         let mut r = Reader::new(body, self.what);
-        if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || r.u32()? != self.magic {
+        if granary_core::crc32c(body) != u32::from_le_bytes(*crc) || r.u32()? != self.magic {
             return Err(r.corrupt("checksum or magic differ"));
         }
         r.version(self.version)?;

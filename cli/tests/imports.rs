@@ -107,7 +107,7 @@ fn a_path_that_dali_cannot_say_fails_after_the_version_is_made() {
 }
 
 fn masked(bytes: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    granary_core::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
 /// A record of a TFRecord file.

@@ -166,7 +166,7 @@ impl Sample {
     pub fn verify(&self) -> Result<()> {
         for number in self.files.iter() {
             let file = self.shard.index.file(number)?;
-            let found = crc32c::crc32c(self.slice(&file)?);
+            let found = granary_core::crc32c(self.slice(&file)?);
             if found != file.crc32c {
                 return Err(Error::new(
                     Kind::Corrupt,

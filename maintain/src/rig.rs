@@ -84,7 +84,7 @@ impl Rig {
         let ino = self.make(dir, name, FileType::File);
         let offset = ino.0 * 1000;
         let place = Place::Log { node: NodeId(1), segment: 1, offset };
-        let extent = Extent { offset: 0, len: bytes.len() as u64, place, crc: crc32c::crc32c(bytes) };
+        let extent = Extent { offset: 0, len: bytes.len() as u64, place, crc: granary_core::crc32c(bytes) };
         let now = self.clock.now();
         let commit = Commit {
             ino,

@@ -168,7 +168,7 @@ pub struct Inline {
 impl Inline {
     /// Whether the bytes are those that were put.
     pub fn is_sound(&self) -> bool {
-        crc32c::crc32c(&self.bytes) == self.crc
+        granary_core::crc32c(&self.bytes) == self.crc
     }
 }
 

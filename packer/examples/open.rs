@@ -122,7 +122,7 @@ async fn make(place: &Place, folder: &Path, files: u64, shards: u32) -> Result<(
 /// One shard's index, and a tar that is a hole.
 fn build(folder: &Path, shard: u32, each: u64, files: u64) -> Result<Shard> {
     let mut builder = Builder::new(Grouping::Stem, folder);
-    let crc32c = crc32c::crc32c(&FILE);
+    let crc32c = granary_core::crc32c(&FILE);
     for n in 0..each {
         // As a shuffled data set has them: not in the order of their names.
         let sample = scattered(u64::from(shard) * each / 2 + n / 2, files / 2);

@@ -113,7 +113,7 @@ impl<W: Write> Writer<W> {
         if open.size - open.written < bytes.len() as u64 {
             return Err(resized(open, "more"));
         }
-        open.crc = crc32c::crc32c_append(open.crc, bytes);
+        open.crc = granary_core::crc32c_append(open.crc, bytes);
         open.written += bytes.len() as u64;
         self.put(bytes)
     }
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!((index.file_count(), index.sample_count(), index.other_count()), (3, 2, 1));
         let framed = index.framed_bytes().unwrap();
         assert_eq!(framed, finished.bytes - TRAILER_BYTES as u64);
-        assert_eq!(index.frame(0).unwrap(), crc32c::crc32c(&finished.out[..framed as usize]));
+        assert_eq!(index.frame(0).unwrap(), granary_core::crc32c(&finished.out[..framed as usize]));
         assert_eq!(index.frame(1).unwrap_err().kind(), Kind::Invalid);
 
         let mut members = Members::new(&finished.out[..], "s");
@@ -271,7 +271,7 @@ mod tests {
             let file = index.file(n as u32).unwrap();
             assert_eq!((&member.path[..], members.at(), member.size), (file.path, file.offset, file.length));
             let bytes = &finished.out[file.offset as usize..][..file.length as usize];
-            assert_eq!((bytes, crc32c::crc32c(bytes)), (&payload[..], file.crc32c));
+            assert_eq!((bytes, granary_core::crc32c(bytes)), (&payload[..], file.crc32c));
         }
         assert_eq!(members.next_member().unwrap().unwrap().target, b"1.jpg");
         assert!(members.next_member().unwrap().is_none());

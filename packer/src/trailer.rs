@@ -72,7 +72,7 @@ impl Trailer {
         out.put_u32(0);
         out.extend_from_slice(name);
         out.resize(CRC_AT, 0);
-        out.put_u32(crc32c::crc32c(&out));
+        out.put_u32(granary_core::crc32c(&out));
         let mut array = [0; TRAILER_BYTES];
         array.copy_from_slice(&out);
         Ok(array)
@@ -90,7 +90,7 @@ impl Trailer {
         if r.take(MAGIC.len())? != MAGIC {
             return Ok(None);
         }
-        if Reader::new(&bytes[CRC_AT..], "shard's trailer").u32()? != crc32c::crc32c(&bytes[..CRC_AT]) {
+        if Reader::new(&bytes[CRC_AT..], "shard's trailer").u32()? != granary_core::crc32c(&bytes[..CRC_AT]) {
             return Err(r.corrupt("its checksum does not match"));
         }
         r.version(VERSION)?;

@@ -265,7 +265,7 @@ impl Check<'_> {
             loop {
                 match members.read(&mut buffer)? {
                     0 => break,
-                    n => crc = crc32c::crc32c_append(crc, &buffer[..n]),
+                    n => crc = granary_core::crc32c_append(crc, &buffer[..n]),
                 }
             }
             if crc != expected.crc32c {

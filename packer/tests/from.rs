@@ -161,7 +161,7 @@ fn what_is_wrong_with_a_tar_is_told_with_tar_and_offset() {
 }
 
 fn masked(bytes: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+    granary_core::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
 fn record(bytes: &[u8]) -> Vec<u8> {

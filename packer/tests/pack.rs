@@ -88,7 +88,7 @@ impl World {
             for n in (0..index.file_count()).filter(|&n| !shard.dead_files.contains(n)) {
                 let file = index.file(n).unwrap();
                 let bytes = tar[file.offset as usize..][..file.length as usize].to_vec();
-                assert_eq!(crc32c::crc32c(&bytes), file.crc32c);
+                assert_eq!(granary_core::crc32c(&bytes), file.crc32c);
                 let path = String::from_utf8(file.path.to_vec()).unwrap();
                 assert!(all.insert(path, bytes).is_none(), "one path twice");
             }

@@ -97,7 +97,7 @@ impl World {
                 let file = index.file(n).unwrap();
                 let range = file.offset..file.offset + file.length;
                 let bytes = self.runtime.block_on(place.get(&shard.path, range)).unwrap();
-                assert_eq!(crc32c::crc32c(&bytes), file.crc32c);
+                assert_eq!(granary_core::crc32c(&bytes), file.crc32c);
                 all.insert(String::from_utf8(file.path.to_vec()).unwrap(), bytes);
             }
         }

@@ -183,7 +183,7 @@ fn adopted(dir: &Path) -> (DataSet, Files) {
         let index = data.index_now(n as u32).unwrap().unwrap();
         for file in (0..index.file_count()).map(|file| index.file(file).unwrap()) {
             let bytes = &tar[file.offset as usize..][..file.length as usize];
-            assert_eq!(crc32c::crc32c(bytes), file.crc32c);
+            assert_eq!(granary_core::crc32c(bytes), file.crc32c);
             all.insert((shard.path.clone(), file.path.to_vec()), bytes.to_vec());
         }
     }

@@ -69,7 +69,7 @@ mod tests {
                 ino: Ino(i),
                 parent: Ino(1),
                 file_offset: 0,
-                crc: crc32c::crc32c(&data),
+                crc: granary_core::crc32c(&data),
                 name: vec![b'n'; 100],
             };
             b.push(entry, vec![data]).unwrap();

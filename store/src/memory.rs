@@ -158,7 +158,7 @@ impl Store for MemoryStore {
         let bytes = Bytes::from(bytes.concat());
         let mut begun = self.begun();
         let Some(held) = begun.parts.get_mut(&parts.id) else { return Err(ended(&parts.key)) };
-        let tag = format!("{number}-{:08x}", crc32c::crc32c(&bytes));
+        let tag = format!("{number}-{:08x}", granary_core::crc32c(&bytes));
         held.insert(number, (tag.clone(), bytes));
         Ok(tag)
     }

@@ -79,7 +79,7 @@ async fn full_objects_are_put_and_verified_from_the_store_alone() {
             ino: Ino(i as u64),
             parent: Ino(1),
             file_offset: 0,
-            crc: crc32c::crc32c(&data),
+            crc: granary_core::crc32c(&data),
             name: format!("sample-{i:06}.jpg").into_bytes(),
         };
         pack.push(entry, vec![data]).unwrap();

@@ -73,7 +73,11 @@ pub fn read_once(
             }
             let want = &tree.files[i];
             let bytes = read_one(&paths[i], &mut buf, want.size as usize)?;
-            ensure!(crc32c::crc32c(bytes) == want.crc32c, "{}: not what was unpacked", want.path.display());
+            ensure!(
+                granary_core::crc32c(bytes) == want.crc32c,
+                "{}: not what was unpacked",
+                want.path.display()
+            );
             done += 1;
         }
         Ok(done)

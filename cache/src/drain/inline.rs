@@ -77,7 +77,7 @@ impl Copies {
             {
                 bytes += copy.len;
                 let whole = copy.parts.concat();
-                let crc = crc32c::crc32c(&whole);
+                let crc = granary_core::crc32c(&whole);
                 call.push(NewInline { ino: copy.ino, at: copy.at, crc, bytes: whole.into() });
             }
             (!call.is_empty()).then_some(call)

@@ -237,7 +237,7 @@ fn build(
         let mut pack = PackBuilder::new(shared.ns, id);
         for e in extents {
             let bytes = read(e)?;
-            let crc = crc32c::crc32c(&bytes);
+            let crc = granary_core::crc32c(&bytes);
             let entry = NewEntry { ino, parent, file_offset: e.offset, crc, name: name.clone() };
             let to_offset = pack.push(entry, vec![bytes])?;
             moves.push(Move { ino, from: *e, to_offset });

@@ -187,7 +187,7 @@ pub(super) async fn build(shared: &Arc<Shared>, parts: Vec<Part>) -> Result<Vec<
             let (builder, moves, copies) = pack.get_or_insert_with(|| {
                 (PackBuilder::new(task.ns, task.new_object()), Vec::new(), Copies::new(inline_max))
             });
-            let crc = crc32c::crc32c(&part.bytes);
+            let crc = granary_core::crc32c(&part.bytes);
             if part.from.crc != 0 && part.from.crc != crc {
                 return Err(Error::new(
                     Kind::Bug,

@@ -150,7 +150,7 @@ impl File {
         for piece in plan.map.resolve(start, len) {
             match piece {
                 Piece::Hole { len, .. } => {
-                    crc = crc32c::crc32c_append(crc, &vec![0; len as usize]);
+                    crc = granary_core::crc32c_append(crc, &vec![0; len as usize]);
                     at += len;
                 }
                 Piece::Data { part, .. } => {
@@ -164,7 +164,7 @@ impl File {
                                 format!("cannot fill a copy of inode {} on this node's disk", self.ino);
                             Error::io(what, e)
                         })?;
-                        crc = crc32c::crc32c_append(crc, &bytes);
+                        crc = granary_core::crc32c_append(crc, &bytes);
                         at += bytes.len() as u64;
                     }
                 }

@@ -113,7 +113,7 @@ pub(super) fn read_record(shared: &Shared, ino: Ino, part: &Extent, whole: &Exte
         return Ok(Some(bytes.slice(range)));
     }
     let Some(bytes) = shared.log.read(segment, start, whole.len as usize)? else { return Ok(None) };
-    if crc32c::crc32c(&bytes) != whole.crc {
+    if granary_core::crc32c(&bytes) != whole.crc {
         return Err(damaged(ino, whole, segment));
     }
     let bytes = Bytes::from(bytes);

@@ -136,7 +136,7 @@ impl File {
                 let sums = pages::sums(&file, offset, data).map_err(|e| self.refused("read", e))?;
                 let sums = pages::encode(&sums);
                 let mut head = self.head(s, RecordKind::StagePages, offset, len);
-                head.crc = crc32c::crc32c(&sums);
+                head.crc = granary_core::crc32c(&sums);
                 self.append(s, &mut head, &sums)?;
             }
         }

@@ -109,7 +109,7 @@ impl File {
     }
 
     fn append_write(&self, s: &mut State, offset: u64, data: &[u8]) -> Result<()> {
-        let crc = crc32c::crc32c(data);
+        let crc = granary_core::crc32c(data);
         let len = data.len() as u64;
         let mut head = self.head(s, RecordKind::Write, offset, len);
         head.crc = crc;

@@ -236,7 +236,7 @@ fn checked(ino: Ino, part: &Extent, info: &PeerInfo, reply: ReadReply) -> Result
     if reply.gone {
         return Ok(None);
     }
-    let crc = crc32c::crc32c(&reply.data);
+    let crc = granary_core::crc32c(&reply.data);
     if reply.data.len() as u64 != part.len || crc != reply.crc || part.crc != 0 && crc != part.crc {
         return Err(Error::new(
             Kind::Corrupt,

@@ -180,7 +180,7 @@ impl PeerServer {
         let _turn =
             self.reads.acquire().await.map_err(|_| Status::unavailable("the node is being stopped"))?;
         match tree.staged(ino, &part, &whole).await {
-            Ok(Some(data)) => Ok(ReadReply { gone: false, crc: crc32c::crc32c(&data), data }),
+            Ok(Some(data)) => Ok(ReadReply { gone: false, crc: granary_core::crc32c(&data), data }),
             Ok(None) => Ok(ReadReply { gone: true, ..ReadReply::default() }),
             Err(e) => Err(Status::new(
                 if e.kind() == Kind::Corrupt { Code::DataLoss } else { Code::Internal },

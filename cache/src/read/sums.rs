@@ -113,7 +113,10 @@ pub(crate) fn verify(bytes: &[u8], crcs: &[u32]) -> Result<(), usize> {
     if bytes.len().div_ceil(FRAME_BYTES as usize) != crcs.len() {
         return Err(0);
     }
-    match bytes.chunks(FRAME_BYTES as usize).zip(crcs).position(|(frame, &crc)| crc32c::crc32c(frame) != crc)
+    match bytes
+        .chunks(FRAME_BYTES as usize)
+        .zip(crcs)
+        .position(|(frame, &crc)| granary_core::crc32c(frame) != crc)
     {
         Some(frame) => Err(frame),
         None => Ok(()),

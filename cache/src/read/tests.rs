@@ -160,7 +160,7 @@ fn sealed(id: u128, len: u64) -> (Sealed, ObjectInfo) {
 
 fn sealed_pack(id: u128, bytes: Bytes) -> (Sealed, ObjectInfo) {
     let mut pack = PackBuilder::new(NS, ObjectId(id));
-    let crc = crc32c::crc32c(&bytes);
+    let crc = granary_core::crc32c(&bytes);
     let entry = NewEntry { ino: Ino(5), parent: Ino(1), file_offset: 0, crc, name: b"f".to_vec() };
     pack.push(entry, vec![bytes]).unwrap();
     let sealed = pack.seal().unwrap();

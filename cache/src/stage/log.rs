@@ -147,7 +147,7 @@ impl Log {
 
     /// From now on sequences are those of a node among others.
     pub fn mark_sequences(&mut self, node: NodeId) {
-        let mark = crc32c::crc32c(&node.0.to_le_bytes()) as u16;
+        let mark = granary_core::crc32c(&node.0.to_le_bytes()) as u16;
         self.mark = Some(mark);
         let mut w = lock(&self.writer);
         w.next_seq = above(w.next_seq, Some(mark));

@@ -26,7 +26,7 @@ pub(crate) fn sums(file: &File, offset: u64, data: &[u8]) -> io::Result<Vec<u32>
     let sum = |page: u64| {
         let (from, to) = (page * PAGE, (page + 1) * PAGE);
         if offset <= from && to <= end {
-            return Ok(crc32c::crc32c(&data[(from - offset) as usize..(to - offset) as usize]));
+            return Ok(granary_core::crc32c(&data[(from - offset) as usize..(to - offset) as usize]));
         }
         sum_of(file, page)
     };
@@ -36,7 +36,7 @@ pub(crate) fn sums(file: &File, offset: u64, data: &[u8]) -> io::Result<Vec<u32>
 fn sum_of(file: &File, page: u64) -> io::Result<u32> {
     let mut bytes = read_up_to(file, page * PAGE, PAGE as usize)?;
     bytes.resize(PAGE as usize, 0);
-    Ok(crc32c::crc32c(&bytes))
+    Ok(granary_core::crc32c(&bytes))
 }
 
 pub(crate) fn encode(sums: &[u32]) -> Vec<u8> {

@@ -151,7 +151,7 @@ impl Head {
 }
 
 fn position_crc(segment: u64, at: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), &at.to_le_bytes())
+    granary_core::crc32c_append(granary_core::crc32c(&segment.to_le_bytes()), &at.to_le_bytes())
 }
 
 /// Appends the header of a record that will lie at byte `at` of `segment`.
@@ -175,7 +175,7 @@ pub(crate) fn encode(head: &Head, ns: NamespaceId, segment: u64, at: u64, out: &
     out.put_u64(dir);
     out.put_u64(head.durable.unwrap_or(0));
     out.put_bytes16(name);
-    let crc = crc32c::crc32c_append(position_crc(segment, at), &out[start..]);
+    let crc = granary_core::crc32c_append(position_crc(segment, at), &out[start..]);
     out.put_u32(crc);
 }
 
@@ -194,7 +194,7 @@ pub(crate) fn decode(bytes: &[u8], ns: NamespaceId, segment: u64, at: u64) -> Re
     }
     let (body, mut tail) =
         (&bytes[..len - 4], Reader::new(&bytes[len - 4..len], "a record of the stage log"));
-    if tail.u32()? != crc32c::crc32c_append(position_crc(segment, at), body) {
+    if tail.u32()? != granary_core::crc32c_append(position_crc(segment, at), body) {
         return Err(r.corrupt("its header's checksum does not match"));
     }
     let Some(kind) = RecordKind::from_code(kind) else { return Err(r.corrupt("its kind is not known")) };
@@ -269,7 +269,7 @@ pub(crate) fn scan_from(bytes: &[u8], ns: NamespaceId, segment: u64, base: u64) 
             Ok((head, header)) => {
                 let body = at + header..at + header + head.body_len() as usize;
                 match bytes.get(body.clone()) {
-                    Some(b) if head.kind == RecordKind::Gap || crc32c::crc32c(b) == head.crc => {
+                    Some(b) if head.kind == RecordKind::Gap || granary_core::crc32c(b) == head.crc => {
                         at = body.end;
                         let pages =
                             if head.kind == RecordKind::StagePages { pages::decode(b) } else { Vec::new() };
@@ -362,7 +362,7 @@ mod tests {
                         seq,
                         prev_seq,
                         mtime: Timestamp { secs, nanos },
-                        crc: crc32c::crc32c(&payload),
+                        crc: granary_core::crc32c(&payload),
                         durable: Some(durable),
                         hint: hint.map(|(dir, name)| Arc::new(PathHint { dir: Ino(dir), name })),
                     };
@@ -441,7 +441,7 @@ mod tests {
             seq: 1,
             prev_seq: 0,
             mtime: Timestamp::default(),
-            crc: crc32c::crc32c(payload),
+            crc: granary_core::crc32c(payload),
             durable: Some(0),
             hint: None,
         };
@@ -462,7 +462,7 @@ mod tests {
         let mut old = [&new[..76], &new[84..new.len() - 4]].concat();
         old[4] = 1;
         old[6..8].copy_from_slice(&len.to_le_bytes());
-        let crc = crc32c::crc32c_append(position_crc(7, 0), &old);
+        let crc = granary_core::crc32c_append(position_crc(7, 0), &old);
         [&old, &crc.to_le_bytes()[..], payload].concat()
     }
 
@@ -477,7 +477,7 @@ mod tests {
             seq: 8,
             prev_seq: 7,
             mtime: Timestamp { secs: 1, nanos: 2 },
-            crc: crc32c::crc32c(&payload),
+            crc: granary_core::crc32c(&payload),
             durable: None,
             hint: Some(Arc::new(PathHint { dir: Ino(1), name: b"name".to_vec() })),
         };
@@ -494,7 +494,7 @@ mod tests {
         encode(&head, NS, 7, 0, &mut bytes);
         bytes[4] = 2;
         let end = bytes.len() - 4;
-        let crc = crc32c::crc32c_append(position_crc(7, 0), &bytes[..end]);
+        let crc = granary_core::crc32c_append(position_crc(7, 0), &bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
         let scanned = scan(&bytes, NS, 7);
         assert_eq!(scanned.records, [Found { head, body: end + 4..end + 4, pages: Vec::new() }]);

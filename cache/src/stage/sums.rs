@@ -47,7 +47,7 @@ pub(crate) struct Blocks<'a> {
 
 impl Blocks<'_> {
     pub fn of(file: &File, size: u64) -> io::Result<Blocks<'_>> {
-        let zeros = crc32c::crc32c(&vec![0; BLOCK_BYTES as usize]);
+        let zeros = granary_core::crc32c(&vec![0; BLOCK_BYTES as usize]);
         Ok(Blocks { file, size, data: data_ranges(file, size)?, zeros })
     }
 
@@ -65,7 +65,7 @@ impl Blocks<'_> {
         }
         let mut bytes = read_up_to(self.file, start, (end - start) as usize)?;
         bytes.resize((end - start) as usize, 0);
-        Ok(crc32c::crc32c(&bytes))
+        Ok(granary_core::crc32c(&bytes))
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         file.set_len(7 * BLOCK_BYTES + 3).unwrap();
         let sums = Sums::compute(&file, 1, 2, 7 * BLOCK_BYTES + 3).unwrap();
         let whole = read_up_to(&file, 0, 8 << 20).unwrap();
-        let plain: Vec<u32> = whole.chunks(BLOCK_BYTES as usize).map(crc32c::crc32c).collect();
+        let plain: Vec<u32> = whole.chunks(BLOCK_BYTES as usize).map(granary_core::crc32c).collect();
         assert_eq!(sums.crcs, plain);
     }
 }

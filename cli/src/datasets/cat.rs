@@ -63,7 +63,7 @@ fn write_file(bytes: &ShardBytes, file: &File<'_>) -> Outcome<()> {
     let mut at = 0;
     while at < file.length {
         let part = bytes.read(file.offset + at..file.offset + file.length.min(at + PART_BYTES))?;
-        crc = crc32c::crc32c_append(crc, &part);
+        crc = granary_core::crc32c_append(crc, &part);
         at += part.len() as u64;
         if file.length > PART_BYTES || crc == file.crc32c {
             print_next(&part)?;

@@ -109,7 +109,7 @@ fn join(low: u32, high: u32) -> u64 {
 }
 
 fn sum(words: &[u64]) -> u32 {
-    words.iter().fold(0, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()))
+    words.iter().fold(0, |crc, word| granary_core::crc32c_append(crc, &word.to_le_bytes()))
 }
 
 impl HandleTable {
@@ -216,7 +216,7 @@ impl HandleTable {
         self.word(3).fetch_max(slot + 1, Ordering::Release);
         let words = self.words(Self::record_at(slot));
         let new = [ino, unique, join(flags, generation)];
-        let crc = crc32c::crc32c_append(sum(&new), &backing.to_le_bytes());
+        let crc = granary_core::crc32c_append(sum(&new), &backing.to_le_bytes());
         for (word, value) in words.iter().zip(new) {
             word.store(value, Ordering::Relaxed);
         }
@@ -231,7 +231,7 @@ impl HandleTable {
         if words == [0; 4] {
             return (0, None);
         }
-        if crc32c::crc32c_append(sum(&words[..3]), &backing.to_le_bytes()) != crc {
+        if granary_core::crc32c_append(sum(&words[..3]), &backing.to_le_bytes()) != crc {
             return (generation.wrapping_add(1), None);
         }
         let write = flags & WRITE != 0;

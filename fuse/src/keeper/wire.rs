@@ -86,7 +86,7 @@ fn header(word: Word, mount: u64, blob: &[u8], descriptors: usize) -> [u8; HEADE
     out[2..4].copy_from_slice(&(descriptors as u16).to_le_bytes());
     out[4..8].copy_from_slice(&(blob.len() as u32).to_le_bytes());
     out[8..16].copy_from_slice(&mount.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&out[..16]), blob);
+    let crc = granary_core::crc32c_append(granary_core::crc32c(&out[..16]), blob);
     out[16..].copy_from_slice(&crc.to_le_bytes());
     out
 }
@@ -108,7 +108,7 @@ fn parse(bytes: &[u8], descriptors: usize) -> io::Result<(Word, u64, &[u8])> {
     if count != descriptors || count > DESCRIPTORS_MAX {
         return Err(bad("its descriptors are not all there"));
     }
-    if crc32c::crc32c_append(crc32c::crc32c(&head[..16]), blob) != number(16) {
+    if granary_core::crc32c_append(granary_core::crc32c(&head[..16]), blob) != number(16) {
         return Err(bad("its checksum is wrong"));
     }
     Ok((word, u64::from(number(8)) | u64::from(number(12)) << 32, blob))

@@ -18,7 +18,7 @@ pub fn meta_backup(data: &[u8]) {
         if body.len() > 4 {
             backup.extend_from_slice(&(body.len() as u32 - 4).to_le_bytes());
             backup.extend_from_slice(body);
-            backup.extend_from_slice(&crc32c::crc32c(&backup[start..]).to_le_bytes());
+            backup.extend_from_slice(&granary_core::crc32c(&backup[start..]).to_le_bytes());
         }
         rest = after;
     }
@@ -28,7 +28,7 @@ pub fn meta_backup(data: &[u8]) {
 /// Magic, version, zeros, length of the fields; the fields; the checksum.
 fn header() -> Vec<u8> {
     let mut out = [&b"granaryM"[..], &[1, 0, 0, 0, 12, 0, 0, 0], &[0; 12]].concat();
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+    out.extend_from_slice(&granary_core::crc32c(&out).to_le_bytes());
     out
 }
 

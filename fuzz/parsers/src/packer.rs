@@ -18,11 +18,11 @@ pub fn packer_index(data: &[u8]) {
     // The first 56 bytes are the header's, the rest is the sections; sums and checksums are made to match.
     let Some((head, body)) = data.split_at_checked(56) else { return };
     let sums: Vec<u8> =
-        body.chunks(BLOCK_BYTES).flat_map(|part| crc32c::crc32c(part).to_le_bytes()).collect();
+        body.chunks(BLOCK_BYTES).flat_map(|part| granary_core::crc32c(part).to_le_bytes()).collect();
     let mut index = head.to_vec();
     index[..8].copy_from_slice(b"granaryX");
-    index.extend_from_slice(&crc32c::crc32c(&sums).to_le_bytes());
-    index.extend_from_slice(&crc32c::crc32c(&index).to_le_bytes());
+    index.extend_from_slice(&granary_core::crc32c(&sums).to_le_bytes());
+    index.extend_from_slice(&granary_core::crc32c(&index).to_le_bytes());
     index.extend_from_slice(body);
     index.extend_from_slice(&sums);
     if let Ok(header) = Header::decode(&index) {
@@ -74,7 +74,7 @@ pub fn packer_tar(data: &[u8]) {
     let Some(tail) = data.last_chunk::<508>() else { return };
     let mut trailer = tail.to_vec();
     trailer[..8].copy_from_slice(b"granaryS");
-    trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
+    trailer.extend_from_slice(&granary_core::crc32c(&trailer).to_le_bytes());
     let said = trailer[48..56].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     let bytes = said.wrapping_add(512);
     if let Ok(Some(parsed)) = Trailer::parse_end(&trailer, bytes) {
@@ -117,7 +117,7 @@ pub fn packer_manifest(data: &[u8]) {
     let _ = Manifest::decode(data);
     let mut lines = data.to_vec();
     lines.push(b'\n');
-    let tail = format!("{{\"crc32c\":\"{:08x}\"}}\n", crc32c::crc32c(&lines));
+    let tail = format!("{{\"crc32c\":\"{:08x}\"}}\n", granary_core::crc32c(&lines));
     lines.extend_from_slice(tail.as_bytes());
     let Ok(manifest) = Manifest::decode(&lines) else { return };
     let again = manifest.encode().expect("what was read is written");

@@ -19,7 +19,7 @@ pub fn store_footer(data: &[u8]) {
         kind,
         footer_len: footer.len() as u32,
         payload_len: stored_len,
-        footer_crc: crc32c::crc32c(footer),
+        footer_crc: granary_core::crc32c(footer),
     };
     let bytes = [footer, &trailer.encode()].concat();
     let Ok(footer) = Footer::parse(&bytes, stored_len) else { return };
@@ -54,10 +54,10 @@ pub fn store_object(data: &[u8]) {
     let mut object = data.to_vec();
     let len = u32::from_le_bytes([data[end + 12], data[end + 13], data[end + 14], data[end + 15]]) as usize;
     let footer = end.saturating_sub(len.min(end));
-    let crc = crc32c::crc32c(&object[footer..end]);
+    let crc = granary_core::crc32c(&object[footer..end]);
     object[end..end + 10].copy_from_slice(&[b"granaryO".as_slice(), &[1, 1 + (data[end] & 1)]].concat());
     object[end + 24..end + 28].copy_from_slice(&crc.to_le_bytes());
-    let crc = crc32c::crc32c(&object[end..end + 28]);
+    let crc = granary_core::crc32c(&object[end..end + 28]);
     object[end + 28..].copy_from_slice(&crc.to_le_bytes());
     decoded(object.into());
 }

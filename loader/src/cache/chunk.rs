@@ -23,8 +23,8 @@ pub fn header(payload: &[u8]) -> Vec<u8> {
     out.put_u8(VERSION);
     out.extend_from_slice(&[0; 3]);
     out.put_u32(payload.len() as u32);
-    out.put_u32(crc32c::crc32c(payload));
-    out.put_u32(crc32c::crc32c(&out));
+    out.put_u32(granary_core::crc32c(payload));
+    out.put_u32(granary_core::crc32c(&out));
     out
 }
 

@@ -157,7 +157,7 @@ fn framed(fill: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     fill(&mut out);
     let bytes = (out.len() - LENGTH_BYTES + CRC_BYTES) as u32;
     out[..LENGTH_BYTES].copy_from_slice(&bytes.to_le_bytes());
-    let crc = crc32c::crc32c(&out);
+    let crc = granary_core::crc32c(&out);
     out.put_u32(crc);
     out
 }
@@ -167,7 +167,7 @@ fn checked<'a>(frame: &'a [u8], what: &'static str) -> Result<Reader<'a>> {
     let short = || Reader::new(frame, what).corrupt("it is too short");
     let at = frame.len().checked_sub(CRC_BYTES).filter(|at| *at >= LENGTH_BYTES).ok_or_else(short)?;
     let mut crc = Reader::new(&frame[at..], what);
-    if crc.u32()? != crc32c::crc32c(&frame[..at]) {
+    if crc.u32()? != granary_core::crc32c(&frame[..at]) {
         return Err(Reader::new(frame, what).corrupt("its checksum differs"));
     }
     Ok(Reader::new(&frame[LENGTH_BYTES..at], what))

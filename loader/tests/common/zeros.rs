@@ -44,11 +44,11 @@ pub async fn put_index(store: &dyn Store, number: u32, lengths: &[u64]) -> Shard
     let mut builder = Builder::new(Grouping::Stem, &std::env::temp_dir());
     let zeros = vec![0; lengths.iter().copied().max().unwrap_or(0) as usize];
     let mut at = 0;
-    let mut last = (0, crc32c::crc32c(b""));
+    let mut last = (0, granary_core::crc32c(b""));
     for (sample, &length) in lengths.iter().enumerate() {
         let path = format!("{number:03}-{sample:06}.npz");
         if last.0 != length {
-            last = (length, crc32c::crc32c(&zeros[..length as usize]));
+            last = (length, granary_core::crc32c(&zeros[..length as usize]));
         }
         let (offset, crc32c) = (at + 512, last.1);
         let file =

@@ -74,7 +74,7 @@ impl Header {
         out.extend_from_slice(&[0; 3]);
         out.put_u32(fields.len() as u32);
         out.extend_from_slice(&fields);
-        let crc = crc32c::crc32c(&out);
+        let crc = granary_core::crc32c(&out);
         out.put_u32(crc);
         out
     }
@@ -100,7 +100,8 @@ impl Header {
         if bytes.len() < whole {
             return Ok(None);
         }
-        if Reader::new(&bytes[whole - 4..], "the backup").u32()? != crc32c::crc32c(&bytes[..whole - 4]) {
+        if Reader::new(&bytes[whole - 4..], "the backup").u32()? != granary_core::crc32c(&bytes[..whole - 4])
+        {
             return Err(r.corrupt("its header does not match its checksum"));
         }
         let mut r = Reader::new(&bytes[FIXED_BYTES..whole - 4], "the backup's header");
@@ -185,7 +186,7 @@ impl Encoder {
         self.out.put_u32(self.block.len() as u32);
         self.out.put_u32(std::mem::take(&mut self.count));
         self.out.append(&mut self.block);
-        let crc = crc32c::crc32c(&self.out[start..]);
+        let crc = granary_core::crc32c(&self.out[start..]);
         self.out.put_u32(crc);
         self.tally.totals.blocks += 1;
     }
@@ -201,7 +202,7 @@ impl Encoder {
         self.out.put_u64(totals.bytes);
         self.out.put_u64(totals.digest);
         self.out.put_u64(0);
-        let crc = crc32c::crc32c(&self.out[start..]);
+        let crc = granary_core::crc32c(&self.out[start..]);
         self.out.put_u32(crc);
         totals
     }
@@ -273,7 +274,7 @@ impl Decoder {
             return Ok(None);
         }
         let (body, crc) = bytes[..whole].split_at(whole - 4);
-        if Reader::new(crc, "the backup").u32()? != crc32c::crc32c(body) {
+        if Reader::new(crc, "the backup").u32()? != granary_core::crc32c(body) {
             return Err(corrupt("a block does not match its checksum"));
         }
         let mut r = Reader::new(&body[4..], "the backup");

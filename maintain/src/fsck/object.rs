@@ -70,7 +70,7 @@ fn verify_all(ns: NamespaceId, info: &ObjectInfo, bytes: &Bytes, uses: &[Use]) -
     let mut wrong = verify_directory(ns, info, &object.footer, uses);
     for u in uses.iter().filter(|u| u.crc != 0) {
         let range = u.object_offset as usize..(u.object_offset.saturating_add(u.len)) as usize;
-        if object.payload.get(range).is_some_and(|bytes| crc32c::crc32c(bytes) != u.crc) {
+        if object.payload.get(range).is_some_and(|bytes| granary_core::crc32c(bytes) != u.crc) {
             let message = format!(
                 "{} bytes at file offset {} do not match the checksum they were written with, though the object is whole",
                 u.len, u.at

@@ -52,7 +52,7 @@ fn some(bytes: &[u8]) -> Vec<Option<u8>> {
 
 /// New bytes of a file that is there.
 fn again(file: &Staged, bytes: &[u8]) -> Staged {
-    let extent = Extent { len: bytes.len() as u64, crc: crc32c::crc32c(bytes), ..file.extent };
+    let extent = Extent { len: bytes.len() as u64, crc: granary_core::crc32c(bytes), ..file.extent };
     Staged { ino: file.ino, bytes: bytes.to_vec(), extent }
 }
 
@@ -117,7 +117,7 @@ async fn what_no_object_has_is_nowhere_and_damage_is_told() {
             ino: Ino(ino),
             parent: Ino(parent),
             file_offset: 0,
-            crc: crc32c::crc32c(b"z"),
+            crc: granary_core::crc32c(b"z"),
             name: name.to_vec(),
         };
         pack.push(entry, vec!["z".into()]).unwrap();

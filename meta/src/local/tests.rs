@@ -97,7 +97,7 @@ fn digest(engine: &dyn Engine) -> (u32, usize) {
     let (mut crc, mut records) = (0, 0);
     engine
         .scan(b"", b"", &mut |key, value| {
-            crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, key), value);
+            crc = granary_core::crc32c_append(granary_core::crc32c_append(crc, key), value);
             records += 1;
             Ok(true)
         })

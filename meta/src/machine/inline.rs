@@ -66,7 +66,7 @@ pub(super) fn keep(tx: &mut Tx<'_>, object: ObjectId, copies: Vec<NewInline>) ->
     let len_max = tx.settings()?.policy.inline_bytes_max.unwrap_or(0);
     for copy in copies {
         let NewInline { ino, at, crc, bytes } = copy;
-        if bytes.len() as u64 > INLINE_BYTES_MAX || crc32c::crc32c(&bytes) != crc {
+        if bytes.len() as u64 > INLINE_BYTES_MAX || granary_core::crc32c(&bytes) != crc {
             let why = format!("a copy of inode {ino}'s bytes was damaged on its way, or is too long");
             return Err(Error::new(Kind::Invalid, why));
         }

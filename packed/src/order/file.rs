@@ -43,7 +43,7 @@ fn header(of: &Identity, count: u64, sums_crc: u32) -> Vec<u8> {
     out.put_u64(of.digest);
     out.put_u64(count);
     out.put_u32(sums_crc);
-    out.put_u32(crc32c::crc32c(&out));
+    out.put_u32(granary_core::crc32c(&out));
     out
 }
 
@@ -106,7 +106,7 @@ impl Order {
         let entries = HEADER_BYTES..HEADER_BYTES + self.count as usize * ENTRY_BYTES;
         let start = entries.start + block * BLOCK_BYTES;
         let sum = entries.end + block * 4;
-        let crc = crc32c::crc32c(&self.map[start..(start + BLOCK_BYTES).min(entries.end)]);
+        let crc = granary_core::crc32c(&self.map[start..(start + BLOCK_BYTES).min(entries.end)]);
         if crc.to_le_bytes() == self.map[sum..sum + 4] {
             return Ok(());
         }
@@ -126,7 +126,7 @@ fn check(map: &[u8], of: &Identity) -> Result<u64> {
     found.data_set.copy_from_slice(r.take(16)?);
     (found.version, found.digest) = (r.u64()?, r.u64()?);
     let (count, sums_crc) = (r.u64()?, r.u32()?);
-    if r.u32()? != crc32c::crc32c(&map[..HEADER_BYTES - 4]) {
+    if r.u32()? != granary_core::crc32c(&map[..HEADER_BYTES - 4]) {
         return Err(corrupt("the checksum of its header does not match"));
     }
     if found != *of {
@@ -137,7 +137,7 @@ fn check(map: &[u8], of: &Identity) -> Result<u64> {
     if map.len() as u64 != HEADER_BYTES as u64 + entries + sums {
         return Err(corrupt("it is cut"));
     }
-    if crc32c::crc32c(&map[HEADER_BYTES + entries as usize..]) != sums_crc {
+    if granary_core::crc32c(&map[HEADER_BYTES + entries as usize..]) != sums_crc {
         return Err(corrupt("the checksum of its sums does not match"));
     }
     Ok(count)
@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
 
     pub fn push(&mut self, entry: Entry) -> Result<()> {
         let bytes = entry.encode();
-        self.crc = crc32c::crc32c_append(self.crc, &bytes);
+        self.crc = granary_core::crc32c_append(self.crc, &bytes);
         self.filled += bytes.len();
         if self.filled == BLOCK_BYTES {
             self.end_block();
@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
         self.out.write_all(&self.sums).map_err(&cannot)?;
         let mut file = self.out.into_inner().map_err(|e| cannot(e.into_error()))?;
         file.seek(SeekFrom::Start(0)).map_err(&cannot)?;
-        file.write_all(&header(&self.of, self.count, crc32c::crc32c(&self.sums))).map_err(&cannot)?;
+        file.write_all(&header(&self.of, self.count, granary_core::crc32c(&self.sums))).map_err(&cannot)?;
         // No sync: what a power loss leaves of it is found out by its checksums, and it is made anew.
         file.persist(self.path).map_err(|e| cannot(e.error)).map(drop)
     }

@@ -74,7 +74,7 @@ impl ShardStore {
                 break;
             }
             let frame = ((piece.start + at) / FRAME_BYTES) as u32;
-            if crc32c::crc32c(&bytes[(at - offset) as usize..(to - offset) as usize])
+            if granary_core::crc32c(&bytes[(at - offset) as usize..(to - offset) as usize])
                 != known.index.frame(frame)?
             {
                 return Err(Error::new(
@@ -115,7 +115,7 @@ impl ShardStore {
 }
 
 fn sums_of(bytes: &[u8]) -> Vec<u32> {
-    bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect()
+    bytes.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect()
 }
 
 fn missing(e: Error, path: &str, place: &Place) -> Error {

@@ -175,7 +175,7 @@ impl Reading {
                 match members.read(&mut buffer)? {
                     0 => break,
                     n => {
-                        crc = crc32c::crc32c_append(crc, &buffer[..n]);
+                        crc = granary_core::crc32c_append(crc, &buffer[..n]);
                         counts.add(0, n as u64);
                         before += n as u64;
                     }

@@ -123,7 +123,7 @@ fn all_bytes_of_a_tar_are_summed() {
         for (shard, bytes) in [(0, &cut), (1, &tar)] {
             let index = world.runtime.block_on(data.index(shard)).unwrap();
             assert_eq!(index.framed_bytes(), Some(bytes.len() as u64));
-            let frames: Vec<u32> = bytes.chunks(64 << 10).map(crc32c::crc32c).collect();
+            let frames: Vec<u32> = bytes.chunks(64 << 10).map(granary_core::crc32c).collect();
             assert!(frames.len() > 1);
             for (n, want) in frames.iter().enumerate() {
                 assert_eq!(index.frame(n as u32).unwrap(), *want);

@@ -80,7 +80,7 @@ impl Body {
     /// Errors: `Corrupt` when the sums do not match their own checksum.
     pub fn set_sums(&mut self, body: Range<u64>, sums: Range<u64>, crc: u32) -> Result<()> {
         self.touch(&sums);
-        if crc32c::crc32c(&self.all()[sums.start as usize..sums.end as usize]) != crc {
+        if granary_core::crc32c(&self.all()[sums.start as usize..sums.end as usize]) != crc {
             return Err(corrupt("the checksum of its sums does not match"));
         }
         let blocks = (sums.end - sums.start) / 4;
@@ -125,7 +125,7 @@ impl Body {
         self.touch(&(at as u64..at as u64 + 4));
         self.touch(&(start..end));
         let sum = &self.all()[at..at + 4];
-        if crc32c::crc32c(&self.all()[start as usize..end as usize]).to_le_bytes() != sum {
+        if granary_core::crc32c(&self.all()[start as usize..end as usize]).to_le_bytes() != sum {
             return Err(corrupt(format!("its bytes {start}..{end} do not match their checksum")));
         }
         Ok(())

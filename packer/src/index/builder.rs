@@ -276,7 +276,7 @@ impl Builder {
             Ok(())
         })?;
         let sums = sums.finish();
-        header.sums_crc = crc32c::crc32c(&sums);
+        header.sums_crc = granary_core::crc32c(&sums);
         let head = header.encode();
         Ok(Sealed { header, head, parts, sums })
     }

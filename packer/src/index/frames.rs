@@ -24,7 +24,7 @@ impl Frame {
     pub fn add(&mut self, mut bytes: &[u8], whole: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
         while !bytes.is_empty() {
             let (part, rest) = bytes.split_at(bytes.len().min(FRAME - self.filled));
-            self.crc = crc32c::crc32c_append(self.crc, part);
+            self.crc = granary_core::crc32c_append(self.crc, part);
             self.grow(part.len(), whole)?;
             bytes = rest;
         }
@@ -35,7 +35,8 @@ impl Frame {
     pub fn add_summed(&mut self, sum: Summed, whole: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
         let len = sum.len as usize;
         debug_assert!(len <= FRAME - self.filled);
-        self.crc = if self.filled == 0 { sum.crc } else { crc32c::crc32c_combine(self.crc, sum.crc, len) };
+        self.crc =
+            if self.filled == 0 { sum.crc } else { granary_core::crc32c_combine(self.crc, sum.crc, len) };
         self.grow(len, whole)
     }
 
@@ -68,7 +69,7 @@ pub fn sums_at(at: u64, mut bytes: &[u8]) -> Vec<Summed> {
     let mut out = Vec::with_capacity(bytes.len() / FRAME + 2);
     while !bytes.is_empty() {
         let (part, rest) = bytes.split_at(bytes.len().min(left));
-        out.push(Summed { crc: crc32c::crc32c(part), len: part.len() as u32 });
+        out.push(Summed { crc: granary_core::crc32c(part), len: part.len() as u32 });
         (bytes, left) = (rest, FRAME);
     }
     out
@@ -122,7 +123,7 @@ mod tests {
             cuts in proptest::collection::vec(1usize..150_000, 0..6), summed: u8,
         ) {
             let bytes: Vec<u8> = (0..cuts.iter().sum::<usize>()).map(|i| (i * 7 + i / 251) as u8).collect();
-            let want: Vec<u32> = bytes.chunks(FRAME).map(crc32c::crc32c).collect();
+            let want: Vec<u32> = bytes.chunks(FRAME).map(granary_core::crc32c).collect();
             let (mut frame, mut got, mut at) = (Frame::default(), Vec::new(), 0);
             let mut whole = |crc| { got.push(crc); Ok(()) };
             for (n, cut) in cuts.iter().enumerate() {

@@ -52,7 +52,7 @@ impl Header {
         out.put_u64(self.shard_bytes);
         out.put_u64(self.payload_bytes);
         out.put_u32(self.sums_crc);
-        self.crc = crc32c::crc32c(&out);
+        self.crc = granary_core::crc32c(&out);
         out.put_u32(self.crc);
         let mut array = [0; HEADER_BYTES];
         array.copy_from_slice(&out);
@@ -70,7 +70,7 @@ impl Header {
         if r.take(MAGIC.len())? != MAGIC {
             return Err(corrupt("it does not begin with `granaryX`, so it is no index"));
         }
-        let crc = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+        let crc = granary_core::crc32c(&bytes[..HEADER_BYTES - 4]);
         if Reader::new(&bytes[HEADER_BYTES - 4..], "index").u32()? != crc {
             return Err(corrupt("the checksum of its header does not match"));
         }

@@ -121,18 +121,18 @@ proptest! {
 
 /// Makes the checksums those of what is there, as somebody who means harm would.
 fn reseal(bytes: &mut [u8]) {
-    let crc = crc32c::crc32c(&bytes[..60]);
+    let crc = granary_core::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());
     let Ok(header) = Header::decode(bytes) else { return };
     let (body, sums) = (header.layout().body(), header.layout().sums());
     for (n, at) in (body.start..body.end).step_by(body::BLOCK_BYTES as usize).enumerate() {
         let end = (at + body::BLOCK_BYTES).min(body.end);
-        let crc = crc32c::crc32c(&bytes[at as usize..end as usize]);
+        let crc = granary_core::crc32c(&bytes[at as usize..end as usize]);
         bytes[sums.start as usize + n * 4..][..4].copy_from_slice(&crc.to_le_bytes());
     }
-    let sums_crc = crc32c::crc32c(&bytes[sums.start as usize..]);
+    let sums_crc = granary_core::crc32c(&bytes[sums.start as usize..]);
     bytes[56..60].copy_from_slice(&sums_crc.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..60]);
+    let crc = granary_core::crc32c(&bytes[..60]);
     bytes[60..64].copy_from_slice(&crc.to_le_bytes());
 }
 

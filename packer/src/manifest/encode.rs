@@ -78,7 +78,7 @@ impl Manifest {
             };
             line(&mut out, &shard)?;
         }
-        let crc32c = format!("{:08x}", crc32c::crc32c(&out));
+        let crc32c = format!("{:08x}", granary_core::crc32c(&out));
         line(&mut out, &Tail { crc32c })?;
         Ok(out)
     }
@@ -105,7 +105,7 @@ impl Manifest {
         let whole = bytes.strip_suffix(b"\n").ok_or_else(ends_early)?;
         let tail_at = whole.iter().rposition(|&b| b == b'\n').ok_or_else(ends_early)? + 1;
         let tail: Tail = serde_json::from_slice(&whole[tail_at..]).map_err(|_| ends_early())?;
-        if tail.crc32c != format!("{:08x}", crc32c::crc32c(&bytes[..tail_at])) {
+        if tail.crc32c != format!("{:08x}", granary_core::crc32c(&bytes[..tail_at])) {
             return Err(corrupt("its checksum does not match"));
         }
         let head: Head = serde_json::from_slice(&bytes[..head_end])

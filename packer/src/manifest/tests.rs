@@ -68,7 +68,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = value;
         }
-        let tail = format!("{{\"crc32c\":\"{:08x}\"}}\n", crc32c::crc32c(&bytes));
+        let tail = format!("{{\"crc32c\":\"{:08x}\"}}\n", granary_core::crc32c(&bytes));
         bytes.extend_from_slice(tail.as_bytes());
         if let Ok(manifest) = Manifest::decode(&bytes) {
             let _ = (manifest.locate_sample(0), manifest.digest(), manifest.file_count());

@@ -241,7 +241,7 @@ impl State {
         let entry = &*piece.entry;
         self.crc = match piece.from {
             0 => crc,
-            _ => crc32c::crc32c_combine(self.crc, crc, piece.len as usize),
+            _ => granary_core::crc32c_combine(self.crc, crc, piece.len as usize),
         };
         self.at += piece.bytes();
         if !piece.is_last {

@@ -77,7 +77,7 @@ pub fn source_crc(source: &dyn Source, entry: &Entry) -> Result<u32> {
         if let Some(e) = wants[0].failed.take() {
             return Err(e);
         }
-        crc = crc32c::crc32c_append(crc, &buffer[..len as usize]);
+        crc = granary_core::crc32c_append(crc, &buffer[..len as usize]);
         from += len;
         if from == entry.length {
             return Ok(crc);

@@ -199,7 +199,7 @@ pub fn render(
     let mut wants: Vec<Want<'_>> = asked.drain(..).map(|(_, want)| want).collect();
     source.read(&mut wants);
     for (number, want) in numbers.into_iter().zip(wants).chain(told) {
-        all[number] = (crc32c::crc32c(want.into), want.failed);
+        all[number] = (granary_core::crc32c(want.into), want.failed);
     }
     let (mut done, mut failed) = (Vec::with_capacity(all.len()), Vec::new());
     for (piece, (crc, error)) in segment.pieces.into_iter().zip(all) {

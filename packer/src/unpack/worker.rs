@@ -162,7 +162,7 @@ fn write(
                     shard.read(file.offset + at..file.offset + end)?
                 }
             };
-            crc = crc32c::crc32c_append(crc, &part);
+            crc = granary_core::crc32c_append(crc, &part);
             at += part.len() as u64;
             writing.file.write_all(&part).map_err(|e| {
                 work.tree.cannot(path, rustix::io::Errno::from_io_error(&e).unwrap_or(rustix::io::Errno::IO))

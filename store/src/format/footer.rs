@@ -49,7 +49,7 @@ impl Footer {
         }
         let bytes = &bytes[..bytes.len() - TRAILER_BYTES];
         let mut r = Reader::new(bytes, "object footer");
-        if crc32c::crc32c(bytes) != trailer.footer_crc {
+        if granary_core::crc32c(bytes) != trailer.footer_crc {
             return Err(r.corrupt("its checksum does not match"));
         }
         let (id, ns) = (ObjectId(r.u128()?), NamespaceId(r.u32()?));
@@ -197,7 +197,7 @@ pub(super) fn begin((ns, id): (NamespaceId, ObjectId), codec: Codec, crcs: &[u32
 
 /// Appends the trailer; how long the whole object is.
 pub(super) fn end(id: ObjectId, kind: ObjectKind, stored_len: u64, footer: &mut Vec<u8>) -> Result<u64> {
-    let footer_crc = crc32c::crc32c(footer);
+    let footer_crc = granary_core::crc32c(footer);
     let trailer = Trailer { kind, footer_len: footer.len() as u32, payload_len: stored_len, footer_crc };
     let total_len = trailer.total_len();
     if trailer.footer_and_trailer_len() > FOOTER_BYTES_MAX || total_len > OBJECT_BYTES_MAX {

@@ -82,7 +82,7 @@ impl Frames {
         }
         let first = (offset / FRAME_BYTES) as usize;
         for (i, frame) in bytes.chunks(FRAME_BYTES as usize).enumerate() {
-            if crc32c::crc32c(frame) != self.crcs[first + i] {
+            if granary_core::crc32c(frame) != self.crcs[first + i] {
                 let at = offset + i as u64 * FRAME_BYTES;
                 return Err(Error::new(
                     Kind::Corrupt,
@@ -198,7 +198,7 @@ impl FrameSums {
         self.len += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(FRAME_BYTES as usize - self.filled));
-            self.current = crc32c::crc32c_append(self.current, now);
+            self.current = granary_core::crc32c_append(self.current, now);
             self.filled += now.len();
             if self.filled == FRAME_BYTES as usize {
                 self.done.push(std::mem::take(&mut self.current));

@@ -38,7 +38,7 @@ impl PackEntry {
     /// Errors: `Corrupt` names object and entry.
     pub fn verify(&self, id: ObjectId, payload: &[u8]) -> Result<()> {
         let range = self.payload_offset as usize..self.payload_end() as usize;
-        if payload.get(range).is_some_and(|bytes| crc32c::crc32c(bytes) == self.crc) {
+        if payload.get(range).is_some_and(|bytes| granary_core::crc32c(bytes) == self.crc) {
             return Ok(());
         }
         Err(Error::new(
@@ -185,7 +185,7 @@ impl PackBuilder {
         if !self.fits(len, entry.name.len()) {
             return Err(Error::new(Kind::Bug, format!("pack {}: {len} more bytes do not fit", self.id)));
         }
-        let crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+        let crc = parts.iter().fold(0, |crc, part| granary_core::crc32c_append(crc, part));
         if crc != entry.crc {
             return Err(Error::new(
                 Kind::Corrupt,

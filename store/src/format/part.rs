@@ -33,7 +33,7 @@ pub fn footer_of_part(ns: NamespaceId, id: ObjectId, payload_len: u64, crcs: &[u
     let crc = crcs
         .iter()
         .enumerate()
-        .fold(0, |crc, (frame, &next)| crc32c::crc32c_combine(crc, next, of_frame(frame)));
+        .fold(0, |crc, (frame, &next)| granary_core::crc32c_combine(crc, next, of_frame(frame)));
     let all = PackEntry {
         ino: Ino::ROOT,
         parent: Ino(0),

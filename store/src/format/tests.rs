@@ -19,7 +19,13 @@ fn bytes(len: usize, salt: u64) -> Bytes {
 }
 
 fn new_entry(ino: u64, data: &[u8], name: &[u8]) -> NewEntry {
-    NewEntry { ino: Ino(ino), parent: Ino(1), file_offset: 7, crc: crc32c::crc32c(data), name: name.to_vec() }
+    NewEntry {
+        ino: Ino(ino),
+        parent: Ino(1),
+        file_offset: 7,
+        crc: granary_core::crc32c(data),
+        name: name.to_vec(),
+    }
 }
 
 fn whole(sealed: &Sealed) -> Bytes {
@@ -54,9 +60,9 @@ fn small_pack() -> Sealed {
 /// Gives a changed footer checksums that match, as somebody who means harm would.
 fn reseal(object: &mut [u8], payload_len: usize) {
     let end = object.len() - TRAILER_BYTES;
-    let crc = crc32c::crc32c(&object[payload_len..end]);
+    let crc = granary_core::crc32c(&object[payload_len..end]);
     object[end + 24..end + 28].copy_from_slice(&crc.to_le_bytes());
-    let crc = crc32c::crc32c(&object[end..end + 28]);
+    let crc = granary_core::crc32c(&object[end..end + 28]);
     object[end + 28..].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -71,13 +77,13 @@ fn the_bytes_of_a_block_are_as_the_table_says() {
     let sealed = b.seal().unwrap();
     let mut footer: Vec<u8> = (0x10..0x20).collect();
     footer.extend([1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0]);
-    footer.extend(crc32c::crc32c(b"hello").to_le_bytes());
+    footer.extend(granary_core::crc32c(b"hello").to_le_bytes());
     footer.extend([5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0]);
     let mut trailer = b"granaryO\x01\x01\0\0".to_vec();
     trailer.extend((footer.len() as u32).to_le_bytes());
     trailer.extend(5u64.to_le_bytes());
-    trailer.extend(crc32c::crc32c(&footer).to_le_bytes());
-    trailer.extend(crc32c::crc32c(&trailer).to_le_bytes());
+    trailer.extend(granary_core::crc32c(&footer).to_le_bytes());
+    trailer.extend(granary_core::crc32c(&trailer).to_le_bytes());
     assert_eq!(sealed.footer, [footer, trailer].concat());
     assert_eq!((sealed.info.payload_len, sealed.info.total_len), (5, 5 + 60 + 32));
     assert_eq!(sealed.key(), "ns/04030201/b/10/1f1e1d1c1b1a19181716151413121110");
@@ -319,7 +325,7 @@ proptest! {
 fn a_part_of_something_else_reads_as_a_pack() {
     for len in [1, FRAME_BYTES, FRAME_BYTES + 1, 3 * FRAME_BYTES - 7, OBJECT_PAYLOAD_MAX] {
         let payload = bytes(len as usize, 5);
-        let crcs: Vec<u32> = payload.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+        let crcs: Vec<u32> = payload.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect();
         let footer = footer_of_part(NamespaceId(3), id(), len, &crcs).unwrap();
         assert_eq!(footer.len() as u64, part_footer_len(len));
         let object = decode_object(&[&payload[..], &footer].concat().into()).unwrap();

@@ -34,7 +34,7 @@ impl Trailer {
         out.put_u32(self.footer_len);
         out.put_u64(self.payload_len);
         out.put_u32(self.footer_crc);
-        out.put_u32(crc32c::crc32c(&out));
+        out.put_u32(granary_core::crc32c(&out));
         let mut array = [0; TRAILER_BYTES];
         array.copy_from_slice(&out);
         array
@@ -61,7 +61,7 @@ impl Trailer {
             ));
         }
         if Reader::new(&bytes[CHECKSUM_AT..], "object trailer").u32()?
-            != crc32c::crc32c(&bytes[..CHECKSUM_AT])
+            != granary_core::crc32c(&bytes[..CHECKSUM_AT])
         {
             return Err(r.corrupt("its checksum does not match"));
         }

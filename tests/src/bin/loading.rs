@@ -14,7 +14,7 @@ fn line(batch: &Batch) -> Result<String> {
     for sample in &batch.samples {
         let mut crc = 0;
         for at in 0..sample.len() {
-            crc = crc32c::crc32c_append(crc, &sample.bytes(at)?);
+            crc = granary_core::crc32c_append(crc, &sample.bytes(at)?);
         }
         line += &format!(" {}:{crc:08x}", sample.number());
     }

@@ -322,7 +322,7 @@ fn what_cannot_be_opened_is_refused_with_the_reason() {
     let newer = String::from_utf8(data.get("manifests/0000000001.jsonl").to_vec()).expect("text");
     let newer = newer.replace("\"format\":1", "\"format\":9").replace("\"version\":1", "\"version\":2");
     let lines = &newer[..newer.trim_end().rfind('\n').expect("lines") + 1];
-    let newer = format!("{lines}{{\"crc32c\":\"{:08x}\"}}\n", crc32c::crc32c(lines.as_bytes()));
+    let newer = format!("{lines}{{\"crc32c\":\"{:08x}\"}}\n", granary_core::crc32c(lines.as_bytes()));
     data.put("manifests/0000000002.jsonl", newer.into());
     let target = dir.to_str().expect("utf-8");
     node.fails(&["mount", NAME, target], "newer");

@@ -48,7 +48,7 @@ pub(super) fn trailer(key: ChunkKey, len: u32, crcs: &[u32]) -> Vec<u8> {
     out.put_u8(VERSION);
     out.extend_from_slice(&[0; 3]);
     out.put_u32(MAGIC);
-    let crc = crc32c::crc32c(&out);
+    let crc = granary_core::crc32c(&out);
     out.put_u32(crc);
     out
 }
@@ -71,7 +71,7 @@ fn parse_trailer(key: ChunkKey, tail: &[u8], file_len: u64) -> Result<(u32, Vec<
     if u64::from(len) + (tail.len() - from) as u64 != file_len {
         return Err(damaged("its length is wrong"));
     }
-    if crc32c::crc32c(&tail[from..tail.len() - 4]) != crc {
+    if granary_core::crc32c(&tail[from..tail.len() - 4]) != crc {
         return Err(damaged("its trailer's checksum differs"));
     }
     if (object, index) != (key.object, key.index) {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn encoded(key: ChunkKey, payload: &[u8]) -> Vec<u8> {
-        let crcs: Vec<u32> = payload.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+        let crcs: Vec<u32> = payload.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect();
         [payload, &trailer(key, payload.len() as u32, &crcs)].concat()
     }
 

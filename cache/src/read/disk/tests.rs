@@ -26,7 +26,7 @@ fn key(id: u128) -> ChunkKey {
 }
 
 fn insert(disk: &Disk, id: u128, bytes: &[u8]) -> bool {
-    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect();
     disk.insert(NS, key(id), &[bytes], &crcs, false)
 }
 

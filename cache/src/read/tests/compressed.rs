@@ -18,7 +18,7 @@ async fn object(b: &Bench, len: u64, small: usize, codec: Codec) -> (ObjectInfo,
     let mut pack = PackBuilder::new(NS, ObjectId(9));
     let mut all = BytesMut::new();
     let mut push = |ino: u64, data: Bytes| {
-        let crc = crc32c::crc32c(&data);
+        let crc = granary_core::crc32c(&data);
         let entry = NewEntry { ino: Ino(ino), parent: Ino(1), file_offset: 0, crc, name: vec![b'n'; 200] };
         all.extend_from_slice(&data);
         pack.push(entry, vec![data]).unwrap();

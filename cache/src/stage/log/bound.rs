@@ -34,7 +34,7 @@ pub(super) const BOOT: &str = "boot";
 pub(super) fn encode(value: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12);
     bytes.put_u64(value);
-    let crc = crc32c::crc32c(&bytes);
+    let crc = granary_core::crc32c(&bytes);
     bytes.put_u32(crc);
     bytes
 }
@@ -42,7 +42,7 @@ pub(super) fn encode(value: u64) -> Vec<u8> {
 fn decode(bytes: &[u8]) -> Option<u64> {
     let all = <[u8; 12]>::try_from(bytes).ok()?;
     let (value, crc) = (all.first_chunk::<8>()?, all.last_chunk::<4>()?);
-    (crc32c::crc32c(value) == u32::from_le_bytes(*crc)).then(|| u64::from_le_bytes(*value))
+    (granary_core::crc32c(value) == u32::from_le_bytes(*crc)).then(|| u64::from_le_bytes(*value))
 }
 
 /// How far the log was durable, as far as is known.

@@ -23,7 +23,7 @@ fn write(log: &Log, ino: u64, payload: &[u8]) -> Result<Appended> {
         seq: 0,
         prev_seq: 0,
         mtime: Timestamp::default(),
-        crc: crc32c::crc32c(payload),
+        crc: granary_core::crc32c(payload),
         durable: None,
         hint: None,
     };

@@ -50,11 +50,8 @@ async fn lend(w: &World, range: Range<usize>, check: bool) -> (Vec<u8>, usize) {
     let (mut all, mut files) = (Vec::new(), 0);
     while all.len() < range.len() {
         let rest = (range.start + all.len()) as u64..range.end as u64;
-        let lent = w
-            .tree_ref()
-            .lend(&attr, LendWish { range: rest, check, next: None }, LIMITS)
-            .await
-            .unwrap();
+        let lent =
+            w.tree_ref().lend(&attr, LendWish { range: rest, check, next: None }, LIMITS).await.unwrap();
         files += usize::from(lent.iter().any(|part| matches!(part, Lent::File { .. })));
         all.extend(bytes_of(&lent));
     }

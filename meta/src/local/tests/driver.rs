@@ -437,7 +437,7 @@ impl Driver {
                 let bytes =
                     (0..len).map(|i| self.model.byte(cell(&Extent { offset, len, place, crc: 0 }, i)));
                 let crc = match place {
-                    Place::Log { .. } => crc32c::crc32c(&bytes.collect::<Vec<u8>>()),
+                    Place::Log { .. } => granary_core::crc32c(&bytes.collect::<Vec<u8>>()),
                     _ => 0,
                 };
                 let e = Extent { offset, len, place, crc };
@@ -496,7 +496,8 @@ impl Driver {
         let mut offers: Vec<(ObjectInfo, NewInline)> = Vec::new();
         for ino in picks.iter().map(|&pick| self.file(pick)) {
             let Some((id, at, bytes)) = self.model.whole(ino) else { continue };
-            let offer = NewInline { ino: Ino(ino), at, crc: crc32c::crc32c(&bytes), bytes: bytes.into() };
+            let offer =
+                NewInline { ino: Ino(ino), at, crc: granary_core::crc32c(&bytes), bytes: bytes.into() };
             // Of another file, too: the content of one is not the content of the other, if it has another place.
             let other = NewInline { ino: Ino(self.file(picks[0])), ..offer.clone() };
             let Some((object, _)) = self.model.objects.get(&id) else { continue };

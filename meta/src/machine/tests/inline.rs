@@ -29,7 +29,7 @@ fn moved(f: Ino, id: u128, from: Vec<Extent>) -> Operation {
 }
 
 fn offer(f: Ino, bytes: &[u8]) -> NewInline {
-    NewInline { ino: f, at: 10, crc: crc32c::crc32c(bytes), bytes: bytes.into() }
+    NewInline { ino: f, at: 10, crc: granary_core::crc32c(bytes), bytes: bytes.into() }
 }
 
 fn keep(id: u128, copy: NewInline) -> Operation {
@@ -83,7 +83,7 @@ fn only_the_whole_present_content_is_kept() {
 fn a_checksum_of_the_extent_is_the_copys_too() {
     let (mut w, _) = world(5);
     let g = w.file("g");
-    let from = Extent { crc: crc32c::crc32c(b"hello"), ..log(0, 5, 90) };
+    let from = Extent { crc: granary_core::crc32c(b"hello"), ..log(0, 5, 90) };
     w.run(commit(g, 5, vec![from])).unwrap();
     w.run(moved(g, 2, vec![from])).unwrap();
     w.run(keep(2, offer(g, b"jello"))).unwrap();

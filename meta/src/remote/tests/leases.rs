@@ -329,7 +329,7 @@ fn copies_come_with_the_extents_and_go_with_the_content() {
         let mut stored = 0_u128;
         let mut store = async |bytes: &[u8]| {
             stored += 1;
-            let (crc, len) = (crc32c::crc32c(bytes), bytes.len() as u64);
+            let (crc, len) = (granary_core::crc32c(bytes), bytes.len() as u64);
             let place = Place::Log { node: granary_core::NodeId(1), segment: 1, offset: stored as u64 * 100 };
             let from = Extent { offset: 0, len, place, crc };
             let (extents, holes) = (vec![from], vec![]);

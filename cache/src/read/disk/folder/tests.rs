@@ -15,7 +15,7 @@ fn disk(dir: &Path, bytes_max: u64) -> Folder {
 }
 
 fn insert(disk: &Folder, id: u128, bytes: &[u8]) -> bool {
-    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect();
     let (a, b) = bytes.split_at(bytes.len() / 3);
     disk.insert(NamespaceId(7), ChunkKey { object: ObjectId(id), index: 0 }, &[b"", a, b"", b], &crcs, false)
 }

@@ -7,13 +7,13 @@ const B: NamespaceId = NamespaceId(2);
 
 fn keep(disk: &Disk, ns: NamespaceId, id: u128) -> bool {
     let bytes = content(id);
-    disk.insert(ns, key(id), &[&bytes], &[crc32c::crc32c(&bytes)], false)
+    disk.insert(ns, key(id), &[&bytes], &[granary_core::crc32c(&bytes)], false)
 }
 
 /// A chunk that is read again and again at once.
 fn keep_used(disk: &Disk, ns: NamespaceId, id: u128) {
     let bytes = vec![id as u8; 100_000];
-    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(crc32c::crc32c).collect();
+    let crcs: Vec<u32> = bytes.chunks(FRAME_BYTES as usize).map(granary_core::crc32c).collect();
     assert!(disk.insert(ns, key(id), &[&bytes], &crcs, false));
     for frame in [0, 1, 0, 1] {
         assert!(disk.read_frames(ns, key(id), frame..frame + 1).is_some());
