@@ -75,8 +75,9 @@ fn is_read_through_a_cache_that_is_smaller(node: &Node, url: &str, expected: &[S
     for (pid, before) in pids.into_iter().zip(files) {
         until("what was lent is closed", || open_files(pid).1 == 0);
         let now = open_files(pid).0;
-        // The node keeps some chunks open for who reads them next, as many as `open_files` of its cache says.
-        assert!(pid == node.pid() || now <= before + 2, "{now} files are open, {before} were");
+        // The node keeps some chunks open for who reads them next, as many as `open_files` of its cache says; and a loader has what it reads ahead,
+        // of the next epoch too: within 8 MiB, each mebibyte in two chunks at most. Hundreds were lent to it.
+        assert!(pid == node.pid() || now <= before + 16, "{now} files are open, {before} were");
     }
 }
 
