@@ -100,6 +100,38 @@ fn names_and_attributes_are_seen_at_once() {
     }
 }
 
+/// The kernel has looked, and found nothing, when another node makes the file: whoever opens it has it, unless it was to be new.
+#[test]
+fn whoever_makes_a_file_first_the_others_open_it() {
+    for mode in MODES {
+        let c = Cluster::new(2, mode);
+        for round in 0..4 * rounds() {
+            let new = round % 4 == 3;
+            let together = std::sync::Barrier::new(c.nodes.len());
+            let open = |node: &many::Node| {
+                let mut options = OpenOptions::new();
+                options.append(true).create(!new).create_new(new);
+                together.wait();
+                options.open(node.at(&format!("f{round}")))
+            };
+            let opened: Vec<_> = std::thread::scope(|s| {
+                let all: Vec<_> = c.nodes.iter().map(|node| s.spawn(|| open(node))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let of =
+                |opened: &std::io::Result<File>| opened.as_ref().map(|f| f.metadata().unwrap().ino()).ok();
+            match (new, of(&opened[0]), of(&opened[1])) {
+                (false, Some(a), Some(b)) => assert_eq!(a, b, "{mode:?} {round}"),
+                (true, Some(_), None) | (true, None, Some(_)) => {}
+                _ => panic!("{mode:?} {round}: {opened:?}"),
+            }
+            for e in opened.into_iter().filter_map(Result::err) {
+                assert_eq!(e.kind(), std::io::ErrorKind::AlreadyExists, "{mode:?} {round}");
+            }
+        }
+    }
+}
+
 #[test]
 fn appends_of_two_nodes_do_not_overwrite_each_other() {
     for mode in MODES {

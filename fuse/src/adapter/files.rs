@@ -23,6 +23,15 @@ fn reply_written(shared: &Shared, reply: Reply, written: u32) {
     reply.body(&answer::count(written));
 }
 
+/// Another node made the file since the kernel looked: the name is to be opened, then. Told that what it knows is stale the kernel looks once
+/// more (`do_filp_open` in its `fs/namei.c`), and checks the caller's rights to what it finds, as it does not for what it made.
+fn looked_up_again(e: Error) -> Error {
+    match e.kind() {
+        Kind::Exists => Error::new(Kind::Stale, "the name is there by now").with_source(e),
+        _ => e,
+    }
+}
+
 /// A file that was made, when the next process will know it too.
 async fn settle_opened(vfs: &Vfs, made: (Attr, Opened)) -> Result<(Attr, Opened)> {
     if let Err(e) = vfs.settle_changes().await {
@@ -57,6 +66,7 @@ impl Adapter {
         let (vfs, name, mode) = (self.vfs(), create.name.to_vec(), create.mode);
         let kept = self.kept_name(&name);
         let access = Access::from_flags(create.open_flags as i32);
+        let exclusive = create.open_flags & libc::O_EXCL as u32 != 0;
         let (again, request) = (reply.is_again(), reply.request());
         let work = async move {
             if again {
@@ -68,7 +78,7 @@ impl Adapter {
                 }
                 first => first,
             };
-            settle_opened(&vfs, created?).await
+            settle_opened(&vfs, created.map_err(|e| if exclusive { e } else { looked_up_again(e) })?).await
         };
         self.answer(Op::Create, dir, reply, work, move |shared, reply, created| {
             reply_created(shared, reply, At { dir, name: kept.as_deref() }, Op::Create, created);
