@@ -54,10 +54,11 @@ impl Watch {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.look_at_all().await;
+            // Behind what pods have: of mounts that hang each one is waited for once.
             if let Err(e) = self.clear_staged().await {
                 tracing::warn!("dead mounts of staged volumes are not taken away: {e}");
             }
-            self.look_at_all().await;
             if let Some(kube) = &self.labels
                 && let Err(e) = self.label(kube).await
             {

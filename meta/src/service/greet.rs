@@ -196,7 +196,7 @@ impl Service {
             return Ok(None);
         }
         let session = self.new_session(id, who, hello);
-        session.is_recorded();
+        session.note_recorded();
         self.sessions.insert(session.clone());
         for held in &hello.held {
             if let Err(e) = self.reclaim(&session, who, held) {

@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// It was in the volume before.
-    pub fn is_recorded(&self) {
+    pub fn note_recorded(&self) {
         *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Recorded::There;
     }
 
